@@ -1,0 +1,241 @@
+"""What the machine did, as values. Every event names its CPU; its number is its place in the trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from emu.addr import PhysAddr, VirtAddr
+from emu.tlb import Invalidation, TlbEntry
+from emu.walk import Access, PageFault
+
+
+class Source(Enum):
+    """Where a translation came from."""
+
+    HIT = "tlb"
+    WALK = "walk"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutineSite:
+    """Where in kernel code: the functions on the stack, outermost first."""
+
+    functions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.functions[-1] if self.functions else "?"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSite:
+    """Where in a guest program: its instruction, as text."""
+
+    program: str
+    rip: VirtAddr
+    instruction: str
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.rip:#x}: {self.instruction}"
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptSite:
+    """In an interrupt handler that runs as one step."""
+
+    vector: int
+
+    def __str__(self) -> str:
+        return f"interrupt {self.vector:#x}"
+
+
+Site: TypeAlias = RoutineSite | GuestSite | InterruptSite
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A read of `size` bytes. `entry` is the translation used, `source` whether it was cached."""
+
+    cpu: int
+    site: Site
+    va: VirtAddr
+    pa: PhysAddr
+    size: int
+    value: int
+    entry: TlbEntry
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A write of `size` bytes over `old`. A locked read-modify-write is one of these."""
+
+    cpu: int
+    site: Site
+    va: VirtAddr
+    pa: PhysAddr
+    size: int
+    old: int
+    value: int
+    entry: TlbEntry
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A bulk copy of `length` bytes, each side translated once."""
+
+    cpu: int
+    site: Site
+    to: VirtAddr
+    to_pa: PhysAddr
+    to_entry: TlbEntry
+    source_va: VirtAddr
+    source_pa: PhysAddr
+    source_entry: TlbEntry
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A bulk write of `length` bytes."""
+
+    cpu: int
+    site: Site
+    va: VirtAddr
+    pa: PhysAddr
+    length: int
+    entry: TlbEntry
+
+
+@dataclass(frozen=True, slots=True)
+class TlbFilled:
+    """A walk for `va` found `entry`, which the TLB may now hold."""
+
+    cpu: int
+    va: VirtAddr
+    access: Access
+    entry: TlbEntry
+
+
+@dataclass(frozen=True, slots=True)
+class MultiHitSeen:
+    """Translations of two sizes were usable for one access on a CPU that forbids it (R5)."""
+
+    cpu: int
+    va: VirtAddr
+    entries: tuple[TlbEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidated:
+    """This CPU's TLB carried out an invalidation."""
+
+    cpu: int
+    what: Invalidation
+
+
+@dataclass(frozen=True, slots=True)
+class Faulted:
+    """#PF. `entry` is the cached translation that denied the access, None when a walk did."""
+
+    cpu: int
+    site: Site
+    fault: PageFault
+    entry: TlbEntry | None
+
+
+@dataclass(frozen=True, slots=True)
+class BusErrorSeen:
+    """An access was led to a physical address where there is no memory."""
+
+    cpu: int
+    site: Site
+    va: VirtAddr
+    pa: PhysAddr
+
+
+@dataclass(frozen=True, slots=True)
+class Trapped:
+    """A guest instruction raised an exception other than #PF."""
+
+    cpu: int
+    site: Site
+    vector: int
+
+
+@dataclass(frozen=True, slots=True)
+class IpiSent:
+    cpu: int
+    site: Site
+    request: int
+    targets: tuple[int, ...]
+    vector: int
+    payload: object
+
+
+@dataclass(frozen=True, slots=True)
+class IpiTaken:
+    cpu: int
+    request: int
+    vector: int
+
+
+@dataclass(frozen=True, slots=True)
+class IpiAcknowledged:
+    cpu: int
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """A guest instruction finished."""
+
+    cpu: int
+    site: GuestSite
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    cpu: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A context came to its end. `killed` when a trap handler ended it."""
+
+    cpu: int
+    name: str
+    killed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """Software put this into the trace."""
+
+    cpu: int
+    site: Site
+    payload: object
+
+
+MachineEvent: TypeAlias = (
+    Loaded
+    | Stored
+    | Copied
+    | Filled
+    | TlbFilled
+    | MultiHitSeen
+    | Invalidated
+    | Faulted
+    | BusErrorSeen
+    | Trapped
+    | IpiSent
+    | IpiTaken
+    | IpiAcknowledged
+    | Executed
+    | Started
+    | Finished
+    | Annotated
+)

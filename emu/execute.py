@@ -1,0 +1,188 @@
+"""Carrying out one op of a kernel routine on a CPU: translate, move the data, tell the trace."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import assert_never
+
+from emu.addr import PAGE_BYTES, PAGE_MASK, VirtAddr
+from emu.apic import Apic
+from emu.choice import Answerer, DecideQuestion, Defaults
+from emu.condition import Word
+from emu.cpu import Cpu
+from emu.events import (
+    Annotated,
+    Copied,
+    Filled,
+    IpiAcknowledged,
+    IpiSent,
+    Loaded,
+    MachineEvent,
+    Stored,
+)
+from emu.memory import PhysicalMemory
+from emu.mmu import Denied, NonCanonical, Translation
+from emu.ops import (
+    Acknowledge,
+    AddWords,
+    Annotate,
+    Await,
+    CmpXchg,
+    Copy,
+    Count,
+    Decide,
+    FetchAdd,
+    FetchAndNot,
+    FetchOr,
+    Fill,
+    FlushTlb,
+    Invlpg,
+    Load,
+    Op,
+    SendIpi,
+    SetInterrupts,
+    Store,
+    ThisCpu,
+    WordOp,
+)
+from emu.tlb import InvalidateAll
+from emu.tlb import Invlpg as InvlpgExecuted
+from emu.trace import Trace
+from emu.walk import Access, BusError, Privilege
+
+
+class OpRefused(Exception):
+    """An access of the op was refused; nothing of the op has happened."""
+
+    def __init__(self, why: Denied | BusError | NonCanonical) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+class Blocked(Exception):
+    """Code that may not wait tried to."""
+
+
+class Executor:
+    """Executes ops. `words` are the machine's named words."""
+
+    def __init__(self, memory: PhysicalMemory, trace: Trace, apic: Apic, words: Counter[Word]) -> None:
+        self.answerer: Answerer = Defaults()
+        self._memory = memory
+        self._trace = trace
+        self._apic = apic
+        self._words = words
+
+    def execute(self, cpu: Cpu, op: Op) -> object:
+        """Perform the op and return its result. Raises OpRefused when an access was."""
+        match op:
+            case Load() | Store() | CmpXchg() | FetchAdd() | FetchOr() | FetchAndNot():
+                return self._access(cpu, op)
+            case Copy():
+                self._copy(cpu, op)
+            case Fill():
+                self._fill(cpu, op)
+            case Invlpg(va=va, pages=pages):
+                cpu.mmu.invalidate(InvlpgExecuted(va, cpu.mmu.pcid, pages))
+            case FlushTlb():
+                cpu.mmu.invalidate(InvalidateAll())
+            case SetInterrupts(enabled=enabled):
+                before, cpu.interrupts_enabled = cpu.interrupts_enabled, enabled
+                return before
+            case SendIpi():
+                return self._send(cpu, op)
+            case Acknowledge(request=request):
+                self._apic.acknowledge(cpu.number, request)
+                self._trace.add(IpiAcknowledged(cpu.number, request))
+            case Await(then=changes) | AddWords(changes=changes):
+                self._add(changes)
+            case Decide(label=label, options=options):
+                return self.answerer.answer(DecideQuestion(cpu.number, label, options))
+            case Annotate(payload=payload):
+                return self._trace.add(Annotated(cpu.number, cpu.site(), payload))
+            case ThisCpu() | Count():
+                raise AssertionError(f"{op} is no scheduling point")
+            case _:
+                assert_never(op)
+        return None
+
+    def _translate(self, cpu: Cpu, va: VirtAddr, length: int, access: Access) -> Translation:
+        if (va & PAGE_MASK) + length > PAGE_BYTES:
+            raise ValueError(f"kernel op of {length} bytes at {va:#x} crosses a page boundary")
+        found = cpu.mmu.translate(va, access, Privilege.SUPERVISOR)
+        if not isinstance(found, Translation):
+            raise OpRefused(found)
+        return found
+
+    def _access(self, cpu: Cpu, op: WordOp) -> int | None:
+        access = Access.READ if isinstance(op, Load) else Access.WRITE
+        at = self._translate(cpu, op.va, op.size, access)
+        mask = (1 << (8 * op.size)) - 1
+        old = int.from_bytes(self._memory.read(at.pa, op.size), "little")
+        match op:
+            case Load():
+                new = None
+            case Store(value=value):
+                new = value & mask
+            case CmpXchg(expected=expected, new=value):
+                new = value & mask if old == expected & mask else None
+            case FetchAdd(delta=delta):
+                new = (old + delta) & mask
+            case FetchOr(bits=bits):
+                new = old | (bits & mask)
+            case FetchAndNot(bits=bits):
+                new = old & ~bits
+            case _:
+                assert_never(op)
+        if new is not None:
+            self._memory.write(at.pa, new.to_bytes(op.size, "little"))
+        if self._trace.listening:
+            self._trace.add(self._event(cpu, op, at, old, new))
+        else:
+            self._trace.skip()
+        return None if isinstance(op, Store) else old
+
+    @staticmethod
+    def _event(cpu: Cpu, op: WordOp, at: Translation, old: int, new: int | None) -> MachineEvent:
+        if new is None:
+            return Loaded(cpu.number, cpu.site(), op.va, at.pa, op.size, old, at.entry, at.source)
+        return Stored(cpu.number, cpu.site(), op.va, at.pa, op.size, old, new, at.entry, at.source)
+
+    def _copy(self, cpu: Cpu, op: Copy) -> None:
+        source = self._translate(cpu, op.source, op.length, Access.READ)
+        to = self._translate(cpu, op.to, op.length, Access.WRITE)
+        self._memory.write(to.pa, self._memory.read(source.pa, op.length))
+        if self._trace.listening:
+            self._trace.add(
+                Copied(
+                    cpu.number,
+                    cpu.site(),
+                    op.to,
+                    to.pa,
+                    to.entry,
+                    op.source,
+                    source.pa,
+                    source.entry,
+                    op.length,
+                )
+            )
+        else:
+            self._trace.skip()
+
+    def _fill(self, cpu: Cpu, op: Fill) -> None:
+        at = self._translate(cpu, op.va, len(op.data), Access.WRITE)
+        self._memory.write(at.pa, op.data)
+        if self._trace.listening:
+            self._trace.add(Filled(cpu.number, cpu.site(), op.va, at.pa, len(op.data), at.entry))
+        else:
+            self._trace.skip()
+
+    def _send(self, cpu: Cpu, op: SendIpi) -> int:
+        request = self._apic.send(cpu.number, op.targets, op.vector, op.payload)
+        targets = tuple(sorted(op.targets))
+        self._trace.add(IpiSent(cpu.number, cpu.site(), request, targets, op.vector, op.payload))
+        return request
+
+    def _add(self, changes: tuple[tuple[Word, int], ...]) -> None:
+        for word, delta in changes:
+            self._words[word] += delta

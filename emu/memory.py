@@ -1,0 +1,152 @@
+"""Physical memory: one host buffer, shared by every CPU and by the engine, and the journal of its changes.
+
+The buffer is anonymous memory, so it costs only what is touched. Nothing is translated here and nothing
+is refused except what lies outside: an address beyond the end is `OutsideMemory`, never handed on.
+
+The journal keeps what each store overwrote. It answers three questions that otherwise need three
+mechanisms: what did this word hold at that moment, which store ended a translation, and how is the
+machine put back to where it was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr
+
+MIB = 1 << 20
+SMALLEST = 16 * MIB
+LARGEST = 4096 * MIB
+
+# A moment: the number of stores the journal held then. Store i happened between moments i and i + 1.
+Moment = int
+
+
+class OutsideMemory(Exception):
+    """A physical access beyond the end of memory: a bus error on real hardware."""
+
+    def __init__(self, pa: int, length: int, size: int) -> None:
+        super().__init__(f"physical {pa:#x}+{length} is outside the {size:#x} bytes of memory")
+        self.pa = pa
+
+
+@dataclass(frozen=True, slots=True)
+class Overwritten:
+    """One store: where, and the bytes that were there before."""
+
+    pa: PhysAddr
+    old: bytes
+
+
+class Journal:
+    """What every store overwrote, oldest first, with an index by frame. A store never leaves its frame."""
+
+    __slots__ = ("_by_frame", "_entries")
+
+    def __init__(self) -> None:
+        self._entries: list[Overwritten] = []
+        self._by_frame: dict[int, list[int]] = {}
+
+    @property
+    def now(self) -> Moment:
+        return len(self._entries)
+
+    def record(self, pa: PhysAddr, old: bytes) -> None:
+        self._by_frame.setdefault(pa >> PAGE_SHIFT, []).append(len(self._entries))
+        self._entries.append(Overwritten(pa, old))
+
+    def next_change(self, pa: PhysAddr, length: int, since: Moment) -> Moment | None:
+        """Index of the first store at or after moment `since` that touched any of the bytes."""
+        indexes = self._by_frame.get(pa >> PAGE_SHIFT)
+        if indexes is None:
+            return None
+        for index in indexes[bisect_left(indexes, since) :]:
+            entry = self._entries[index]
+            if entry.pa < pa + length and pa < entry.pa + len(entry.old):
+                return index
+        return None
+
+    def touching(self, pa: PhysAddr, length: int, since: Moment) -> Iterator[Overwritten]:
+        """The stores at or after `since` that touched any of the bytes, newest first."""
+        indexes = self._by_frame.get(pa >> PAGE_SHIFT, [])
+        for index in reversed(indexes[bisect_left(indexes, since) :]):
+            entry = self._entries[index]
+            if entry.pa < pa + length and pa < entry.pa + len(entry.old):
+                yield entry
+
+    def since(self, moment: Moment) -> Iterator[Overwritten]:
+        """The stores since `moment`, newest first."""
+        return reversed(self._entries[moment:])
+
+    def forget(self) -> None:
+        """Start again: this is the new moment 0."""
+        self._entries.clear()
+        self._by_frame.clear()
+
+
+class PhysicalMemory:
+    """`size` bytes from physical address 0, a multiple of 2 MiB between 16 MiB and 4 GiB."""
+
+    def __init__(self, size: int) -> None:
+        if not SMALLEST <= size <= LARGEST or size % (2 * MIB):
+            raise ValueError(f"memory size {size:#x}: want a multiple of 2 MiB, 16 MiB to 4 GiB")
+        self.size = size
+        self.journal = Journal()
+        self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    @property
+    def frames(self) -> int:
+        """Number of 4 KiB frames."""
+        return self.size >> PAGE_SHIFT
+
+    def host_address(self) -> int:
+        """Where the buffer lies in this process, for the engine to map. Valid while this object lives."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    def read(self, pa: PhysAddr, length: int) -> bytes:
+        if pa < 0 or pa + length > self.size:
+            raise OutsideMemory(pa, length, self.size)
+        return self._map[pa : pa + length]
+
+    def read_word(self, pa: PhysAddr) -> int:
+        """The 8 bytes at `pa`, little-endian."""
+        return int.from_bytes(self.read(pa, 8), "little")
+
+    def write(self, pa: PhysAddr, data: bytes) -> None:
+        """Store `data`, which must not cross a frame boundary, and journal what it overwrote."""
+        length = len(data)
+        if pa < 0 or pa + length > self.size:
+            raise OutsideMemory(pa, length, self.size)
+        if (pa & (PAGE_BYTES - 1)) + length > PAGE_BYTES:
+            raise ValueError(f"store of {length} bytes at {pa:#x} crosses a frame boundary")
+        self.journal.record(pa, self._map[pa : pa + length])
+        self._map[pa : pa + length] = data
+
+    def word_at(self, pa: PhysAddr, moment: Moment) -> int:
+        """The aligned 8-byte word as it was at that moment."""
+        word = bytearray(self.read(pa, 8))
+        for entry in self.journal.touching(pa, 8, moment):
+            first, last = max(pa, entry.pa), min(pa + 8, entry.pa + len(entry.old))
+            word[first - pa : last - pa] = entry.old[first - entry.pa : last - entry.pa]
+        return int.from_bytes(word, "little")
+
+    def write_word(self, pa: PhysAddr, value: int) -> None:
+        self.write(pa, value.to_bytes(8, "little"))
+
+    def read_frame(self, pfn: Pfn) -> bytes:
+        return self.read(PhysAddr(pfn << PAGE_SHIFT), PAGE_BYTES)
+
+    def load_image(self, pa: PhysAddr, data: bytes) -> None:
+        """Put bytes of any length there without journaling: for building the state at time zero."""
+        if pa < 0 or pa + len(data) > self.size:
+            raise OutsideMemory(pa, len(data), self.size)
+        self._map[pa : pa + len(data)] = data
+
+    def undo(self, moment: Moment) -> None:
+        """Put memory back to what it was at `moment`. Only moment 0 may be followed by `journal.forget()`."""
+        for entry in self.journal.since(moment):
+            self._map[entry.pa : entry.pa + len(entry.old)] = entry.old

@@ -1,0 +1,185 @@
+"""One CPU's memory-management unit: TLB, walker and page-table memory, in the hardware's order.
+
+Every access of a CPU passes here, whoever issues it. The MMU decides; it moves no data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical
+from emu.choice import Answerer, VersionQuestion
+from emu.events import Invalidated, MultiHitSeen, Source, TlbFilled
+from emu.geometry import Geometry, GeometryTlb
+from emu.lazy import LazyTlb
+from emu.memory import PhysicalMemory
+from emu.models import CpuModel, MultiHit, PermissionMiss
+from emu.psc import PagingStructureCache
+from emu.tlb import FaultedAt, Invalidation, NewRoot, Port, Rule, Tlb, TlbEntry, Usable, entry_from
+from emu.trace import Trace
+from emu.walk import (
+    TOP_LEVEL,
+    Access,
+    BusError,
+    Control,
+    FaultCode,
+    PageFault,
+    Privilege,
+    Walk,
+    Walked,
+    WalkStart,
+    access_code,
+    mark,
+    permitted,
+    walk,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The access may go to `pa`. `entry` is the translation used, `source` where it came from."""
+
+    pa: PhysAddr
+    entry: TlbEntry
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A page fault, and the cached entry that denied the access (None when a walk did)."""
+
+    fault: PageFault
+    entry: TlbEntry | None
+
+
+@dataclass(frozen=True, slots=True)
+class NonCanonical:
+    """#GP(0) on hardware: the address is not canonical."""
+
+    va: int
+
+
+Translated: TypeAlias = Translation | Denied | BusError | NonCanonical
+
+
+class Mmu:
+    """Translates for one CPU. `root` is the frame CR3 points to."""
+
+    def __init__(
+        self, cpu: int, memory: PhysicalMemory, model: CpuModel, control: Control, root: Pfn, trace: Trace
+    ) -> None:
+        self.cpu = cpu
+        self.model = model
+        self.control = control
+        self.root = root
+        self.pcid = 0
+        self.answerer: Answerer | None = None
+        self._memory = memory
+        self._trace = trace
+        self._psc = PagingStructureCache(model.psc, model.rules)
+        self.tlb = self._build_tlb()
+
+    def _build_tlb(self) -> Tlb:
+        spec = self.model.tlb
+        if isinstance(spec, Geometry):
+            return GeometryTlb(spec, self.model.rules)
+        tlb = LazyTlb(spec, self._memory, self.control, self.model.physical_bits, self.model.rules)
+        tlb.run_on(self.root, self.pcid)
+        return tlb
+
+    def translate(self, va: VirtAddr, access: Access, privilege: Privilege) -> Translated:
+        """Where the access goes, or why it does not. Fills, marks and invalidates as hardware would."""
+        if not is_canonical(va):
+            return NonCanonical(va)
+        port = Port.CODE if access is Access.FETCH else Port.DATA
+        entry = self._choose(va, self.tlb.usable(va, self.pcid, port))
+        if entry is None:
+            return self._walk(va, access, privilege, port)
+        if not permitted(entry.rights, access, privilege, self.control):
+            if self.model.permission_miss is PermissionMiss.WALK:
+                self.tlb.evict(entry)
+                return self._walk(va, access, privilege, port)
+            code = access_code(access, privilege, self.control) | FaultCode.PROTECTION
+            self._invalidate_on_fault(va)
+            return Denied(PageFault(va, code), entry)
+        # R7: only an entry cached with D=1 lets a write straight out.
+        if access is Access.WRITE and not entry.dirty and Rule.DIRTY_NEEDS_WALK in self.model.rules:
+            return self._walk(va, access, privilege, port)
+        self.tlb.used(entry, port)
+        return Translation(entry.translate(va), entry, Source.HIT)
+
+    def peek(self, va: VirtAddr) -> Walked:
+        """What a supervisor read's walk would find now, changing nothing: for monitors and reports."""
+        start = WalkStart(TOP_LEVEL, self.root)
+        return walk(self._memory.read_word, start, va, FaultCode(0), self.control, self.model.physical_bits)
+
+    def invalidate(self, what: Invalidation) -> None:
+        """Carry out an invalidation on this CPU's TLB and paging-structure caches."""
+        self.tlb.invalidate(what)
+        self._psc.invalidate(what)
+        if self._trace.listening:
+            self._trace.add(Invalidated(self.cpu, what))
+        else:
+            self._trace.skip()
+
+    def load_root(self, root: Pfn, pcid: int) -> None:
+        """MOV CR3 with bit 63 clear."""
+        self.root, self.pcid = root, pcid
+        self.invalidate(NewRoot(pcid))
+        if isinstance(self.tlb, LazyTlb):
+            self.tlb.run_on(root, pcid)
+
+    def reset(self) -> None:
+        """Back to power-on, with the same root."""
+        self.tlb.clear()
+        self._psc.clear()
+        if isinstance(self.tlb, LazyTlb):
+            self.tlb.run_on(self.root, self.pcid)
+
+    def _choose(self, va: VirtAddr, usable: Usable) -> TlbEntry | None:
+        """The cached entry to use, or None for a walk made now."""
+        if self.model.multi_hit is MultiHit.MACHINE_CHECK and len({e.size for e in usable.entries}) > 1:
+            self._trace.add(MultiHitSeen(self.cpu, va, tuple(usable.entries)))
+        if not usable.entries:
+            return None
+        if not usable.walk and len(usable.entries) == 1:
+            return usable.entries[0]
+        question = VersionQuestion(self.cpu, va, usable.entries, usable.walk)
+        pick = question.default if self.answerer is None else self.answerer.answer(question)
+        return None if pick == len(usable.entries) else usable.entries[pick]
+
+    def _walk(self, va: VirtAddr, access: Access, privilege: Privilege, port: Port) -> Translated:
+        code = access_code(access, privilege, self.control)
+        start = self._psc.start(self.root, va, self.pcid)
+        found = walk(self._memory.read_word, start, va, code, self.control, self.model.physical_bits)
+        if isinstance(found, BusError):
+            return found
+        if isinstance(found, Walk) and not permitted(found.rights, access, privilege, self.control):
+            found = PageFault(va, code | FaultCode.PROTECTION)
+        if isinstance(found, PageFault):
+            self._invalidate_on_fault(va)
+            return Denied(found, None)
+        return self._fill(va, access, port, found)
+
+    def _fill(self, va: VirtAddr, access: Access, port: Port, found: Walk) -> Translation | BusError:
+        last = PhysAddr((found.pfn << 12) + (va - found.page))
+        if last >= self._memory.size:
+            return BusError(va, last)
+        marked = mark(self._memory, found, access)
+        entry = entry_from(marked, self.pcid, self.control, self._trace.next_number, self._memory.journal.now)
+        if self._trace.listening:
+            self._trace.add(TlbFilled(self.cpu, va, access, entry))
+        else:
+            self._trace.skip()
+        self._psc.fill(marked, self.pcid)
+        self.tlb.fill(entry, va, port)
+        return Translation(entry.translate(va), entry, Source.WALK)
+
+    def _invalidate_on_fault(self, va: VirtAddr) -> None:
+        self.invalidate(FaultedAt(va, self.pcid))
+
+
+def without_rule(model: CpuModel, rule: Rule) -> CpuModel:
+    """The same CPU with one rule of invalidation taken away: for tests that show the rule matters."""
+    return replace(model, rules=model.rules - {rule})

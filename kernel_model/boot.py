@@ -1,0 +1,181 @@
+"""From a configuration to time zero: a machine with a kernel on it, no CPU having run yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from emu.addr import PAGE_SHIFT, Pfn, VirtAddr, frame_start
+from emu.machine import Grain, InterruptHandler, Machine, Software
+from emu.memory import PhysicalMemory
+from emu.models import SKYLAKE, CpuModel
+from kernel_model.buddy import Buddy
+from kernel_model.failures import AllocationFailures, NoFailures
+from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
+from kernel_model.flush.upstream import UPSTREAM
+from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, Primitives
+from kernel_model.image import HugePage, Image, VmemmapOrigin
+from kernel_model.kconfig import KernelConfig
+from kernel_model.layout import (
+    FIRST_FREE_PA,
+    FOLIO_LIST,
+    HUGETLB_OPTIMIZE_VMEMMAP_KEY,
+    NON_HVO_FOLIOS,
+    PMD_SIZE,
+    PTRS_PER_PTE,
+    SECTION_BYTES,
+    VMEMMAP_START,
+)
+from kernel_model.lists import DebugListChecks, ListChecks, Lists
+from kernel_model.page import lru
+from kernel_model.rcu import Rcu
+from kernel_model.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
+from kernel_model.stack import Stacks
+from kernel_model.static_key import StaticKey
+from kernel_model.traps import Traps
+
+
+class LayoutError(ValueError):
+    """The memory asked for cannot be laid out: frames overlap, or lie outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootConfig:
+    """What to boot. `vmemmap_blocks` maps each 2 MiB of vmemmap to its first frame; empty = at the top."""
+
+    memory_bytes: int
+    cpus: int
+    huge_pages: tuple[HugePage, ...]
+    model: CpuModel = SKYLAKE
+    kernel: KernelConfig = field(default_factory=KernelConfig)
+    policy: NamedPolicy = UPSTREAM
+    origin: VmemmapOrigin = VmemmapOrigin.BOOT
+    vmemmap_blocks: Mapping[VirtAddr, Pfn] = field(default_factory=dict)
+    failures: AllocationFailures = field(default_factory=NoFailures)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The parts of a booted kernel that scenarios call."""
+
+    hvo: HugetlbVmemmap
+    pages: Buddy
+    flush: FlushPolicy
+    key: StaticKey
+    rcu: Rcu
+    lists: Lists
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A machine at time zero and the kernel on it. The huge pages are linked on FOLIO_LIST, in order."""
+
+    machine: Machine
+    kernel: Kernel
+    config: BootConfig
+    vmemmap_blocks: Mapping[VirtAddr, Pfn]
+
+
+def boot(config: BootConfig) -> System:
+    """Build the image, the kernel and the machine. Raises LayoutError, or ValueError for a bad size."""
+    memory = PhysicalMemory(config.memory_bytes)
+    blocks = config.vmemmap_blocks or blocks_at_the_top(config.memory_bytes)
+    _check_layout(config, blocks)
+    image = Image(memory)
+    _write_image(image, config, blocks)
+
+    online = frozenset(range(config.cpus))
+    pages = Buddy(config.kernel, config.cpus)
+    kernel = _build_kernel(config, pages, image.root, online)
+    _give_frames(pages, config, blocks)
+    pages.failures = config.failures
+    software = Software(
+        Traps(image.root).handle,
+        {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, Grain.ATOMIC)},
+    )
+    machine = Machine(memory, config.cpus, config.model, image.root, software)
+    memory.journal.forget()
+    if config.origin is VmemmapOrigin.BOOT:
+        machine.counters["nr_memmap_boot_pages", 0] = len(blocks) * PTRS_PER_PTE
+    else:
+        machine.counters["nr_memmap_pages", 0] = len(blocks) * PTRS_PER_PTE
+    return System(machine, kernel, config, blocks)
+
+
+def blocks_at_the_top(memory_bytes: int) -> dict[VirtAddr, Pfn]:
+    """Vmemmap backed by the highest 2 MiB blocks of memory, one for each (begun) section of 128 MiB."""
+    sections = -(-memory_bytes // SECTION_BYTES)
+    first = memory_bytes - sections * PMD_SIZE
+    return {
+        VirtAddr(VMEMMAP_START + n * PMD_SIZE): Pfn((first + n * PMD_SIZE) >> PAGE_SHIFT)
+        for n in range(sections)
+    }
+
+
+def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn, online: frozenset[int]) -> Kernel:
+    checks = DebugListChecks() if config.kernel.debug_list else ListChecks()
+    lists = Lists(checks)
+    flush = config.policy.build(FlushSite(online, config.kernel.tlb_single_page_flush_ceiling))
+    key = StaticKey(HUGETLB_OPTIMIZE_VMEMMAP_KEY, online)
+    rcu = Rcu(sorted(online))
+    stacks = Stacks(config.cpus)
+    primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, stacks, frame_start(root))
+    return Kernel(HugetlbVmemmap(primitives), pages, flush, key, rcu, lists)
+
+
+def _write_image(image: Image, config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> None:
+    image.map_kernel()
+    image.back_vmemmap(blocks)
+    image.all_unused()
+    image.reserved(0, FIRST_FREE_PA >> PAGE_SHIFT)
+    for pfn in blocks.values():
+        image.vmemmap_block(pfn, config.origin)
+    image.empty_lists((FOLIO_LIST, NON_HVO_FOLIOS))
+    ring = [FOLIO_LIST, *(lru(huge.folio) for huge in config.huge_pages), FOLIO_LIST]
+    for number, huge in enumerate(config.huge_pages, start=1):
+        image.huge_page(huge, ring[number + 1], ring[number - 1])
+    image.write_global(FOLIO_LIST, ring[1])
+    image.write_global(VirtAddr(FOLIO_LIST + 8), ring[-2])
+
+
+def _occupied(config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> list[tuple[int, int, str]]:
+    """The frames that are not free at time zero: (first, end, what), in order."""
+    taken = [(0, FIRST_FREE_PA >> PAGE_SHIFT, "the kernel")]
+    taken += [(pfn, pfn + PTRS_PER_PTE, f"vmemmap block {va:#x}") for va, pfn in blocks.items()]
+    taken += [
+        (huge.pfn, huge.pfn + huge.hstate.pages_per_huge_page, f"huge page {huge.pfn:#x}")
+        for huge in config.huge_pages
+    ]
+    return sorted(taken)
+
+
+def _check_layout(config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> None:
+    frames = config.memory_bytes >> PAGE_SHIFT
+    for huge in config.huge_pages:
+        if huge.pfn % huge.hstate.pages_per_huge_page:
+            raise LayoutError(f"huge page {huge.pfn:#x} is not aligned to its {huge.hstate.name}")
+    taken = _occupied(config, blocks)
+    for _, end, what in taken:
+        if end > frames:
+            raise LayoutError(f"{what} ends at frame {end:#x}, memory at {frames:#x}")
+    for (_, end, what), (first, _, other) in pairwise(taken):
+        if first < end:
+            raise LayoutError(f"{other} overlaps {what}")
+    sections = -(-config.memory_bytes // SECTION_BYTES)
+    for section in range(sections):
+        if VMEMMAP_START + section * PMD_SIZE not in blocks:
+            raise LayoutError(f"no block backs the vmemmap of section {section}")
+    for pfn in blocks.values():
+        if pfn % PTRS_PER_PTE:
+            raise LayoutError(f"vmemmap block at frame {pfn:#x} is not aligned to 2 MiB")
+
+
+def _give_frames(pages: Buddy, config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> None:
+    """Everything between what is occupied is free."""
+    taken = _occupied(config, blocks)
+    for pfn in blocks.values():
+        pages.adopt(range(pfn, pfn + PTRS_PER_PTE))
+    gaps: Sequence[tuple[int, int]] = [(end, first) for (_, end, _), (first, _, _) in pairwise(taken)]
+    for start, end in (*gaps, (taken[-1][1], config.memory_bytes >> PAGE_SHIFT)):
+        pages.add_free(start, end)

@@ -1,0 +1,185 @@
+"""The page allocator: a buddy free list under the zone lock, and per-CPU lists of single pages before it.
+
+Which frames are free is the allocator's own knowledge; what a page's owner sees (its reference count, its
+contents) is in guest memory and goes through the MMU. Freeing checks the struct page as Linux does and
+poisons the frame. Not modelled: zones, watermarks, reclaim, migrate types.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+
+from emu.addr import PAGE_BYTES, Pfn, VirtAddr
+from emu.condition import Word
+from emu.ops import Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu
+from kernel_model.bug import bug
+from kernel_model.events import AllocationFailed, BadPage, PageAllocated, PageFreed
+from kernel_model.failures import AllocationFailures, NoFailures, fails
+from kernel_model.kconfig import KernelConfig
+from kernel_model.layout import page_to_pfn, page_to_virt, pfn_to_page
+from kernel_model.page import CHECK_AT_FREE, NO_MAPCOUNT, SECTION_INFO, Offset, PageFlag, field, lru, nth_page
+from kernel_model.spinlock import spin_lock, spin_unlock
+
+ZONE_LOCK = Word("zone.lock")
+MAX_PAGE_ORDER = 10
+PCP_BATCH = 16
+POISON_BYTE = 0xAA  # PAGE_POISON
+
+
+class Buddy:
+    """Frames by order. ZONE_LOCK guards `_free`; `_pcp[cpu]` is that CPU's alone."""
+
+    def __init__(self, config: KernelConfig, cpus: int) -> None:
+        self.failures: AllocationFailures = NoFailures()
+        self._config = config
+        self._free: list[list[int]] = [[] for _ in range(MAX_PAGE_ORDER + 1)]
+        self._pcp: list[list[Pfn]] = [[] for _ in range(cpus)]
+        self._allocated: set[int] = set()
+        self._generation: dict[int, int] = {}
+        self._position = 0
+
+    # -- before time zero ----------------------------------------------------------------------------
+
+    def add_free(self, start: int, end: int) -> None:
+        """Give frames [start, end) to the allocator, as memblock does at boot."""
+        pfn = start
+        while pfn < end:
+            order = MAX_PAGE_ORDER
+            while pfn & ((1 << order) - 1) or pfn + (1 << order) > end:
+                order -= 1
+            self._give_back(pfn, order)
+            pfn += 1 << order
+
+    def adopt(self, frames: Iterable[int]) -> None:
+        """Take note of frames in use at time zero, which may be freed later."""
+        self._allocated.update(frames)
+
+    # -- what tests and monitors may ask ---------------------------------------------------------------
+
+    def free_frames(self) -> int:
+        """How many frames are free, on every list."""
+        return sum(len(blocks) << order for order, blocks in enumerate(self._free)) + sum(map(len, self._pcp))
+
+    def is_free(self, pfn: int) -> bool:
+        """Whether the allocator holds that frame."""
+        if any(pfn in pages for pages in self._pcp):
+            return True
+        return any(pfn & ~((1 << order) - 1) in blocks for order, blocks in enumerate(self._free))
+
+    # -- order 0 ---------------------------------------------------------------------------------------
+
+    async def alloc_page(self, purpose: str) -> VirtAddr | None:
+        """alloc_pages_node(nid, gfp, 0): the struct page, with reference count 1; None when out of memory."""
+        position, self._position = self._position, self._position + 1
+        if await fails(self.failures, position, purpose):
+            await Annotate(AllocationFailed(purpose, 0, position))
+            return None
+        cpu = await ThisCpu()
+        if not self._pcp[cpu]:
+            await spin_lock(ZONE_LOCK)
+            self._pcp[cpu].extend(self._take_batch())
+            await spin_unlock(ZONE_LOCK)
+        if not self._pcp[cpu]:
+            await Annotate(AllocationFailed(purpose, 0, position))
+            return None
+        pfn = self._pcp[cpu].pop(0)
+        self._allocated.add(pfn)
+        await Annotate(PageAllocated(pfn, 0, self._generation.get(pfn, 0), purpose))
+        return await self._prepare(pfn)
+
+    async def free_page(self, page: VirtAddr) -> None:
+        """__free_page(): drop a reference; the last one gives the frame back."""
+        before = await FetchAdd(field(page, Offset.REFCOUNT), -1, 4)
+        if before == 0:
+            await bug("put_page_testzero", f"VM_BUG_ON_PAGE(page_ref_count(page) == 0): {page:x}")
+        if before != 1:
+            return
+        pfn = page_to_pfn(page)
+        if await self._is_bad(page, int(CHECK_AT_FREE)):
+            return
+        if pfn not in self._allocated:
+            await bug("free_unref_page", f"double free of pfn {pfn:#x}")
+        if self._config.page_poisoning:
+            await Fill(page_to_virt(page), bytes([POISON_BYTE]) * PAGE_BYTES)
+        cpu = await ThisCpu()
+        generation = self._generation.get(pfn, 0) + 1
+        await Annotate(PageFreed(pfn, 0, generation))
+        self._allocated.discard(pfn)
+        self._generation[pfn] = generation
+        self._pcp[cpu].insert(0, pfn)
+
+    async def free_bootmem_page(self, page: VirtAddr) -> None:
+        """Free a page that memblock handed out before this allocator existed (mm/bootmem_info.c)."""
+        if await Load(field(page, Offset.REFCOUNT), 4) != 2:
+            await bug("free_bootmem_page", f"VM_BUG_ON_PAGE(page_ref_count(page) != 2): {page:x}")
+        if await Load(field(page, Offset.INDEX)) != SECTION_INFO:
+            await bug("free_bootmem_page", f"VM_BUG_ON_PAGE(1): {page:x} has no section info")
+        # put_page_bootmem()
+        if await FetchAdd(field(page, Offset.REFCOUNT), -1, 4) != 2:
+            return
+        await Store(field(page, Offset.INDEX), 0)
+        await FetchAndNot(field(page, Offset.FLAGS), PageFlag.PRIVATE)
+        await Store(field(page, Offset.PRIVATE), 0)
+        await Store(lru(page), lru(page))
+        await Store(field(page, Offset.LRU_PREV), lru(page))
+        # free_reserved_page()
+        await FetchAndNot(field(page, Offset.FLAGS), PageFlag.RESERVED)
+        await Store(field(page, Offset.REFCOUNT), 1, 4)
+        await self.free_page(page)
+
+    async def split_page(self, page: VirtAddr, order: int) -> None:
+        """split_page(): make an order-n block independent pages, each with reference count 1."""
+        for number in range(1, 1 << order):
+            await Store(field(nth_page(page, number), Offset.REFCOUNT), 1, 4)
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    async def _prepare(self, pfn: Pfn) -> VirtAddr | None:
+        page = pfn_to_page(pfn)
+        if await self._is_bad(page, int(CHECK_AT_FREE) | PageFlag.HEAD):
+            return None
+        await Store(field(page, Offset.REFCOUNT), 1, 4)
+        return page
+
+    async def _is_bad(self, page: VirtAddr, flags_checked: int) -> bool:
+        """bad_page(): with CONFIG_DEBUG_VM, whether the struct page is not that of an unused page."""
+        if not self._config.debug_vm:
+            return False
+        reasons = []
+        if await Load(field(page, Offset.MAPPING)):
+            reasons.append("non-NULL mapping")
+        count = await Load(field(page, Offset.MAPCOUNT))
+        if count & 0xFFFF_FFFF != NO_MAPCOUNT:
+            reasons.append("nonzero mapcount")
+        if count >> 32:
+            reasons.append("nonzero _refcount")
+        if await Load(field(page, Offset.FLAGS)) & flags_checked:
+            reasons.append("PAGE_FLAGS_CHECK_AT_FREE flag(s) set")
+        for reason in reasons:
+            await Annotate(BadPage(page_to_pfn(page), reason))
+        return bool(reasons)
+
+    def _take_batch(self) -> list[Pfn]:
+        """rmqueue_bulk(): up to PCP_BATCH single frames, lowest first."""
+        batch: list[Pfn] = []
+        while len(batch) < PCP_BATCH:
+            order = next((order for order, blocks in enumerate(self._free) if blocks), None)
+            if order is None:
+                break
+            first = self._free[order].pop(0)
+            batch.append(Pfn(first))
+            for half in range(order - 1, -1, -1):
+                insort(self._free[half], first + (1 << half))
+        return batch
+
+    def _give_back(self, pfn: int, order: int) -> None:
+        """Put a block on its free list, merged with its buddy while that is free too."""
+        while order < MAX_PAGE_ORDER:
+            blocks, buddy = self._free[order], pfn ^ (1 << order)
+            at = bisect_left(blocks, buddy)
+            if at == len(blocks) or blocks[at] != buddy:
+                break
+            del blocks[at]
+            pfn, order = pfn & ~(1 << order), order + 1
+        insort(self._free[order], pfn)

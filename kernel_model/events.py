@@ -1,0 +1,139 @@
+"""What the kernel announces: the closed union of payloads it puts into the trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from emu.addr import Pfn, VirtAddr
+
+
+@dataclass(frozen=True, slots=True)
+class FlushBegun:
+    """A flush request: [start, end) in bytes, on `cpus`. flush_tlb_all covers the whole address space."""
+
+    function: str
+    start: int
+    end: int
+    cpus: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class FlushCompleted:
+    """From here on the kernel relies on the request that began at event `begun`."""
+
+    begun: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageAllocated:
+    """`2**order` frames from `pfn` left the allocator; `generation` counts how often it was freed."""
+
+    pfn: Pfn
+    order: int
+    generation: int
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class PageFreed:
+    """`2**order` frames from `pfn` are back in the allocator; `generation` is the new one."""
+
+    pfn: Pfn
+    order: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationFailed:
+    purpose: str
+    order: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class GracePeriodBegun:
+    """synchronize_rcu() was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class GracePeriodEnded:
+    """Every reader of event `begun` has left its section."""
+
+    begun: int
+
+
+@dataclass(frozen=True, slots=True)
+class OperationBegun:
+    """An exported function of the port was entered for these folios (head struct pages)."""
+
+    function: str
+    folios: tuple[VirtAddr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OperationReturned:
+    """It returned. What it still owed then is owed for good."""
+
+    function: str
+    begun: int
+    result: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpuriousFault:
+    """The page-fault handler's walk permits the access: it is performed again."""
+
+    va: VirtAddr
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Oops:
+    """The page-fault handler gave up. `lines` are what the kernel log would show."""
+
+    va: int
+    code: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBug:
+    """BUG_ON, or what CONFIG_DEBUG_LIST makes of a corrupted list: the context ends."""
+
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWarning:
+    """VM_WARN_ON_ONCE and the like: reported once a run, and the code goes on."""
+
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadPage:
+    """bad_page(): what was wrong with a page being freed or allocated. It leaves circulation."""
+
+    pfn: Pfn
+    reason: str
+
+
+KernelEvent: TypeAlias = (
+    FlushBegun
+    | FlushCompleted
+    | PageAllocated
+    | PageFreed
+    | AllocationFailed
+    | GracePeriodBegun
+    | GracePeriodEnded
+    | OperationBegun
+    | OperationReturned
+    | SpuriousFault
+    | Oops
+    | KernelBug
+    | KernelWarning
+    | BadPage
+)

@@ -1,0 +1,81 @@
+"""Where things are: the virtual and the physical memory map, on one page.
+
+0xffff888000000000  direct map of all memory, 2 MiB leaves          (x86_64, 4-level, no KASLR)
+0xffffea0000000000  vmemmap: struct page of frame n at + 64 n
+0xffffffff81000000  kernel text: guest programs
+
+0 MiB   boot-time page tables      2 MiB   kernel text
+4 MiB   per-CPU data and stacks    6 MiB   globals
+8 MiB   free memory, huge pages, and the blocks that back vmemmap
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr
+
+PAGE_OFFSET = 0xFFFF_8880_0000_0000
+VMEMMAP_START = 0xFFFF_EA00_0000_0000
+START_KERNEL_MAP = 0xFFFF_FFFF_8100_0000
+
+MIB = 1 << 20
+PMD_SIZE = 2 * MIB
+PTRS_PER_PTE = 512
+STRUCT_PAGE_SIZE = 64
+# SECTION_SIZE_BITS = 27: 128 MiB of memory, whose struct pages fill 2 MiB of vmemmap, one PMD.
+SECTION_BYTES = 128 * MIB
+PAGES_PER_SECTION = SECTION_BYTES >> PAGE_SHIFT
+
+TEXT_PA = PhysAddr(2 * MIB)
+PERCPU_PA = PhysAddr(4 * MIB)
+GLOBALS_PA = PhysAddr(6 * MIB)
+FIRST_FREE_PA = PhysAddr(8 * MIB)
+
+_PERCPU_BYTES = 2 * PAGE_BYTES
+
+
+def direct_map(pa: int) -> VirtAddr:
+    """__va(): where the direct map shows a physical address."""
+    return VirtAddr(PAGE_OFFSET + pa)
+
+
+def page_to_virt(page: VirtAddr) -> VirtAddr:
+    """The direct-map address of the frame that a struct page describes."""
+    return direct_map(page_to_pfn(page) << PAGE_SHIFT)
+
+
+def pfn_to_page(pfn: int) -> VirtAddr:
+    return VirtAddr(VMEMMAP_START + STRUCT_PAGE_SIZE * pfn)
+
+
+def page_to_pfn(page: VirtAddr) -> Pfn:
+    return Pfn((page - VMEMMAP_START) // STRUCT_PAGE_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class PerCpu:
+    """One CPU's page of data and page of stack, as direct-map addresses."""
+
+    cpu: int
+
+    @property
+    def rcu_nesting(self) -> VirtAddr:
+        """The 64-bit word a reader adds 1 to when it enters a read-side section."""
+        return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES)
+
+    @property
+    def buffer(self) -> VirtAddr:
+        """Where a guest program may leave what it read: the upper half of the data page, 2 KiB."""
+        return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES + PAGE_BYTES // 2)
+
+    @property
+    def stack(self) -> VirtAddr:
+        """The lowest address of the stack page."""
+        return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES + PAGE_BYTES)
+
+
+# Globals, as direct-map addresses of 64-bit words.
+HUGETLB_OPTIMIZE_VMEMMAP_KEY = direct_map(GLOBALS_PA)
+FOLIO_LIST = direct_map(GLOBALS_PA + 0x40)
+NON_HVO_FOLIOS = direct_map(GLOBALS_PA + 0x50)

@@ -1,0 +1,34 @@
+"""RCU: synchronize_rcu() waits until every CPU has been outside a read-side section once since the call.
+
+A CPU is inside one while its nesting word (in its per-CPU page; readers change it themselves) is above 0,
+interrupts are off, or preemption is disabled (since v5.0 those regions are read-side sections too). A reader
+that starts during the grace period is not waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emu.addr import PhysAddr
+from emu.condition import AllOf, EachOnce, InterruptsOn, MemoryIs, WordIs
+from emu.ops import Annotate, Await
+from kernel_model.events import GracePeriodBegun, GracePeriodEnded
+from kernel_model.layout import PAGE_OFFSET, PerCpu
+from kernel_model.spinlock import preempt_count
+
+
+class Rcu:
+    """The grace periods of the given online CPUs."""
+
+    def __init__(self, online: Sequence[int]) -> None:
+        self._quiescent = EachOnce(tuple(_outside(cpu) for cpu in online))
+
+    async def synchronize_rcu(self) -> None:
+        begun = await Annotate(GracePeriodBegun())
+        await Await(self._quiescent)
+        await Annotate(GracePeriodEnded(begun))
+
+
+def _outside(cpu: int) -> AllOf:
+    nesting = PhysAddr(PerCpu(cpu).rcu_nesting - PAGE_OFFSET)
+    return AllOf((MemoryIs(nesting, 0), InterruptsOn(cpu), WordIs(preempt_count(cpu), 0)))

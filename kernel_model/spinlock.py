@@ -1,0 +1,24 @@
+"""Spinlocks: a named word that is 0 or the holder's CPU number + 1. Holding one disables preemption."""
+
+from __future__ import annotations
+
+from emu.condition import Word, WordIs
+from emu.ops import AddWords, Await, ThisCpu
+
+INIT_MM_PAGE_TABLE_LOCK = Word("init_mm.page_table_lock")
+
+
+def preempt_count(cpu: int) -> Word:
+    """The number of spinlocks that CPU's context holds."""
+    return Word("preempt_count", cpu)
+
+
+async def spin_lock(lock: Word) -> None:
+    """Wait, with interrupts as they are, until the lock is free; take it in the same step."""
+    cpu = await ThisCpu()
+    await Await(WordIs(lock, 0), then=((lock, cpu + 1), (preempt_count(cpu), 1)))
+
+
+async def spin_unlock(lock: Word) -> None:
+    cpu = await ThisCpu()
+    await AddWords(((lock, -(cpu + 1)), (preempt_count(cpu), -1)))
