@@ -26,6 +26,7 @@ class Apic:
     def __init__(self, cpus: int) -> None:
         self._pending: list[deque[Ipi]] = [deque() for _ in range(cpus)]
         self._unacknowledged: list[set[int]] = []
+        self.interrupted: set[int] = set()  # the CPUs that have an interrupt pending
 
     def send(self, sender: int, targets: frozenset[int], vector: int, payload: object) -> int:
         """Queue an interrupt on every target. Returns the request's number.
@@ -39,14 +40,15 @@ class Apic:
         self._unacknowledged.append(set(targets))
         for cpu in sorted(targets):
             self._pending[cpu].append(Ipi(request, sender, vector, payload))
+        self.interrupted |= targets
         return request
-
-    def pending(self, cpu: int) -> bool:
-        return bool(self._pending[cpu])
 
     def take(self, cpu: int) -> Ipi:
         """The oldest pending interrupt. Raises IndexError when there is none."""
-        return self._pending[cpu].popleft()
+        ipi = self._pending[cpu].popleft()
+        if not self._pending[cpu]:
+            self.interrupted.discard(cpu)
+        return ipi
 
     def acknowledge(self, cpu: int, request: int) -> None:
         """Raises ValueError when this CPU owes that request no acknowledgement."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from emu.addr import PageSize, VirtAddr
 from emu.tlb import Invalidation, Port, Rule, TlbEntry, Usable, removes
@@ -53,82 +54,109 @@ class Geometry:
     arrays: tuple[ArraySpec, ...]
 
 
-class _Set:
-    """One set: its ways, and what the replacement policy remembers about them."""
+# How an entry is found in its set: page size, page number, PCID (None for a global entry, which matches all).
+_Tag: TypeAlias = tuple[PageSize, int, int | None]
 
-    __slots__ = ("_spec", "order", "ways")
+
+def _tag(entry: TlbEntry) -> _Tag:
+    return (entry.size, entry.page // entry.size, None if entry.is_global else entry.pcid)
+
+
+class _Set:
+    """One set: its ways, where each tag is, and what the replacement policy remembers."""
+
+    __slots__ = ("_lru", "_order", "_ways", "where")
 
     def __init__(self, spec: ArraySpec) -> None:
-        self._spec = spec
-        self.ways: list[TlbEntry | None] = [None] * spec.ways
+        self._lru = spec.replacement is Replacement.LRU
+        self._ways: list[TlbEntry | None] = [None] * spec.ways
+        self.where: dict[_Tag, int] = {}
         # LRU: way numbers, least recent first. Tree PLRU: the bits of the tree, heap order.
-        self.order = list(range(spec.ways)) if spec.replacement is Replacement.LRU else [0] * spec.ways
+        self._order = list(range(spec.ways)) if self._lru else [0] * spec.ways
 
-    def touch(self, way: int) -> None:
-        if self._spec.replacement is Replacement.LRU:
-            self.order.remove(way)
-            self.order.append(way)
+    def find(self, tag: _Tag) -> TlbEntry | None:
+        way = self.where.get(tag)
+        if way is None:
+            return None
+        self._touch(way)
+        return self._ways[way]
+
+    def insert(self, entry: TlbEntry) -> None:
+        """Replace the entry of the same tag, or else the policy's victim."""
+        tag = _tag(entry)
+        way = self.where.get(tag)
+        if way is None:
+            way = self._victim()
+            victim = self._ways[way]
+            if victim is not None:
+                del self.where[_tag(victim)]
+        self._ways[way] = entry
+        self.where[tag] = way
+        self._touch(way)
+
+    def drop(self, doomed: Callable[[TlbEntry], bool]) -> None:
+        for tag, way in list(self.where.items()):
+            entry = self._ways[way]
+            if entry is not None and doomed(entry):
+                self._ways[way] = None
+                del self.where[tag]
+
+    def entries(self) -> list[TlbEntry]:
+        return [entry for entry in self._ways if entry is not None]
+
+    def _touch(self, way: int) -> None:
+        if self._lru:
+            if self._order[-1] != way:
+                self._order.remove(way)
+                self._order.append(way)
             return
-        node = way + self._spec.ways
+        node = way + len(self._ways)
         while node > 1:
-            self.order[node >> 1] = 1 - (node & 1)  # point away from the way just used
+            self._order[node >> 1] = 1 - (node & 1)  # point away from the way just used
             node >>= 1
 
-    def victim(self) -> int:
-        if None in self.ways:
-            return self.ways.index(None)
-        if self._spec.replacement is Replacement.LRU:
-            return self.order[0]
+    def _victim(self) -> int:
+        if None in self._ways:
+            return self._ways.index(None)
+        if self._lru:
+            return self._order[0]
         node = 1
-        while node < self._spec.ways:
-            node = 2 * node + self.order[node]
-        return node - self._spec.ways
+        while node < len(self._ways):
+            node = 2 * node + self._order[node]
+        return node - len(self._ways)
 
 
 class _Array:
+    """One array of sets. Only sets that hold something are visited by an invalidation."""
+
     def __init__(self, spec: ArraySpec) -> None:
         self.spec = spec
+        self._sizes = sorted(spec.sizes)
         self._sets = [_Set(spec) for _ in range(spec.sets)]
 
     def find(self, va: VirtAddr, pcid: int) -> list[TlbEntry]:
         """The entries for `va`: at most one of each size."""
         found = []
-        for size in self.spec.sizes:
+        for size in self._sizes:
             chosen = self._sets[self.spec.set_of(va, size)]
-            for way, entry in enumerate(chosen.ways):
-                if entry is not None and _matches(entry, va, size, pcid):
-                    chosen.touch(way)
-                    found.append(entry)
+            if not chosen.where:
+                continue
+            number = va // size
+            entry = chosen.find((size, number, None)) or chosen.find((size, number, pcid))
+            if entry is not None:
+                found.append(entry)
         return found
 
     def insert(self, entry: TlbEntry) -> None:
-        chosen = self._sets[self.spec.set_of(entry.page, entry.size)]
-        way = next(
-            (w for w, old in enumerate(chosen.ways) if _matches(old, entry.page, entry.size, entry.pcid)),
-            None,
-        )
-        if way is None:
-            way = chosen.victim()
-        chosen.ways[way] = entry
-        chosen.touch(way)
+        self._sets[self.spec.set_of(entry.page, entry.size)].insert(entry)
 
     def drop(self, doomed: Callable[[TlbEntry], bool]) -> None:
         for one in self._sets:
-            for way, entry in enumerate(one.ways):
-                if entry is not None and doomed(entry):
-                    one.ways[way] = None
+            if one.where:
+                one.drop(doomed)
 
     def entries(self) -> list[TlbEntry]:
-        return [entry for one in self._sets for entry in one.ways if entry is not None]
-
-
-def _matches(entry: TlbEntry | None, va: VirtAddr, size: PageSize, pcid: int) -> bool:
-    return (
-        entry is not None
-        and entry.size == size
-        and entry.holds(va)
-        and (entry.is_global or entry.pcid == pcid)
-    )
+        return [entry for one in self._sets if one.where for entry in one.entries()]
 
 
 class GeometryTlb:
@@ -140,6 +168,8 @@ class GeometryTlb:
     def __init__(self, geometry: Geometry, rules: frozenset[Rule]) -> None:
         self._geometry = geometry
         self._rules = rules
+        self._arrays: list[_Array] = []
+        self._sides: dict[tuple[int, Port], list[_Array]] = {}
         self.clear()
         for port in Port:
             if not any(PageSize.KIB4 in array.spec.sizes for array in self._sides[1, port]):
@@ -147,13 +177,17 @@ class GeometryTlb:
 
     def usable(self, va: VirtAddr, pcid: int, port: Port) -> Usable:
         for level in (1, 2):
-            hits = [entry for array in self._sides[level, port] for entry in array.find(va, pcid)]
+            hits = []
+            for array in self._sides[level, port]:
+                hits += array.find(va, pcid)
             if hits:
+                self._hit_level = level
                 return Usable(hits, walk=False)
         return Usable((), walk=True)
 
     def used(self, entry: TlbEntry, port: Port) -> None:
-        self._insert(self._sides[1, port], entry, entry.page)
+        if self._hit_level > 1:
+            self._insert(self._sides[1, port], entry, entry.page)
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         for level in (1, 2):
@@ -172,6 +206,7 @@ class GeometryTlb:
         return tuple(sorted(held, key=lambda entry: (entry.page, entry.size, entry.pcid, entry.filled_at)))
 
     def clear(self) -> None:
+        self._hit_level = 1
         self._arrays = [_Array(spec) for spec in self._geometry.arrays]
         self._sides = {
             (level, port): [a for a in self._arrays if a.spec.level == level and port in a.spec.ports]

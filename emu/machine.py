@@ -126,13 +126,22 @@ class Machine:
     def enabled(self) -> list[Choice]:
         """What can happen next, by CPU, a step before an interrupt. Empty: all is done, or deadlock."""
         choices: list[Choice] = []
-        for number in sorted(self._busy | self._interrupted()):
+        for number in sorted(self._busy | self.apic.interrupted):
             cpu = self.cpus[number]
             if self._can_step(cpu):
                 choices.append(Step(number))
-            if self.apic.pending(number) and cpu.interrupts_enabled:
+            if number in self.apic.interrupted and cpu.interrupts_enabled:
                 choices.append(TakeInterrupt(number))
         return choices
+
+    def is_enabled(self, choice: Choice) -> bool:
+        """Whether that one can happen next."""
+        if not 0 <= choice.cpu < len(self.cpus):
+            return False
+        cpu = self.cpus[choice.cpu]
+        if isinstance(choice, TakeInterrupt):
+            return choice.cpu in self.apic.interrupted and cpu.interrupts_enabled
+        return self._can_step(cpu)
 
     def blocked(self) -> dict[int, str]:
         """For each CPU with work that cannot step: what it waits for."""
@@ -146,9 +155,6 @@ class Machine:
     def busy(self) -> bool:
         """Whether any CPU has a context that has not ended."""
         return bool(self._busy)
-
-    def _interrupted(self) -> set[int]:
-        return {cpu.number for cpu in self.cpus if self.apic.pending(cpu.number)}
 
     def _can_step(self, cpu: Cpu) -> bool:
         top = cpu.top
@@ -197,7 +203,7 @@ class Machine:
         Raises ValueError for one that is not enabled, and lets through what guest or kernel code did wrong
         (UnsupportedInstruction, EngineError, an exception of a routine).
         """
-        if choice not in self.enabled():
+        if not self.is_enabled(choice):
             raise ValueError(f"{choice} is not enabled; enabled: {self.enabled()}")
         self.steps += 1
         before = self.memory.journal.now

@@ -140,7 +140,7 @@ class PhysicalMemory:
     def read_frame(self, pfn: Pfn) -> bytes:
         return self.read(PhysAddr(pfn << PAGE_SHIFT), PAGE_BYTES)
 
-    def load_image(self, pa: PhysAddr, data: bytes) -> None:
+    def load_image(self, pa: PhysAddr, data: bytes | bytearray) -> None:
         """Put bytes of any length there without journaling: for building the state at time zero."""
         if pa < 0 or pa + len(data) > self.size:
             raise OutsideMemory(pa, len(data), self.size)

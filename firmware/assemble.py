@@ -50,12 +50,12 @@ def assemble(source: str, origin: int, name: str = "<source>") -> Assembled:
     text = "\n".join(_labelled(line.labels, line.statement) for line in lines)
     try:
         code = _keystone(text, origin)
+        labels = _addresses(text, origin, code, [label for line in lines for label in line.labels])
     except _RefusedText as refused:
         raise _at_fault(lines, origin, name, refused) from None
     if len(code) > PAGE_SIZE:
         raise AssemblyError(name, f"{len(code)} bytes of code; one page of {PAGE_SIZE} is all there is")
-    labels = [label for line in lines for label in line.labels]
-    return Assembled(code, MappingProxyType(_addresses(text, origin, code, labels)))
+    return Assembled(code, MappingProxyType(labels))
 
 
 class _RefusedText(Exception):
@@ -82,8 +82,8 @@ def _labelled(labels: Iterable[str], statement: str) -> str:
 def _addresses(text: str, origin: int, code: bytes, labels: list[str]) -> dict[str, int]:
     """The virtual address of each label.
 
-    Keystone has no symbol table to ask, so the labels are assembled as data behind the code and cut off again;
-    code that comes out different would show that the question changed the answer.
+    Keystone has no symbol table to ask, so the labels are assembled as data behind the code and cut off
+    again; code that comes out different would show that the question changed the answer.
     """
     if not labels:
         return {}

@@ -3,13 +3,13 @@
 Promises that `str(error)` is a single printable line of bounded length whatever the program text held.
 """
 
-_LONGEST_QUOTE = 80
+_LONGEST_PART = 120
 
 
 def _one_line(text: str) -> str:
     """`text` with unprintable characters shown as escapes, cut to a length that still reads as one line."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return shown if len(shown) <= _LONGEST_QUOTE else shown[: _LONGEST_QUOTE - 3] + "..."
+    return shown if len(shown) <= _LONGEST_PART else shown[: _LONGEST_PART - 3] + "..."
 
 
 class AssemblyError(ValueError):
@@ -26,4 +26,4 @@ class AssemblyError(ValueError):
         self.text = text
         place = _one_line(program) + ("" if line is None else f", line {line}")
         quote = "" if text is None else f": {_one_line(text)}"
-        super().__init__(f"{place}: {reason}{quote}")
+        super().__init__(f"{place}: {_one_line(reason)}{quote}")

@@ -1,13 +1,13 @@
 """The assembly language programs are written in: a checked subset of Intel syntax, one statement a line.
 
-The assembler behind `firmware.assemble` must not see arbitrary text: it reads files (`.incbin`), never returns
-or crashes on some malformed lines, and quietly encodes something else for others (`mov rax, [rdi`, `mov al,
-300`, `[rdi + 0x100000000]`, `jmp 5`). So every line is parsed here first and handed on rewritten.
+The assembler behind `firmware.assemble` must not see arbitrary text: it reads files (`.incbin`), never
+returns or crashes on some malformed lines, and quietly encodes something else for others (`mov rax, [rdi`,
+`mov al, 300`, `[rdi + 0x100000000]`, `jmp 5`). So every line is parsed here first and handed on rewritten.
 
 A line is `label:` (any number of them), then at most one statement, then a comment from `#` or `;`. A
 statement is
 
-- `[lock|rep|repe|repne] mnemonic operand, operand, ...`, or
+- `[lock] mnemonic operand, operand, ...` or `[rep|repe|repne]` and a string instruction without operands, or
 - `.byte`, `.long` or `.quad` with numbers; `.quad` also takes labels.
 
 An operand is an integer register, a number (decimal or 0x), a label, or one of
@@ -15,12 +15,12 @@ An operand is an integer register, a number (decimal or 0x), a label, or one of
 - `[size ptr] [fs:|gs:] [base + index*scale + number]` with 64-bit registers,
 - `[size ptr] [fs:|gs:] [rip + label]`.
 
-A label may stand only after a jump or `call`, in `[rip + label]`, in `movabs` and in `.quad`; jumps and `call`
-take no number. `loop` and `jrcxz` are left out: they reach 127 bytes, and a label further away is encoded as
-some other place.
+A label may stand only after a jump or `call`, in `[rip + label]`, in `movabs` and in `.quad`; jumps and
+`call` take no number. `loop` and `jrcxz` are left out: they reach 127 bytes, and a label further away is
+encoded as some other place.
 
-Promises: every name in the result is a register or a label that is defined, every number fits where it stands,
-no label is defined twice. Does not know which mnemonics exist or which operands they take.
+Promises: every name in the result is a register or a label that is defined, every number fits where it
+stands, no label is defined twice. Does not know which mnemonics exist or which operands they take.
 """
 
 import re
@@ -55,8 +55,9 @@ _SHORT_BRANCHES = ("loop", "loope", "loopz", "loopne", "loopnz", "jcxz", "jecxz"
 class Line:
     """One line that holds something.
 
-    `number` counts from 1; `written` is the line without comment and indentation; `statement` is its rewritten
-    statement, empty when the line has labels only; `uses` are the labels that statement names, unprefixed.
+    `number` counts from 1; `written` is the line without comment and indentation; `statement` is its
+    rewritten statement, empty when the line has labels only; `uses` are the labels that statement names,
+    unprefixed.
     """
 
     number: int
@@ -124,28 +125,33 @@ def _parse_statement(text: str) -> tuple[str, tuple[str, ...]]:
     if match is None:
         raise RefusedStatement("neither a label nor a statement")
     mnemonic = match["mnemonic"].lower()
-    _check_offered(mnemonic)
+    prefix = "" if match["prefix"] is None else match["prefix"].lower()
+    _check_offered(prefix, mnemonic)
     parts = match["operands"].split(",") if match["operands"] else []
     operands = tuple(parse_operand(part.strip()) for part in parts)
     if mnemonic in _DATA_BITS:
-        _check_data(mnemonic, match["prefix"], operands)
+        _check_data(mnemonic, operands)
     else:
         _check_instruction(mnemonic, operands)
-    prefix = "" if match["prefix"] is None else match["prefix"].lower() + " "
-    rewritten = f"{prefix}{mnemonic} {', '.join(operand.text for operand in operands)}".rstrip()
+    rewritten = f"{prefix} {mnemonic} {', '.join(operand.text for operand in operands)}".strip()
     return rewritten, tuple(operand.label for operand in operands if operand.label is not None)
 
 
-def _check_offered(mnemonic: str) -> None:
+def _check_offered(prefix: str, mnemonic: str) -> None:
     if mnemonic.startswith(".") and mnemonic not in _DATA_BITS:
         raise RefusedStatement(f"there is no directive {mnemonic}, only {', '.join(_DATA_BITS)}")
     if mnemonic in _SHORT_BRANCHES:
         raise RefusedStatement(f"{mnemonic} is not offered; use cmp or test and a jump")
+    # Before anything else, these prefixes make another instruction: rep lfence is incsspd.
+    if prefix.startswith("rep") and mnemonic not in _FIXED_OPERANDS:
+        raise RefusedStatement(f"{prefix} stands only before a string instruction")
+    if prefix and mnemonic in _DATA_BITS:
+        raise RefusedStatement(f"{prefix} cannot stand before {mnemonic}")
 
 
-def _check_data(directive: str, prefix: str | None, operands: tuple[Operand, ...]) -> None:
+def _check_data(directive: str, operands: tuple[Operand, ...]) -> None:
     wants = "numbers or labels" if directive == ".quad" else "numbers"
-    if prefix is not None or not operands:
+    if not operands:
         raise RefusedStatement(f"{directive} wants {wants}")
     for operand in operands:
         if operand.number is not None:

@@ -4,9 +4,10 @@ Frame numbers differ from boot to boot and from machine to machine; what a frame
 frame that backed page i of vmemmap before anything was remapped is `original i`; every other frame is
 `fresh`, and one mapped by several PTEs is also shared, named after the first page that maps it.
 
-Promised: roles do not change when fresh frames are renumbered, and one PTE changed leaves the roles of
-other groups of PTEs alone. Not promised: to recognise the original frames of 2 MiB of split vmemmap with
-fewer than `MIN_ORIGINALS` of them left in place and mapped once; there every frame counts as fresh.
+Promised: roles do not change when fresh frames are renumbered. One PTE changed leaves alone the roles of
+groups of PTEs that it neither leaves nor joins. Not promised: to recognise the original frames
+of 2 MiB of split vmemmap with fewer than `MIN_ORIGINALS` of them left in place and mapped once; there
+every frame counts as fresh.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from kernel_model.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
 from kernel_model.stack import Stacks
 from kernel_model.static_key import StaticKey
 from kernel_model.traps import Traps
+from kernel_model.variants import UPSTREAM_HVO, NamedVariant
 
 
 class LayoutError(ValueError):
@@ -52,6 +53,7 @@ class BootConfig:
     policy: NamedPolicy = UPSTREAM
     origin: VmemmapOrigin = VmemmapOrigin.BOOT
     vmemmap_blocks: Mapping[VirtAddr, Pfn] = field(default_factory=dict)
+    variant: NamedVariant = UPSTREAM_HVO
     failures: AllocationFailures = field(default_factory=NoFailures)
 
 
@@ -121,7 +123,7 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn, online: frozenset
     rcu = Rcu(sorted(online))
     stacks = Stacks(config.cpus)
     primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, stacks, frame_start(root))
-    return Kernel(HugetlbVmemmap(primitives), pages, flush, key, rcu, lists)
+    return Kernel(config.variant.build(primitives), pages, flush, key, rcu, lists)
 
 
 def _write_image(image: Image, config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> None:

@@ -1,7 +1,7 @@
 """The contents of memory at time zero: page tables, struct pages, huge pages.
 
-Written once, before any CPU runs. Struct pages are as a booted kernel leaves them: the values follow those read
-out of one (huge pages byte for byte, but for list pointers).
+Written once, before any CPU runs. Struct pages are as a booted kernel leaves them: the values follow those
+read out of one (huge pages byte for byte, but for list pointers).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from struct import Struct
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start
 from emu.memory import PhysicalMemory
@@ -40,6 +41,7 @@ from kernel_model.page import (
 )
 from kernel_model.pgtable import KERNPG_TABLE, PAGE_KERNEL, PAGE_KERNEL_TEXT, PAGE_TABLE
 
+_WORD = Struct("<Q")
 _TABLES_START = PhysAddr(0x1000)
 _TABLES_END = PhysAddr(2 * MIB)
 
@@ -99,7 +101,7 @@ class Image:
             self._blocks[(va - VMEMMAP_START) // PMD_SIZE] = pfn
             self._map_2m(va, pfn, PAGE_KERNEL)
 
-    def write_struct_pages(self, first: Pfn, pages: bytes) -> None:
+    def write_struct_pages(self, first: Pfn, pages: bytes | bytearray) -> None:
         """Write consecutive struct pages from that of frame `first` on, which must lie within one section."""
         section, number = divmod(first, PAGES_PER_SECTION)
         pa = frame_start(self._blocks[section]) + number * STRUCT_PAGE_SIZE
@@ -139,9 +141,7 @@ class Image:
         """The struct pages of a folio in the pool, its head linked as told."""
         count = huge.hstate.pages_per_huge_page
         for start, number in _by_section(huge.pfn, count):
-            first = start - huge.pfn
-            pages = b"".join(_tail(huge, index) for index in range(first, first + number))
-            self.write_struct_pages(start, pages)
+            self.write_struct_pages(start, _tails(huge, start - huge.pfn, number))
         head = struct_page(
             {Offset.LRU_NEXT: lru_next, Offset.LRU_PREV: lru_prev},
             page_type=PGTY_HUGETLB,
@@ -181,20 +181,22 @@ class Image:
         self._memory.write_word(entry_address(table, va, 2), Pte.make(pfn, pgprot | PteBit.PAGE_SIZE))
 
 
-def _tail(huge: HugePage, index: int) -> bytes:
-    """The struct page of one tail as prep_compound_page() and hugetlb leave it."""
-    page = nth_page(huge.folio, index)
-    fields = {Offset.COMPOUND_HEAD: huge.folio + 1}
-    flags = FLAGS_BASE
-    if index == 1:
-        # folio->_flags_1 holds the order, the words behind it the mapcounts and the size.
-        flags |= huge.hstate.order
-        fields[Offset.LRU_PREV] = (1 << 64) - 1
-        fields[Offset.INDEX] = huge.hstate.pages_per_huge_page
-    elif index > 2:
-        fields[Offset.LRU_PREV] = lru(page)
-        fields[Offset.MAPPING] = TAIL_MAPPING
-    return struct_page(fields, flags=flags)
+def _tails(huge: HugePage, first: int, count: int) -> bytearray:
+    """`count` struct pages of a folio from number `first` on, as tails are after prep_compound_page()."""
+    compound_head = {Offset.COMPOUND_HEAD: huge.folio + 1}
+    pages = bytearray(struct_page({**compound_head, Offset.MAPPING: TAIL_MAPPING}) * count)
+    for index in range(first, first + count):
+        at = (index - first) * STRUCT_PAGE_SIZE
+        if index == 1:
+            # folio->_flags_1 holds the order, the words behind it the mapcounts and the size.
+            sizes = {Offset.LRU_PREV: (1 << 64) - 1, Offset.INDEX: huge.hstate.pages_per_huge_page}
+            flags = FLAGS_BASE | huge.hstate.order
+            pages[at : at + STRUCT_PAGE_SIZE] = struct_page({**compound_head, **sizes}, flags=flags)
+        elif index == 2:
+            pages[at : at + STRUCT_PAGE_SIZE] = struct_page(compound_head)
+        else:
+            _WORD.pack_into(pages, at + Offset.LRU_PREV, lru(nth_page(huge.folio, index)))
+    return pages
 
 
 def _by_section(first: int, frames: int) -> Iterable[tuple[Pfn, int]]:

@@ -474,6 +474,8 @@ def test_counts_only_against_leaves_with_writable_tails() -> None:
         )
     ]
     assert list(found) == expected
+    back = compare(like_optimize0_return(RW), real("exact_optimize0_return"))
+    assert [(each.where, each.field) for each in back] == [(each.where, each.field) for each in expected]
 
 
 def test_entry_and_return_of_optimize_folios_by_counts() -> None:

@@ -184,11 +184,12 @@ def test_a_frame_mapped_in_two_regions_is_one_distinct_frame() -> None:
 
 
 def test_vmemmap_without_leaves_is_an_absent_row_and_an_empty_table_a_split_one() -> None:
-    dump = dump_of("k", "s", 200, BASE, (), (), {}, {BASE + REGION: 9}, {BASE + REGION: "P W A"})
+    dump = dump_of("k", "s", 300, BASE, (), (), {}, {BASE + REGION: 9}, {BASE + REGION: "P W A"})
     assert dump.leaves == ()
     assert dump.pmds == (
         Pmd(BASE, "absent", 0, "", "0x0-0x8000000", 0),
         Pmd(BASE + REGION, "split", 9, "P W A", "0x8000000-0x10000000", 0, {}, 0, 0),
+        Pmd(BASE + 2 * REGION, "absent", 0, "", "0x10000000-0x18000000", 0),
     )
 
 
@@ -711,6 +712,7 @@ WRONG_VALUES: list[tuple[tuple[str | int, ...], object, str]] = [
         "0xffffea0000001000",
         "ptes[0].va: va 0xffffea0000001000 not aligned to 2097152 bytes, as level 2 needs",
     ),
+    (("ptes", 1, 0), "0xfeffea0000000000", "ptes[1].va: va 0xfeffea0000000000 not canonical"),
     (("ptes", 1, 0), "0xfea000000000000", "ptes[1].va: va 0xfea000000000000 not canonical"),
     (
         ("ptes", 1, 0),

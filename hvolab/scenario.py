@@ -1,0 +1,112 @@
+"""A scenario: a question, a system to boot, who does what on which CPU, and in which order.
+
+A scenario is a value; running it twice gives the same trace twice (`hvolab.run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from emu.addr import PAGE_BYTES, VirtAddr
+from emu.cpu import GuestThread, KernelThread, Routine, Thread
+from firmware.catalog import program
+from firmware.program import Program
+
+from kernel_model.boot import BootConfig, Kernel, System
+from kernel_model.image import HugePage
+from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, PerCpu
+
+from hvolab.script import Script
+from hvolab.verdict import Verdict
+
+
+class Group(Enum):
+    """What kind of thing goes on."""
+
+    REMAP = "remap: what HVO does, step by step"
+    STALE = "stale: entries that outlive their page table"
+    FAULT = "fault: writes to read-only tails"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestActor:
+    """A guest program on a CPU, its arguments by name."""
+
+    cpu: int
+    program: str
+    arguments: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelActor:
+    """A kernel routine on a CPU."""
+
+    cpu: int
+    name: str
+    routine: Callable[[Kernel, HugePage], Routine]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A scenario made concrete for a number of CPUs. The actors of one CPU run one after the other."""
+
+    boot: BootConfig
+    actors: tuple[GuestActor | KernelActor, ...]
+    script: Script
+    watched: tuple[VirtAddr, ...]  # the vmemmap pages the report shows, by first address
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """`expected` says in words what happens; `verdicts` are the findings a run of it has."""
+
+    name: str
+    group: Group
+    question: str
+    expected: str
+    means: str
+    cpus_min: int
+    verdicts: frozenset[Verdict]
+    build: Callable[[int], Setup]
+
+
+def start_actors(setup: Setup, system: System) -> None:
+    """Load the guest programs and queue every actor on its CPU."""
+    for actor in setup.actors:
+        system.machine.start(actor.cpu, _thread(actor, setup, system))
+
+
+def _thread(actor: GuestActor | KernelActor, setup: Setup, system: System) -> Thread:
+    huge = setup.boot.huge_pages[0]
+    match actor:
+        case GuestActor(cpu=cpu, program=name, arguments=arguments):
+            code = program(name)
+            load(code, system)
+            return guest_thread(code, cpu, dict(arguments))
+        case KernelActor(name=name, routine=routine):
+            return KernelThread(name, lambda: routine(system.kernel, huge))
+
+
+def load(code: Program, system: System) -> None:
+    """Put a program's code into kernel text, where it is linked."""
+    found = system.machine.cpus[0].mmu.peek(VirtAddr(code.origin))
+    physical = system.machine.physical_of(found)
+    system.machine.memory.load_image(physical, code.code)
+
+
+def guest_thread(code: Program, cpu: int, given: dict[str, int]) -> GuestThread:
+    """A thread with each argument in its register; the key, nesting word and buffer have their usual places."""
+    usual = {
+        "key": int(HUGETLB_OPTIMIZE_VMEMMAP_KEY),
+        "nesting": int(PerCpu(cpu).rcu_nesting),
+        "buffer": int(PerCpu(cpu).buffer),
+    }
+    registers = {argument.register: {**usual, **given}[argument.name] for argument in code.arguments}
+    return GuestThread(code.name, VirtAddr(code.origin), registers)
+
+
+def vmemmap_page(huge: HugePage, index: int) -> VirtAddr:
+    """First address of a huge page's vmemmap page of that index; 0 is the head's."""
+    return VirtAddr(huge.folio + index * PAGE_BYTES)

@@ -1,0 +1,118 @@
+"""A schedule: the list of everything that was picked in a run, as a value with a text form.
+
+    v1 0*12 i1 1*3 t0/2 d1/2
+
+`N*k`: CPU N steps k times. `iN`: CPU N takes an interrupt. `tP/O`: of O versions of a translation, number P
+is used. `dP/O`: a decision comes out as P of O. `v1` names the format. `parse(str(s)) == s`, always.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeAlias
+
+from emu.choice import Choice, DecideQuestion, Question, Step, TakeInterrupt, VersionQuestion
+from emu.machine import MOST_CPUS
+
+FORMAT = "v1"
+LONGEST_TEXT = 1 << 22
+MOST_PICKS = 1 << 24
+
+
+class ScheduleError(ValueError):
+    """A schedule's text is not one, or a run cannot follow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPick:
+    """Of `options` versions of a translation, `pick` was used."""
+
+    pick: int
+    options: int
+
+    def __str__(self) -> str:
+        return f"t{self.pick}/{self.options}"
+
+
+@dataclass(frozen=True, slots=True)
+class DecidePick:
+    """Of `options` outcomes, `pick` came out."""
+
+    pick: int
+    options: int
+
+    def __str__(self) -> str:
+        return f"d{self.pick}/{self.options}"
+
+
+Answer: TypeAlias = VersionPick | DecidePick
+Pick: TypeAlias = Choice | Answer
+
+
+def answer_to(question: Question, pick: int) -> Answer:
+    """The pick that records an answer."""
+    match question:
+        case VersionQuestion(options=options):
+            return VersionPick(pick, options)
+        case DecideQuestion(options=options):
+            return DecidePick(pick, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Picks in the order they were made."""
+
+    picks: tuple[Pick, ...]
+
+    def __str__(self) -> str:
+        words = [FORMAT]
+        for pick, run in groupby(self.picks):
+            count = sum(1 for _ in run)
+            match pick:
+                case Step(cpu=cpu):
+                    words.append(f"{cpu}*{count}" if count > 1 else f"{cpu}")
+                case TakeInterrupt(cpu=cpu):
+                    words += [f"i{cpu}"] * count
+                case VersionPick() | DecidePick():
+                    words += [str(pick)] * count
+        return " ".join(words)
+
+
+_STEPS = re.compile(r"([0-9]{1,3})(?:\*([0-9]{1,8}))?")
+_INTERRUPT = re.compile(r"i([0-9]{1,3})")
+_ANSWER = re.compile(r"([td])([0-9]{1,6})/([0-9]{1,6})")
+
+
+def parse(text: str) -> Schedule:
+    """The schedule of a text. Raises ScheduleError naming the word that is wrong and its place."""
+    if len(text) > LONGEST_TEXT:
+        raise ScheduleError(f"schedule text of {len(text)} characters; at most {LONGEST_TEXT} are read")
+    words = text.split()
+    if not words or words[0] != FORMAT:
+        raise ScheduleError(f"a schedule begins with {FORMAT!r}, this one with {words[0]!r}" if words
+                            else "the schedule is empty")
+    picks: list[Pick] = []
+    for number, word in enumerate(words[1:], start=2):
+        found = _parse_word(word)
+        if found is None:
+            raise ScheduleError(f"word {number} of the schedule is not a pick: {word!r}")
+        picks += found
+        if len(picks) > MOST_PICKS:
+            raise ScheduleError(f"more than {MOST_PICKS} picks at word {number} of the schedule")
+    return Schedule(tuple(picks))
+
+
+def _parse_word(word: str) -> list[Pick] | None:
+    if steps := _STEPS.fullmatch(word):
+        cpu, count = int(steps[1]), int(steps[2] or 1)
+        return [Step(cpu)] * count if cpu < MOST_CPUS and 1 <= count <= MOST_PICKS else None
+    if interrupt := _INTERRUPT.fullmatch(word):
+        return [TakeInterrupt(int(interrupt[1]))] if int(interrupt[1]) < MOST_CPUS else None
+    if answer := _ANSWER.fullmatch(word):
+        pick, options = int(answer[2]), int(answer[3])
+        if pick >= options:
+            return None
+        return [VersionPick(pick, options) if answer[1] == "t" else DecidePick(pick, options)]
+    return None
