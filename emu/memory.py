@@ -70,6 +70,15 @@ class Journal:
                 return index
         return None
 
+    def last_change(self, pa: PhysAddr, length: int, before: Moment) -> Moment | None:
+        """Index of the last store before moment `before` that touched any of the bytes."""
+        indexes = self._by_frame.get(pa >> PAGE_SHIFT, [])
+        for index in reversed(indexes[: bisect_left(indexes, before)]):
+            entry = self._entries[index]
+            if entry.pa < pa + length and pa < entry.pa + len(entry.old):
+                return index
+        return None
+
     def touching(self, pa: PhysAddr, length: int, since: Moment) -> Iterator[Overwritten]:
         """The stores at or after `since` that touched any of the bytes, newest first."""
         indexes = self._by_frame.get(pa >> PAGE_SHIFT, [])

@@ -163,9 +163,8 @@ class Mmu:
         return self._fill(va, access, port, found)
 
     def _fill(self, va: VirtAddr, access: Access, port: Port, found: Walk) -> Translation | BusError:
-        last = PhysAddr((found.pfn << 12) + (va - found.page))
-        if last >= self._memory.size:
-            return BusError(va, last)
+        if found.pa >= self._memory.size:
+            return BusError(va, found.pa)
         marked = mark(self._memory, found, access)
         entry = entry_from(marked, self.pcid, self.control, self._trace.next_number, self._memory.journal.now)
         if self._trace.listening:

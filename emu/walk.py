@@ -110,6 +110,11 @@ class Walk:
         """First 4 KiB frame of the page."""
         return self.leaf.leaf_pfn(self.size)
 
+    @property
+    def pa(self) -> PhysAddr:
+        """Where `va` itself is."""
+        return PhysAddr((self.pfn << PAGE_SHIFT) + (self.va - self.page))
+
 
 @dataclass(frozen=True, slots=True)
 class PageFault:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from emu.addr import VirtAddr
-from emu.events import Annotated, Copied, Finished, Loaded, MachineEvent, Stored
+from emu.events import Annotated, Copied, Finished, IpiSent, Loaded, MachineEvent, Stored
 from emu.machine import Machine
 from emu.walk import Walk
-
 from kernel_model.events import FlushBegun, PageFreed
 
 
@@ -66,6 +65,14 @@ class BeginsFlush:
 
 
 @dataclass(frozen=True, slots=True)
+class SendsIpi:
+    """An interrupt is sent to other CPUs."""
+
+    def __str__(self) -> str:
+        return "an IPI is sent"
+
+
+@dataclass(frozen=True, slots=True)
 class Frees:
     """That frame goes back to the page allocator."""
 
@@ -85,7 +92,7 @@ class Finishes:
         return f"the end of {self.thread}"
 
 
-Pattern: TypeAlias = Loads | Stores | SetsPte | CopiesFrom | BeginsFlush | Frees | Finishes
+Pattern: TypeAlias = Loads | Stores | SetsPte | CopiesFrom | BeginsFlush | SendsIpi | Frees | Finishes
 
 
 def matches(pattern: Pattern, event: MachineEvent, machine: Machine) -> bool:
@@ -101,6 +108,8 @@ def matches(pattern: Pattern, event: MachineEvent, machine: Machine) -> bool:
             return isinstance(event, Copied) and event.source_va == va
         case BeginsFlush():
             return isinstance(event, Annotated) and isinstance(event.payload, FlushBegun)
+        case SendsIpi():
+            return isinstance(event, IpiSent)
         case Frees(pfn=pfn):
             return (
                 isinstance(event, Annotated)

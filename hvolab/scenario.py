@@ -11,15 +11,14 @@ from enum import Enum
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.cpu import GuestThread, KernelThread, Routine, Thread
+from emu.walk import Walk
 from firmware.catalog import program
 from firmware.program import Program
-
+from hvolab.script import Script
+from hvolab.verdict import Verdict
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.image import HugePage
 from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, PerCpu
-
-from hvolab.script import Script
-from hvolab.verdict import Verdict
 
 
 class Group(Enum):
@@ -92,12 +91,13 @@ def _thread(actor: GuestActor | KernelActor, setup: Setup, system: System) -> Th
 def load(code: Program, system: System) -> None:
     """Put a program's code into kernel text, where it is linked."""
     found = system.machine.cpus[0].mmu.peek(VirtAddr(code.origin))
-    physical = system.machine.physical_of(found)
-    system.machine.memory.load_image(physical, code.code)
+    if not isinstance(found, Walk):
+        raise ValueError(f"program {code.name} is linked at {code.origin:#x}, where nothing is mapped")
+    system.machine.memory.load_image(found.pa, code.code)
 
 
 def guest_thread(code: Program, cpu: int, given: dict[str, int]) -> GuestThread:
-    """A thread with each argument in its register; the key, nesting word and buffer have their usual places."""
+    """A thread with each argument in its register; key, nesting word and buffer are where they always are."""
     usual = {
         "key": int(HUGETLB_OPTIMIZE_VMEMMAP_KEY),
         "nesting": int(PerCpu(cpu).rcu_nesting),

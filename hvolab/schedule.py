@@ -91,8 +91,11 @@ def parse(text: str) -> Schedule:
         raise ScheduleError(f"schedule text of {len(text)} characters; at most {LONGEST_TEXT} are read")
     words = text.split()
     if not words or words[0] != FORMAT:
-        raise ScheduleError(f"a schedule begins with {FORMAT!r}, this one with {words[0]!r}" if words
-                            else "the schedule is empty")
+        raise ScheduleError(
+            f"a schedule begins with {FORMAT!r}, this one with {words[0]!r}"
+            if words
+            else "the schedule is empty"
+        )
     picks: list[Pick] = []
     for number, word in enumerate(words[1:], start=2):
         found = _parse_word(word)

@@ -17,7 +17,6 @@ from typing import TypeAlias, assert_never
 from emu.choice import Choice, Question, Step, TakeInterrupt
 from emu.events import MachineEvent
 from emu.machine import Machine
-
 from hvolab.pattern import Pattern, matches
 
 

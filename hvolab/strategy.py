@@ -6,7 +6,6 @@ from random import Random
 from typing import Protocol
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
-
 from hvolab.schedule import Answer, DecidePick, Schedule, ScheduleError, VersionPick
 
 
@@ -49,9 +48,7 @@ class Replay:
 
     def finish(self) -> None:
         if self._at < len(self._picks):
-            raise ScheduleError(
-                f"the run ended after {self._at} of the schedule's {len(self._picks)} picks"
-            )
+            raise ScheduleError(f"the run ended after {self._at} of the schedule's {len(self._picks)} picks")
 
     def _next(self) -> Choice | Answer:
         if self._at == len(self._picks):

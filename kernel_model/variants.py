@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from emu.addr import VirtAddr
 from emu.ops import Annotate, ThisCpu
-
 from kernel_model.events import OperationBegun, OperationReturned
 from kernel_model.hstate import Hstate, hugetlb_vmemmap_size
 from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, Primitives, WalkFlag

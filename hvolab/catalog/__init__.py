@@ -1,0 +1,42 @@
+"""The scenarios, by name."""
+
+from __future__ import annotations
+
+from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
+from hvolab.catalog.remap import REMAP, REMAP_1G
+from hvolab.catalog.stale import (
+    FLUSH_BEGUN_BEFORE,
+    LOST_UPDATE,
+    MISSED_CPU,
+    STALE_READ,
+    USE_AFTER_FREE,
+)
+from hvolab.scenario import Scenario
+
+SCENARIOS: tuple[Scenario, ...] = (
+    REMAP,
+    REMAP_1G,
+    STALE_READ,
+    FLUSH_BEGUN_BEFORE,
+    USE_AFTER_FREE,
+    MISSED_CPU,
+    LOST_UPDATE,
+    TAIL_WRITE,
+    SPURIOUS_WRITE,
+)
+
+
+class UnknownScenario(ValueError):
+    """There is no scenario of that name."""
+
+    def __init__(self, name: str) -> None:
+        known = ", ".join(scenario.name for scenario in SCENARIOS)
+        super().__init__(f"there is no scenario {name!r}; there are: {known}")
+
+
+def scenario(name: str) -> Scenario:
+    """Raises UnknownScenario, which lists those there are."""
+    for candidate in SCENARIOS:
+        if candidate.name == name:
+            return candidate
+    raise UnknownScenario(name)

@@ -1,0 +1,64 @@
+"""Scenarios that show the remap itself: before, optimized, restored."""
+
+from __future__ import annotations
+
+from emu.addr import Pfn
+from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
+from hvolab.pattern import Finishes
+from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.script import Constraint, Until
+from kernel_model.boot import BootConfig
+from kernel_model.hstate import HSTATE_1G
+from kernel_model.image import HugePage
+
+SHOWN_PAGES = 8
+
+
+def _phases(boot: BootConfig, readers: range) -> Setup:
+    """Everybody reads; cpu 0 optimizes; everybody reads; cpu 0 restores; everybody reads."""
+    huge = boot.huge_pages[0]
+    actors: list[GuestActor | KernelActor] = []
+    script: list[Constraint] = []
+    for operation in (None, optimize(0), restore(0)):
+        if operation is not None:
+            actors.append(operation)
+            script.append(Until(0, Finishes(operation.name)))
+        for cpu in readers:
+            actors.append(GuestActor(cpu, "read_tails", (("head", int(huge.folio)), ("pages", SHOWN_PAGES))))
+            script.append(Until(cpu, Finishes("read_tails")))
+    return Setup(boot, tuple(actors), tuple(script), tuple(vmemmap_page(huge, n) for n in range(SHOWN_PAGES)))
+
+
+def _remap(cpus: int) -> Setup:
+    return _phases(BootConfig(MEMORY_BYTES, cpus, (HUGE_PAGE,)), range(cpus))
+
+
+REMAP = Scenario(
+    "remap",
+    Group.REMAP,
+    "What does HVO do to the 8 vmemmap pages of a 2 MiB huge page, and what does each CPU read there?",
+    "eight frames, then one shared by all with the tails read-only, then eight again; 7 pages are saved",
+    "The tails of an optimized folio show the head's page: struct page 64 looks like a second head.",
+    1,
+    frozenset(),
+    _remap,
+)
+
+HUGE_PAGE_1G = HugePage(Pfn(0x40000), HSTATE_1G)
+MEMORY_BYTES_1G = (2048 + 128) << 20
+
+
+def _remap_1g(cpus: int) -> Setup:
+    return _phases(BootConfig(MEMORY_BYTES_1G, cpus, (HUGE_PAGE_1G,)), range(1))
+
+
+REMAP_1G = Scenario(
+    "remap-1g",
+    Group.REMAP,
+    "And for a 1 GiB huge page, whose 4096 vmemmap pages fill 8 PMDs?",
+    "8 PMDs are split, 4096 PTEs point to one frame, 4095 pages are saved; restore brings them back",
+    "Past 33 pages the range flush becomes a full flush: 16 MiB of vmemmap costs each CPU its whole TLB.",
+    1,
+    frozenset(),
+    _remap_1g,
+)

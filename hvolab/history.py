@@ -1,0 +1,179 @@
+"""What a monitor remembers of a run: stores to page tables, flushes, frames freed, operations.
+
+Each class folds events and answers one kind of question. They look at memory and its journal, and change
+nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emu.addr import PAGE_BYTES, PhysAddr, VirtAddr
+from emu.events import Invalidated, MachineEvent, Stored
+from emu.memory import Moment, PhysicalMemory
+from emu.pte import Pte, PteBit
+from emu.tlb import ALL_RULES, Invalidation, TlbEntry, removes
+from kernel_model.events import (
+    FlushBegun,
+    FlushCompleted,
+    OperationBegun,
+    OperationReturned,
+    PageFreed,
+)
+
+# A and D make no new version of a translation, nor do the bits that are software's.
+_NO_VERSION = PteBit.ACCESSED | PteBit.DIRTY | PteBit.SOFT_9 | PteBit.SOFT_10 | PteBit.SOFT_11 | (0x7F << 52)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The store that ended a version: its place in the journal, and, where known, its event.
+
+    `operation` is the event in which the kernel operation began that made it.
+    """
+
+    moment: Moment
+    event: int | None
+    store: Stored | None
+    operation: int | None
+    level: int
+    before: Pte
+    after: Pte
+
+
+class Stores:
+    """Which store ended a translation."""
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self._memory = memory
+        self._events: dict[Moment, tuple[int, Stored, int | None]] = {}
+        self._last: dict[int, tuple[int, Stored]] = {}
+
+    def observe(self, number: int, event: Stored, operation: int | None) -> None:
+        """`event` was the last thing to change memory."""
+        self._events[self._memory.journal.now - 1] = (number, event, operation)
+        self._last[event.pa] = (number, event)
+
+    def last_to(self, pa: int) -> tuple[int, Stored] | None:
+        """The latest store to exactly that physical address, with its event."""
+        return self._last.get(pa)
+
+    def ending_of(self, entry: TlbEntry) -> Ending | None:
+        """The first store since the entry was cached that changed a version-relevant bit behind it."""
+        endings = [
+            ending
+            for step in entry.steps
+            if (ending := self._first_change(step.level, step.pa, step.entry, entry.moment)) is not None
+        ]
+        return min(endings, key=lambda ending: ending.moment, default=None)
+
+    def installed_at(self, entry: TlbEntry) -> Moment:
+        """Since when the translation had been in the page table when it was cached."""
+        changes = (self._memory.journal.last_change(s.pa, 8, entry.moment) for s in entry.steps)
+        return max((change + 1 for change in changes if change is not None), default=0)
+
+    def _first_change(self, level: int, pa: PhysAddr, cached: Pte, since: Moment) -> Ending | None:
+        moment: Moment | None = since
+        while moment is not None:
+            moment = self._memory.journal.next_change(pa, 8, moment)
+            if moment is None:
+                return None
+            after = Pte(self._memory.word_at(pa, moment + 1))
+            if (cached ^ after) & ~_NO_VERSION:
+                event, store, operation = self._events.get(moment, (None, None, None))
+                return Ending(moment, event, store, operation, level, cached, after)
+            moment += 1
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A flush request as far as it has come. `completed` is the event of its completion."""
+
+    begun: int
+    cpu: int
+    what: FlushBegun
+    completed: int | None = None
+
+    def in_range(self, va: VirtAddr) -> bool:
+        return self.what.start < va + PAGE_BYTES and va < self.what.end
+
+    def __str__(self) -> str:
+        ended = "not completed" if self.completed is None else f"completed at event {self.completed}"
+        cpus = ", ".join(map(str, sorted(self.what.cpus))) or "none"
+        return f"{self.what.function} by cpu{self.cpu}, begun at event {self.begun}, for cpus {cpus}; {ended}"
+
+
+class Flushes:
+    """Flush requests and the invalidations each CPU carried out."""
+
+    def __init__(self) -> None:
+        self.requests: dict[int, Request] = {}
+        self._invalidated: dict[int, list[tuple[Moment, int, Invalidation]]] = {}
+
+    def begun(self, number: int, cpu: int, what: FlushBegun) -> None:
+        self.requests[number] = Request(number, cpu, what)
+
+    def completed(self, number: int, what: FlushCompleted) -> None:
+        request = self.requests[what.begun]
+        self.requests[what.begun] = Request(request.begun, request.cpu, request.what, number)
+
+    def invalidated(self, number: int, moment: Moment, event: Invalidated) -> None:
+        self._invalidated.setdefault(event.cpu, []).append((moment, number, event.what))
+
+    def covering(self, va: VirtAddr, ending: Ending) -> list[Request]:
+        """The requests with `va` in range that began after the store."""
+        if ending.event is None:
+            return []
+        return [r for r in self.requests.values() if r.begun > ending.event and r.in_range(va)]
+
+    def removed(self, cpu: int, entry: TlbEntry) -> int | None:
+        """The event of an invalidation on that CPU that must have removed the entry, if there was one."""
+        for moment, number, what in self._invalidated.get(cpu, ()):
+            # A lazily offered version (filled_at < 0) could be cached until its moment; a stored one since.
+            later = moment > entry.moment if entry.filled_at < 0 else number > entry.filled_at
+            if later and removes(what, entry, ALL_RULES):
+                return number
+        return None
+
+
+class Frames:
+    """When each frame was last freed."""
+
+    def __init__(self) -> None:
+        self._freed: dict[int, tuple[Moment, int]] = {}
+
+    def freed(self, number: int, moment: Moment, what: PageFreed) -> None:
+        for pfn in range(what.pfn, what.pfn + (1 << what.order)):
+            self._freed[pfn] = (moment, number)
+
+    def last_freed(self, pfn: int) -> tuple[Moment, int] | None:
+        """When the frame was last freed: the moment and the event."""
+        return self._freed.get(pfn)
+
+
+class Operations:
+    """Which exported functions of the port are under way on which CPU, and which have returned."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[int, list[int]] = {}
+        self.returned: dict[int, int] = {}
+        self.names: dict[int, str] = {}
+
+    def begun(self, number: int, cpu: int, what: OperationBegun) -> None:
+        self._under_way.setdefault(cpu, []).append(number)
+        self.names[number] = what.function
+
+    def ended(self, number: int, cpu: int, what: OperationReturned) -> None:
+        self._under_way[cpu].remove(what.begun)
+        self.returned[what.begun] = number
+
+    @property
+    def idle(self) -> bool:
+        """Whether none is under way."""
+        return not any(self._under_way.values())
+
+    def current(self, event: MachineEvent) -> int | None:
+        """The operation under way on the event's CPU."""
+        under_way = self._under_way.get(event.cpu)
+        return under_way[-1] if under_way else None

@@ -1,0 +1,380 @@
+"""The monitor: folds the events of a run into uses and findings.
+
+It is told every event as it happens and looks at memory, page tables and TLBs through the machine's read-only
+questions; it changes nothing, so a run with a monitor is the same run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from emu.addr import PAGE_MASK, VirtAddr, page_start
+from emu.events import (
+    Annotated,
+    BusErrorSeen,
+    Copied,
+    Faulted,
+    Filled,
+    GuestSite,
+    Invalidated,
+    Loaded,
+    MachineEvent,
+    MultiHitSeen,
+    Site,
+    Source,
+    Stored,
+)
+from emu.machine import Machine
+from emu.tlb import TlbEntry
+from emu.walk import Access, FaultCode, Walk
+from hvolab.history import Ending, Flushes, Frames, Operations, Stores
+from hvolab.updates import Candidate, Updates
+from hvolab.verdict import Finding, TlbRow, Use, Verdict, Where
+from kernel_model.events import (
+    BadPage,
+    FlushBegun,
+    FlushCompleted,
+    KernelBug,
+    KernelWarning,
+    Oops,
+    OperationBegun,
+    OperationReturned,
+    PageFreed,
+    SpuriousFault,
+)
+from kernel_model.layout import VMEMMAP_START
+
+VMEMMAP_END = VMEMMAP_START + (1 << 40)
+
+
+class Monitor:
+    """Listens to one machine. Ask for `uses` and `findings` after `finish`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.uses: list[Use] = []
+        self.findings: list[Finding] = []
+        self._machine = machine
+        self._stores = Stores(machine.memory)
+        self._flushes = Flushes()
+        self._frames = Frames()
+        self._operations = Operations()
+        self._updates = Updates(machine.memory, machine.cpus[0].mmu.peek)
+        self._fault: dict[int, tuple[int, Faulted]] = {}
+        self._warned: set[str] = set()
+        machine.trace.listen(self.observe)
+
+    def observe(self, number: int, event: MachineEvent) -> None:
+        """Take note of one event."""
+        match event:
+            case Loaded(va=va, entry=entry, source=source):
+                if VMEMMAP_START <= va < VMEMMAP_END:
+                    self._use(number, event, va, entry, source, Access.READ)
+            case Stored(va=va, entry=entry, source=source):
+                if VMEMMAP_START <= va < VMEMMAP_END:
+                    self._use(number, event, va, entry, source, Access.WRITE)
+                    self._updates.stored(number, event)
+                self._stores.observe(number, event, self._operations.current(event))
+            case Copied(source_va=va, source_entry=entry):
+                if VMEMMAP_START <= va < VMEMMAP_END:
+                    self._use(number, event, va, entry, Source.HIT, Access.READ)
+                    self._updates.copied(number, event)
+            case Filled(va=va, entry=entry):
+                if VMEMMAP_START <= va < VMEMMAP_END:
+                    self._use(number, event, va, entry, Source.HIT, Access.WRITE)
+            case Invalidated():
+                self._flushes.invalidated(number, self._machine.memory.journal.now, event)
+            case Annotated(payload=payload):
+                self._announced(number, event, payload)
+            case Faulted():
+                self._fault[event.cpu] = (number, event)
+            case MultiHitSeen(va=va, entries=entries):
+                sizes = " and ".join(str(entry.size) for entry in entries)
+                self._find(
+                    number, event.cpu, None, va, Verdict.TLB_MULTIHIT, f"{sizes} entries for one address"
+                )
+            case BusErrorSeen(site=site, va=va, pa=pa):
+                cause = f"the translation leads to physical {pa:#x}, where there is no memory"
+                self._find(number, event.cpu, site, va, Verdict.KERNEL, cause)
+            case _:
+                pass
+
+    def finish(self) -> None:
+        """The run is over: settle what was left open."""
+        self._settle_updates("at the end of the run")
+
+    def deadlocked(self, waits: dict[int, str]) -> None:
+        """Nothing is enabled and work is left."""
+        cause = "deadlock: " + "; ".join(f"cpu{cpu} waits for {what}" for cpu, what in waits.items())
+        first = min(waits, default=0)
+        self._find(self._machine.trace.next_number, first, None, 0, Verdict.KERNEL, cause)
+
+    # -- what software announces ---------------------------------------------------------------------
+
+    def _announced(self, number: int, event: Annotated, payload: object) -> None:
+        match payload:
+            case FlushBegun():
+                self._flushes.begun(number, event.cpu, payload)
+            case FlushCompleted():
+                self._flushes.completed(number, payload)
+            case PageFreed():
+                self._frames.freed(number, self._machine.memory.journal.now, payload)
+            case OperationBegun():
+                self._operations.begun(number, event.cpu, payload)
+            case OperationReturned(function=function):
+                self._operations.ended(number, event.cpu, payload)
+                self._settle_updates(f"when {function} returned")
+            case SpuriousFault() | Oops():
+                self._fault_decided(event.cpu, payload)
+            case KernelBug(where=where, message=message):
+                self._find(number, event.cpu, event.site, 0, Verdict.KERNEL, f"BUG in {where}: {message}")
+            case KernelWarning(where=where, message=message):
+                if message not in self._warned:
+                    self._warned.add(message)
+                    self._find(
+                        number, event.cpu, event.site, 0, Verdict.KERNEL, f"WARNING in {where}: {message}"
+                    )
+            case BadPage(pfn=pfn, reason=reason):
+                cause = f"bad page state of pfn {pfn:#x}: {reason}"
+                self._find(number, event.cpu, event.site, 0, Verdict.KERNEL, cause)
+            case _:
+                pass
+
+    def _fault_decided(self, cpu: int, decision: SpuriousFault | Oops) -> None:
+        """The handler's own walk decides between spurious and an Oops."""
+        number, event = self._fault.pop(cpu, (self._machine.trace.next_number, None))
+        if event is None:
+            assert isinstance(decision, Oops)
+            self._find(number, cpu, None, decision.va, Verdict.KERNEL, decision.lines[0])
+            return
+        va, code = event.fault.va, event.fault.code
+        is_tail_write = VMEMMAP_START <= va < VMEMMAP_END and code == FaultCode.WRITE | FaultCode.PROTECTION
+        if isinstance(decision, SpuriousFault):
+            verdict = Verdict.SPURIOUS
+            cause = "a write met a cached read-only entry; the page table allows it now: the retry succeeds"
+        elif is_tail_write:
+            verdict = Verdict.WRITE_PROTECT
+            cause = "a write to a vmemmap page that the kernel maps read-only"
+        else:
+            verdict = Verdict.KERNEL
+            cause = decision.lines[0]
+        self.findings.append(
+            Finding(
+                verdict,
+                (),
+                _where(cpu, va, event.site),
+                number,
+                cause,
+                self._why_fault(event),
+                self._pfn_of(va, event.entry),
+                int(va),
+                int(code),
+                decision.lines if isinstance(decision, Oops) else (),
+                self._tlbs(va),
+            )
+        )
+
+    def _why_fault(self, event: Faulted) -> tuple[str, ...]:
+        va = event.fault.va
+        found = self._machine.cpus[event.cpu].mmu.peek(va)
+        why = []
+        if event.entry is not None:
+            why.append(f"cpu{event.cpu} had cached {event.entry} (event {event.entry.filled_at})")
+            ending = self._stores.ending_of(event.entry)
+            if ending is not None:
+                why.append(describe_ending(ending))
+        if isinstance(found, Walk):
+            leaf = found.steps[-1]
+            why.append(f"the page table now says pfn {found.pa >> 12:#x}, {leaf.entry.flags()}")
+            last = self._stores.last_to(leaf.pa)
+            if last is not None:
+                number, store = last
+                why.append(
+                    f"that entry was last stored by {describe_site(store.cpu, store.site)}, event {number}"
+                )
+        return tuple(why)
+
+    # -- uses ----------------------------------------------------------------------------------------
+
+    def _use(
+        self,
+        number: int,
+        event: Loaded | Stored | Copied | Filled,
+        va: VirtAddr,
+        entry: TlbEntry,
+        source: Source,
+        access: Access,
+    ) -> None:
+        removed = self._flushes.removed(event.cpu, entry) if source is Source.HIT else None
+        ending = self._stores.ending_of(entry)
+        frame = entry.frame_of(va)
+        freed = self._freed_while_mapped(frame, entry)
+        if removed is None and ending is None and freed is None:
+            return
+        held: list[Verdict] = []
+        why: list[str] = [f"cpu{event.cpu} used {entry}, cached at event {entry.filled_at}"]
+        if removed is not None:
+            held.append(Verdict.MODEL_ERROR)
+            why.append(f"the invalidation at event {removed} should have removed it")
+        current = self._machine.cpus[event.cpu].mmu.peek(va)
+        current_frame = current.pa >> 12 if isinstance(current, Walk) else None
+        same = isinstance(current, Walk) and current_frame == frame and current.rights == entry.rights
+        if ending is not None:
+            why.append(describe_ending(ending))
+            if not (same and freed is None):
+                self._judge_flushes(va, ending, held, why)
+        if freed is not None:
+            held.append(Verdict.USE_AFTER_FREE)
+            why.append(f"pfn {frame:#x} was freed at event {freed}, before this use")
+        if not held:
+            held.append(Verdict.EQUIVALENT if same else Verdict.LEGAL)
+        where = _where(event.cpu, va, event.site)
+        use = Use(held[0], tuple(held[1:]), where, number, access.value, frame, current_frame, tuple(why))
+        self._note_use(use, va)
+
+    def _freed_while_mapped(self, frame: int, entry: TlbEntry) -> int | None:
+        """The event that freed the frame after this translation to it was put into the page table."""
+        freed = self._frames.last_freed(frame)
+        if freed is None or freed[0] < self._stores.installed_at(entry):
+            return None
+        return freed[1]
+
+    def _judge_flushes(self, va: VirtAddr, ending: Ending, held: list[Verdict], why: list[str]) -> None:
+        """Rows 3 and 9 of the table: was a flush owed, and has the kernel come to rely on one?"""
+        covering = self._flushes.covering(va, ending)
+        done = [request for request in covering if request.completed is not None]
+        if done:
+            held.append(Verdict.MISSED_FLUSH)
+            why.append(f"covered by {done[0]}: the entry should be gone")
+        elif ending.operation is not None and ending.operation in self._operations.returned:
+            held.append(Verdict.MISSED_FLUSH)
+            name, returned = (
+                self._operations.names[ending.operation],
+                self._operations.returned[ending.operation],
+            )
+            why.append(f"{name} returned at event {returned} and no flush since that store covers the page")
+        else:
+            for request in self._flushes.requests.values():
+                if request.begun < (ending.event or 0) < (request.completed or request.begun):
+                    why.append(f"not covered by {request}: it began before the store")
+            why.append(
+                "no flush that covers the page has completed yet"
+                if not covering
+                else f"pending: {covering[0]}"
+            )
+
+    def _note_use(self, use: Use, va: VirtAddr) -> None:
+        """Count it with others like it; the first violation of its kind becomes a finding."""
+        for index, known in enumerate(self.uses):
+            if _alike(known, use):
+                self.uses[index] = replace(known, times=known.times + 1)
+                return
+        self.uses.append(use)
+        if use.verdict.is_violation or use.verdict is Verdict.MODEL_ERROR:
+            cause = _CAUSES[use.verdict]
+            self.findings.append(
+                Finding(
+                    use.verdict, use.also, use.where, use.event, cause, use.why, use.pfn, tlbs=self._tlbs(va)
+                )
+            )
+
+    # -- updates -------------------------------------------------------------------------------------
+
+    def _settle_updates(self, when: str) -> None:
+        for candidate in self._updates.lost():
+            self._lost(candidate, when)
+        if self._operations.idle:
+            self._updates.forget()
+
+    def _lost(self, candidate: Candidate, when: str) -> None:
+        store = candidate.store
+        frame = store.entry.frame_of(store.va)
+        why = [f"cpu{store.cpu} stored {store.value:#x} over {store.old:#x} in pfn {frame:#x}"]
+        if candidate.copied_at is not None:
+            why.append(f"the page had been copied at event {candidate.copied_at}, before the store")
+        found = self._machine.cpus[store.cpu].mmu.peek(store.va)
+        if isinstance(found, Walk):
+            now = int.from_bytes(self._machine.memory.read(found.pa, store.size), "little")
+            why.append(f"{when} the address leads to pfn {found.pa >> 12:#x}, which holds {now:#x}")
+        where = _where(store.cpu, store.va, store.site)
+        self.findings.append(
+            Finding(
+                Verdict.LOST_UPDATE,
+                (),
+                where,
+                candidate.event,
+                "the store went to a frame that no longer backs the address",
+                tuple(why),
+                frame,
+                tlbs=self._tlbs(store.va),
+            )
+        )
+
+    # -- display -------------------------------------------------------------------------------------
+
+    def _find(self, number: int, cpu: int, site: Site | None, va: int, verdict: Verdict, cause: str) -> None:
+        self.findings.append(Finding(verdict, (), _where(cpu, va, site), number, cause, ()))
+
+    def _pfn_of(self, va: VirtAddr, entry: TlbEntry | None) -> int | None:
+        if entry is not None:
+            return entry.frame_of(va)
+        found = self._machine.cpus[0].mmu.peek(va)
+        return found.pa >> 12 if isinstance(found, Walk) else None
+
+    def _tlbs(self, va: VirtAddr) -> tuple[TlbRow, ...]:
+        """The page in the page table and in every CPU's TLB."""
+        page = page_start(VirtAddr(va & ~PAGE_MASK))
+        found = self._machine.cpus[0].mmu.peek(page)
+        text = "not present"
+        if isinstance(found, Walk):
+            text = f"pfn {found.pa >> 12:#x} {found.rights}, {found.size} page, {found.leaf.flags()}"
+        rows = [TlbRow(None, int(page), text, stale=False)]
+        for cpu in self._machine.cpus:
+            for entry in cpu.mmu.tlb.entries():
+                if entry.holds(page):
+                    stale = self._stores.ending_of(entry) is not None
+                    text = f"pfn {entry.frame_of(page):#x} {entry.rights}, {entry.size} entry"
+                    rows.append(TlbRow(cpu.number, int(page), text, stale))
+        return tuple(rows)
+
+
+_CAUSES = {
+    Verdict.MODEL_ERROR: "the TLB returned an entry that an invalidation should have removed",
+    Verdict.MISSED_FLUSH: "a stale entry was used although the flush it needed is over",
+    Verdict.USE_AFTER_FREE: "a stale entry led to a frame that had been freed",
+}
+
+
+def _alike(a: Use, b: Use) -> bool:
+    return (a.verdict, a.also, a.where, a.access, a.pfn, a.current_pfn) == (
+        b.verdict,
+        b.also,
+        b.where,
+        b.access,
+        b.pfn,
+        b.current_pfn,
+    )
+
+
+def _where(cpu: int, va: int, site: Site | None) -> Where:
+    if isinstance(site, GuestSite):
+        return Where(cpu, int(va), site.program, site.instruction, int(site.rip))
+    return Where(cpu, int(va), str(site) if site is not None else "", None, None)
+
+
+def describe_site(cpu: int, site: Site) -> str:
+    """Who and where, in words: the innermost functions of a kernel routine, or a guest instruction."""
+    if isinstance(site, GuestSite):
+        return f"cpu{cpu} in {site}"
+    functions = getattr(site, "functions", ())
+    return f"cpu{cpu} in {' < '.join(reversed(functions[-3:]))}" if functions else f"cpu{cpu} in {site}"
+
+
+def describe_ending(ending: Ending) -> str:
+    """Which store ended a version, in words."""
+    names = {1: "PTE", 2: "PMD", 3: "PUD", 4: "PGD"}
+    before, after = ending.before, ending.after
+    change = f"{before.flags()} pfn {before.pfn:#x} -> {after.flags()} pfn {after.pfn:#x}"
+    if ending.store is None:
+        return f"its {names[ending.level]} has changed since: {change}"
+    who = describe_site(ending.store.cpu, ending.store.site)
+    return f"its {names[ending.level]} was changed at event {ending.event} by {who}: {change}"

@@ -1,0 +1,149 @@
+"""Running a scenario: boot, let a strategy pick until nothing is left, hand back what happened.
+
+`run` is a function: the same setup and the same picks give the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from emu.choice import Question
+from emu.events import MachineEvent
+from emu.trace import Listener
+from hvolab.monitor import Monitor
+from hvolab.scenario import Setup, start_actors
+from hvolab.schedule import Pick, Schedule, answer_to
+from hvolab.strategy import Strategy
+from hvolab.verdict import Finding, Use, Verdict
+from kernel_model.boot import System, boot
+
+MOST_STEPS = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Every CPU ran to its end."""
+
+    def __str__(self) -> str:
+        return "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlocked:
+    """Work was left and nothing could happen. `waits`: what each CPU waits for."""
+
+    waits: tuple[tuple[int, str], ...]
+
+    def __str__(self) -> str:
+        return "deadlock: " + "; ".join(f"cpu{cpu} waits for {what}" for cpu, what in self.waits)
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfSteps:
+    """The step budget ended before the run did."""
+
+    steps: int
+
+    def __str__(self) -> str:
+        return f"cut off after {self.steps} steps"
+
+
+Outcome: TypeAlias = Completed | Deadlocked | OutOfSteps
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run left behind. `system` is the machine as it was at the end."""
+
+    schedule: Schedule
+    outcome: Outcome
+    uses: tuple[Use, ...]
+    findings: tuple[Finding, ...]
+    events: int
+    system: System
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a violation was found."""
+        return any(finding.verdict.is_violation for finding in self.findings)
+
+    @property
+    def model_error(self) -> bool:
+        """Whether the emulation itself was caught out."""
+        return any(finding.verdict is Verdict.MODEL_ERROR for finding in self.findings)
+
+
+StrategyFor: TypeAlias = Callable[[System], Strategy]
+
+
+class _Recorder:
+    """Answers through the strategy and writes down every pick."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.picks: list[Pick] = []
+
+    def answer(self, question: Question) -> int:
+        pick = self.strategy.answer(question)
+        self.picks.append(answer_to(question, pick))
+        return pick
+
+
+def run(
+    setup: Setup,
+    strategy_for: StrategyFor,
+    listeners: tuple[Callable[[System], Listener], ...] = (),
+    most_steps: int = MOST_STEPS,
+) -> Run:
+    """Boot `setup` and run it.
+
+    Raises what the strategy raises when it cannot go on: ScriptError, ScheduleError.
+    """
+    system = boot(setup.boot)
+    machine = system.machine
+    monitor = Monitor(machine)
+    for listener in listeners:
+        machine.trace.listen(listener(system))
+    strategy = strategy_for(system)
+    start_actors(setup, system)
+    recorder = _Recorder(strategy)
+    outcome = _loop(system, recorder, most_steps)
+    if isinstance(outcome, Deadlocked):
+        monitor.deadlocked(dict(outcome.waits))
+    monitor.finish()
+    return Run(
+        Schedule(tuple(recorder.picks)),
+        outcome,
+        tuple(monitor.uses),
+        tuple(monitor.findings),
+        machine.trace.next_number,
+        system,
+    )
+
+
+def _loop(system: System, recorder: _Recorder, most_steps: int) -> Outcome:
+    machine = system.machine
+    while enabled := machine.enabled():
+        if machine.steps == most_steps:
+            return OutOfSteps(most_steps)
+        choice = recorder.strategy.pick(enabled)
+        recorder.picks.append(choice)
+        machine.perform(choice, recorder)
+    recorder.strategy.finish()
+    if machine.busy:
+        return Deadlocked(tuple(machine.blocked().items()))
+    return Completed()
+
+
+def collect(events: list[tuple[int, MachineEvent]]) -> Callable[[System], Listener]:
+    """A listener that appends every event to `events`."""
+
+    def listener(_system: System) -> Listener:
+        def add(number: int, event: MachineEvent) -> None:
+            events.append((number, event))
+
+        return add
+
+    return listener

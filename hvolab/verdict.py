@@ -1,0 +1,86 @@
+"""Verdicts, and what decides each: the vocabulary of every finding (docs/verdicts.md).
+
+A *use* is one CPU's access to one 4 KiB page. It is *stale* when the version of the translation it used is
+not the current one. The first verdict below that holds is the verdict of a use; others are `also`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Verdict(Enum):
+    """In the order in which they are tried."""
+
+    MODEL_ERROR = "model error"
+    TLB_MULTIHIT = "violation: tlb-multihit"
+    MISSED_FLUSH = "violation: missed-flush"
+    USE_AFTER_FREE = "violation: use-after-free"
+    LOST_UPDATE = "violation: lost-update"
+    WRITE_PROTECT = "violation: write-protect"
+    SPURIOUS = "spurious"
+    KERNEL = "violation: kernel"
+    EQUIVALENT = "equivalent"
+    LEGAL = "legal"
+
+    @property
+    def is_violation(self) -> bool:
+        return self.value.startswith("violation")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Who and where: the CPU, its code, and the address. `rip` is None in kernel routines."""
+
+    cpu: int
+    va: int
+    code: str
+    instruction: str | None
+    rip: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A use that was not simply right, with what made it so. `times`: how often the same was seen."""
+
+    verdict: Verdict
+    also: tuple[Verdict, ...]
+    where: Where
+    event: int
+    access: str
+    pfn: int
+    current_pfn: int | None
+    why: tuple[str, ...]
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TlbRow:
+    """One translation beside the page table, for display. `cpu` is None for the page table's own."""
+
+    cpu: int | None
+    page: int
+    text: str
+    stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong (a violation, a model error) or worth showing (spurious, legal).
+
+    `cr2` and `error_code` are there for page faults, `lines` where the kernel logged something, `cause` is
+    one sentence, `why` the steps behind it, `tlbs` the translations of the page at that moment.
+    """
+
+    verdict: Verdict
+    also: tuple[Verdict, ...]
+    where: Where
+    event: int
+    cause: str
+    why: tuple[str, ...]
+    pfn: int | None = None
+    cr2: int | None = None
+    error_code: int | None = None
+    lines: tuple[str, ...] = ()
+    tlbs: tuple[TlbRow, ...] = ()
