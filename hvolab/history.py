@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emu.addr import PAGE_BYTES, PhysAddr, VirtAddr
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.events import Invalidated, MachineEvent, Stored
 from emu.memory import Moment, PhysicalMemory
 from emu.pte import Pte, PteBit
@@ -48,11 +48,30 @@ class Stores:
         self._memory = memory
         self._events: dict[Moment, tuple[int, Stored, int | None]] = {}
         self._last: dict[int, tuple[int, Stored]] = {}
+        # The moments after which nothing has been stored to a word, or in bulk to a frame.
+        self._word_touched: dict[int, Moment] = {}
+        self._frame_touched: dict[int, Moment] = {}
 
     def observe(self, number: int, event: Stored, operation: int | None) -> None:
         """`event` was the last thing to change memory."""
-        self._events[self._memory.journal.now - 1] = (number, event, operation)
+        now = self._memory.journal.now
+        self._events[now - 1] = (number, event, operation)
         self._last[event.pa] = (number, event)
+        for word in range(event.pa & ~7, event.pa + event.size, 8):
+            self._word_touched[word] = now
+
+    def bulk(self, pa: PhysAddr) -> None:
+        """A copy or fill was the last thing to change memory, somewhere in the frame of `pa`."""
+        self._frame_touched[pa >> PAGE_SHIFT] = self._memory.journal.now
+
+    def _untouched(self, entry: TlbEntry) -> bool:
+        """Whether no word behind the entry was stored to since it was cached: the usual case, and quick."""
+        since = entry.moment
+        word, frame = self._word_touched, self._frame_touched
+        return all(
+            word.get(step.pa, 0) <= since and frame.get(step.pa >> PAGE_SHIFT, 0) <= since
+            for step in entry.steps
+        )
 
     def last_to(self, pa: int) -> tuple[int, Stored] | None:
         """The latest store to exactly that physical address, with its event."""
@@ -60,6 +79,8 @@ class Stores:
 
     def ending_of(self, entry: TlbEntry) -> Ending | None:
         """The first store since the entry was cached that changed a version-relevant bit behind it."""
+        if self._untouched(entry):
+            return None
         endings = [
             ending
             for step in entry.steps

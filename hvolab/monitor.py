@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from emu.addr import PAGE_MASK, VirtAddr, page_start
+from emu.addr import PAGE_MASK, PAGE_SHIFT, VirtAddr, page_start
 from emu.events import (
     Annotated,
     BusErrorSeen,
@@ -72,13 +72,15 @@ class Monitor:
             case Stored(va=va, entry=entry, source=source):
                 if VMEMMAP_START <= va < VMEMMAP_END:
                     self._use(number, event, va, entry, source, Access.WRITE)
-                    self._updates.stored(number, event)
+                    self._updates.stored(number, event, self._backing_frame(va, entry))
                 self._stores.observe(number, event, self._operations.current(event))
-            case Copied(source_va=va, source_entry=entry):
+            case Copied(source_va=va, source_entry=entry, to_pa=to_pa):
+                self._stores.bulk(to_pa)
                 if VMEMMAP_START <= va < VMEMMAP_END:
                     self._use(number, event, va, entry, Source.HIT, Access.READ)
                     self._updates.copied(number, event)
-            case Filled(va=va, entry=entry):
+            case Filled(va=va, pa=pa, entry=entry):
+                self._stores.bulk(pa)
                 if VMEMMAP_START <= va < VMEMMAP_END:
                     self._use(number, event, va, entry, Source.HIT, Access.WRITE)
             case Invalidated():
@@ -276,6 +278,13 @@ class Monitor:
                     use.verdict, use.also, use.where, use.event, cause, use.why, use.pfn, tlbs=self._tlbs(va)
                 )
             )
+
+    def _backing_frame(self, va: VirtAddr, entry: TlbEntry) -> int | None:
+        """The frame that backs the address now, without a walk where the entry used is current."""
+        if self._stores.ending_of(entry) is None:
+            return entry.frame_of(va)
+        found = self._machine.cpus[0].mmu.peek(va)
+        return found.pa >> PAGE_SHIFT if isinstance(found, Walk) else None
 
     # -- updates -------------------------------------------------------------------------------------
 

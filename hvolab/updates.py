@@ -40,13 +40,13 @@ class Updates:
         if event.length == PAGE_BYTES:
             self._copies[event.source_va, event.source_entry.frame_of(event.source_va)] = number
 
-    def stored(self, number: int, event: Stored) -> None:
-        """A store through a vmemmap address. The last store to a word decides."""
+    def stored(self, number: int, event: Stored, backing: int | None) -> None:
+        """A store through a vmemmap address that frame `backing` backs now. The last store decides."""
         page = page_start(event.va)
         frame = event.entry.frame_of(event.va)
         copied_at = self._copies.get((page, frame))
         self._candidates.pop(event.va, None)
-        if copied_at is not None or frame != self._backing_frame(page):
+        if copied_at is not None or frame != backing:
             self._candidates[event.va] = Candidate(number, event, copied_at)
 
     def lost(self) -> list[Candidate]:
@@ -67,7 +67,3 @@ class Updates:
         if not isinstance(found, Walk):
             return None
         return int.from_bytes(self._memory.read(PhysAddr(found.pa), store.size), "little") == store.value
-
-    def _backing_frame(self, page: VirtAddr) -> int | None:
-        found = self._peek(page)
-        return found.pa >> 12 if isinstance(found, Walk) else None
