@@ -1,10 +1,13 @@
-"""What the machine did, as values. Every event names its CPU; its number is its place in the trace."""
+"""What the machine did, as values. Every event names its CPU; its number is its place in the trace.
+
+Those that come with every access are named tuples, which are quicker to make than frozen dataclasses.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from emu.addr import PhysAddr, VirtAddr
 from emu.tlb import Invalidation, TlbEntry
@@ -18,8 +21,7 @@ class Source(Enum):
     WALK = "walk"
 
 
-@dataclass(frozen=True, slots=True)
-class RoutineSite:
+class RoutineSite(NamedTuple):
     """Where in kernel code: the functions on the stack, outermost first."""
 
     functions: tuple[str, ...]
@@ -53,8 +55,7 @@ class InterruptSite:
 Site: TypeAlias = RoutineSite | GuestSite | InterruptSite
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A read of `size` bytes. `entry` is the translation used, `source` whether it was cached."""
 
     cpu: int
@@ -67,8 +68,7 @@ class Loaded:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A write of `size` bytes over `old`. A locked read-modify-write is one of these."""
 
     cpu: int
@@ -109,8 +109,7 @@ class Filled:
     entry: TlbEntry
 
 
-@dataclass(frozen=True, slots=True)
-class TlbFilled:
+class TlbFilled(NamedTuple):
     """A walk for `va` found `entry`, which the TLB may now hold."""
 
     cpu: int
@@ -211,8 +210,7 @@ class Finished:
     killed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Annotated:
+class Annotated(NamedTuple):
     """Software put this into the trace."""
 
     cpu: int

@@ -6,7 +6,7 @@ Every access of a CPU passes here, whoever issues it. The MMU decides; it moves 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical
 from emu.choice import Answerer, VersionQuestion
@@ -36,8 +36,7 @@ from emu.walk import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """The access may go to `pa`. `entry` is the translation used, `source` where it came from."""
 
     pa: PhysAddr

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol, TypeAlias, assert_never
+from typing import NamedTuple, Protocol, TypeAlias, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PageSize, Pfn, PhysAddr, VirtAddr, page_start
 from emu.memory import Moment
@@ -188,8 +188,7 @@ class Port(Enum):
     CODE = "code"
 
 
-@dataclass(frozen=True, slots=True)
-class Usable:
+class Usable(NamedTuple):
     """What a CPU may use for one access: any of the cached entries, or, if `walk`, a walk made now.
 
     `entries` are ordered oldest version first. Entries and `walk` may both be there: the architecture

@@ -1,7 +1,7 @@
 """How two dumps of the vmemmap page tables differ, in what matters to HVO.
 
 Two boots, or a model and a real kernel, never agree on frame numbers. So places are compared by their
-distance from `vmemmap_base`, and frames by their role (`hvolab.dump_roles`, docs/dump-format.md).
+distance from `vmemmap_base`, and frames by their role (`hvolab.dump.roles`, docs/dump-format.md).
 
 Promised: `compare(d, d) == ()`; differences come in address order, each about one field of one row.
 Not compared, on purpose: `kernel`, `state`, `cmdline`; which page a page table sits in; the bits of
@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hvolab.dump_difference import MISSING, Difference, Placed, unequal
-from hvolab.dump_leaves import LeafView, leaf_differences, without_pse
-from hvolab.dump_types import PTES_PER_TABLE, Dump, FolioRow, Pmd
+from hvolab.dump.difference import MISSING, Difference, Placed, unequal
+from hvolab.dump.leaves import LeafView, leaf_differences, without_pse
+from hvolab.dump.model import PTES_PER_TABLE, Dump, FolioRow, Pmd
 
 __all__ = ["MISSING", "Difference", "compare"]
 

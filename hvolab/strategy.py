@@ -25,6 +25,19 @@ class Strategy(Protocol):
         ...
 
 
+class InOrder:
+    """The first of what can happen, every time: the lowest CPU until it waits or ends."""
+
+    def pick(self, enabled: list[Choice]) -> Choice:
+        return enabled[0]
+
+    def answer(self, question: Question) -> int:
+        return question.default
+
+    def finish(self) -> None:
+        """Any end is fine."""
+
+
 class Replay:
     """Follows a schedule. What the run offers must be what the schedule was made from."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hvolab.dump_difference import Difference, Placed, unequal
-from hvolab.dump_roles import Role, Roles, regions_of
-from hvolab.dump_types import PAGE_SIZE, PTES_PER_TABLE, Leaf
+from hvolab.dump.difference import Difference, Placed, unequal
+from hvolab.dump.model import PAGE_SIZE, PTES_PER_TABLE, Leaf
+from hvolab.dump.roles import Role, Roles, regions_of
 
 
 @dataclass(frozen=True, slots=True)

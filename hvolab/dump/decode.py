@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from hvolab.dump_fields import Place
-from hvolab.dump_types import COUNTERS, HPG_VMEMMAP_OPTIMIZED, PMD_SIZE, Dump, FolioRow, Leaf, Pmd, PmdKind
+from hvolab.dump.fields import Place
+from hvolab.dump.model import COUNTERS, HPG_VMEMMAP_OPTIMIZED, PMD_SIZE, Dump, FolioRow, Leaf, Pmd, PmdKind
 
 COLUMNS: Final = ("va", "level", "pfn", "flags")
 VMSTAT: Final = "## vmstat"

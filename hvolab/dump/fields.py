@@ -1,7 +1,7 @@
 """A place in a JSON document that knows its name, and turns into checked values.
 
 Promised: a `DumpError` names the file, the place ("pmds[3].va") and what is wrong there, in one line.
-Not promised: that fields agree with each other; `hvolab.dump_decode` sees to that.
+Not promised: that fields agree with each other; `hvolab.dump.decode` sees to that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from hvolab.dump_types import FLAG_WORDS, PAGE_SIZE, PMD_SIZE, PTES_PER_TABLE, DumpError
+from hvolab.dump.model import FLAG_WORDS, PAGE_SIZE, PMD_SIZE, PTES_PER_TABLE, DumpError
 
 MAX_PFN: Final = (1 << 40) - 1
 """x86_64 physical addresses have at most 52 bits."""

@@ -14,12 +14,12 @@ import gzip
 import json
 from pathlib import Path
 
-from hvolab.dump_build import dump_of, summary_of, with_mappings
-from hvolab.dump_decode import dump_from
-from hvolab.dump_encode import document_of
-from hvolab.dump_fields import Place
-from hvolab.dump_json import DEFAULT_LIMITS, Limits, load_json, one_line
-from hvolab.dump_types import (
+from hvolab.dump.build import dump_of, summary_of, with_mappings
+from hvolab.dump.decode import dump_from
+from hvolab.dump.encode import document_of
+from hvolab.dump.fields import Place
+from hvolab.dump.load import DEFAULT_LIMITS, Limits, load_json, one_line
+from hvolab.dump.model import (
     COUNTERS,
     FLAG_WORDS,
     TABLE_FLAGS,

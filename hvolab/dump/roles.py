@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from hvolab.dump_types import PAGE_SIZE, PTES_PER_TABLE, Leaf
+from hvolab.dump.model import PAGE_SIZE, PTES_PER_TABLE, Leaf
 
 MIN_ORIGINALS: Final = 8
 """Frames in place that make a block believable: one 2 MiB folio not optimized leaves as many.

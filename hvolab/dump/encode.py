@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hvolab.dump_build import summary_of
-from hvolab.dump_decode import COLUMNS, VMSTAT
-from hvolab.dump_types import COUNTERS, Dump, FolioRow, Leaf, Pmd
+from hvolab.dump.build import summary_of
+from hvolab.dump.decode import COLUMNS, VMSTAT
+from hvolab.dump.model import COUNTERS, Dump, FolioRow, Leaf, Pmd
 
 
 def document_of(dump: Dump) -> dict[str, object]:

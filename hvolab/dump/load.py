@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
-from hvolab.dump_types import DumpError
+from hvolab.dump.model import DumpError
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 

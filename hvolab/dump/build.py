@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from hvolab.dump_types import (
+from hvolab.dump.model import (
     PAGE_SIZE,
     PMD_SIZE,
     PTES_PER_TABLE,

@@ -1,0 +1,286 @@
+"""The command `hvolab`.
+
+Exit status: 0 = nothing wrong found, 1 = a violation (or a difference) was found, 2 = bad usage or bad input,
+one line on stderr; 3 = our own error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from emu.decode import UnsupportedInstruction
+from emu.machine import MOST_CPUS
+from emu.trace import Listener
+from firmware.assemble import AssemblyError
+from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
+from hvolab.compare import compare
+from hvolab.dump import DumpError, read_dump, write_dump
+from hvolab.json_output import list_json, run_json
+from hvolab.pages_view import PagesView
+from hvolab.real_input import StopAt, dump_system, setup_from
+from hvolab.report import (
+    replay_command,
+    show_end,
+    show_finding,
+    show_phases,
+    show_question,
+    show_timeline,
+    show_use,
+)
+from hvolab.run import Run, StrategyFor, run
+from hvolab.scenario import Group, Scenario, Setup
+from hvolab.schedule import ScheduleError, parse
+from hvolab.script import ScriptError, ScriptStrategy
+from hvolab.strategy import InOrder, Priorities, Replay
+from hvolab.timeline import Timeline
+from hvolab.trace_json import TraceWriter
+from kernel_model.boot import LayoutError, System
+
+BAD_INPUT = (
+    AssemblyError,
+    DumpError,
+    LayoutError,
+    ScheduleError,
+    ScriptError,
+    UnknownScenario,
+    UnsupportedInstruction,
+)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""\b
+Example:  hvolab run tail-write
+
+Watch emulated x86_64 CPUs read and write struct pages while a model of Linux's
+HugeTLB Vmemmap Optimization remaps them, and be told what was allowed.""",
+)
+@click.version_option(version("hvolab"), prog_name="hvolab")
+def cli() -> None:
+    """The subcommands are below."""
+
+
+@cli.command(name="list", help="\b\nExample:  hvolab list\n\nList the scenarios and the question each asks.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+def list_command(as_json: bool) -> int:  # noqa: FBT001
+    if as_json:
+        click.echo(json.dumps(list_json(SCENARIOS), indent=1))
+        return 0
+    console = Console()
+    for group in Group:
+        table = Table(title=group.value, title_justify="left", title_style="bold", box=None, padding=(0, 1))
+        table.add_column("scenario", no_wrap=True)
+        table.add_column("asks")
+        for candidate in SCENARIOS:
+            if candidate.group is group:
+                table.add_row(candidate.name, candidate.question)
+        console.print(table)
+    return 0
+
+
+@cli.command(
+    name="run",
+    help="""\b
+Example:  hvolab run stale-read
+          hvolab run tail-write --json
+
+Run one scenario in its own order, or in another. Exit status 1 says that a
+violation was found, which some scenarios expect.""",
+)
+@click.argument("name")
+@click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
+@click.option("--seed", type=click.IntRange(0), help="Random priorities from this seed, not the script.")
+@click.option("--schedule", help="Follow this schedule, as a replay line has it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
+@click.option("--layout", type=click.Path(path_type=Path), help="remap: boot with the leaves of this dump.")
+@click.option("--folios", type=click.Path(path_type=Path), help="remap: optimize the folios of this dump.")
+@click.option(
+    "--until",
+    type=click.Choice([stop.value for stop in StopAt]),
+    help="remap with --layout: stop there (restored).",
+)
+@click.option("--dump", type=click.Path(path_type=Path), help="Write the final page tables to this file.")
+def run_command(
+    name: str,
+    cpus: int | None,
+    seed: int | None,
+    schedule: str | None,
+    as_json: bool,  # noqa: FBT001
+    trace: Path | None,
+    layout: Path | None,
+    folios: Path | None,
+    until: str | None,
+    dump: Path | None,
+) -> int:
+    chosen = scenario(name)
+    count = _cpu_count(chosen, cpus)
+    setup, own_order = _setup(chosen, count, layout, folios, until)
+    strategy_for = _strategy(own_order, seed, schedule)
+    with ExitStack() as files:
+        listeners = _trace_listener(trace, files)
+        if as_json:
+            done = run(setup, strategy_for, listeners)
+            click.echo(json.dumps(run_json(chosen, count, done), indent=1))
+        else:
+            done = _run_and_show(Console(), chosen, setup, count, strategy_for, listeners)
+    if dump is not None:
+        write_dump(dump_system(done.system, until or "end"), dump)
+    return 3 if done.model_error else int(done.wrong)
+
+
+@cli.command(
+    name="demo",
+    help="\b\nExample:  hvolab demo\n\nRun every scenario and say what it asked, saw and means.",
+)
+def demo_command() -> int:
+    console = Console()
+    surprises = []
+    for chosen in SCENARIOS:
+        count = _cpu_count(chosen, None)
+        setup = chosen.build(count)
+        done = _run_and_show(console, chosen, setup, count, _script_of(setup), ())
+        console.print()
+        if {f.verdict for f in done.findings if f.verdict.is_violation} != chosen.verdicts:
+            surprises.append(chosen.name)
+    if surprises:
+        console.print(f"[bold red]not as expected:[/] {', '.join(surprises)}")
+        return 3
+    console.rule()
+    console.print(f"{len(SCENARIOS)} scenarios, each as expected. Try one: hvolab run tail-write")
+    return 0
+
+
+@cli.command(
+    name="compare",
+    help="""\b
+Example:  hvolab compare before.json after.json
+
+Print what differs between two dumps of vmemmap page tables, row by row, frame
+numbers taken by their roles (docs/dump-format.md). Exit status 1 if anything does.""",
+)
+@click.argument("left", type=click.Path(path_type=Path))
+@click.argument("right", type=click.Path(path_type=Path))
+def compare_command(left: Path, right: Path) -> int:
+    differences = compare(read_dump(left), read_dump(right))
+    for difference in differences:
+        click.echo(str(difference))
+    if not differences:
+        click.echo("no differences")
+    return int(bool(differences))
+
+
+def _cpu_count(chosen: Scenario, cpus: int | None) -> int:
+    if cpus is None:
+        return max(2, chosen.cpus_min)
+    if cpus < chosen.cpus_min:
+        raise click.UsageError(f"{chosen.name} has actors on {chosen.cpus_min} CPUs, not {cpus}: --cpus")
+    return cpus
+
+
+def _setup(
+    chosen: Scenario, cpus: int, layout: Path | None, folios: Path | None, until: str | None
+) -> tuple[Setup, StrategyFor]:
+    """The scenario's own setup, or one from dumps; and the order it runs in by itself."""
+    if layout is None and folios is None and until is None:
+        setup = chosen.build(cpus)
+        return setup, _script_of(setup)
+    if chosen.name != "remap":
+        raise click.UsageError("--layout, --folios and --until go with the scenario remap")
+    if layout is None or folios is None:
+        raise click.UsageError("--layout, --folios and --until go together: name both dumps")
+    stop_at = StopAt(until) if until is not None else StopAt.RESTORED
+    return setup_from(read_dump(layout), read_dump(folios), cpus, stop_at), lambda _system: InOrder()
+
+
+def _script_of(setup: Setup) -> StrategyFor:
+    return lambda system: ScriptStrategy(setup.script, system.machine)
+
+
+def _strategy(own_order: StrategyFor, seed: int | None, schedule: str | None) -> StrategyFor:
+    if seed is not None and schedule is not None:
+        raise click.UsageError("--seed and --schedule exclude each other")
+    if seed is not None:
+        return lambda _system: Priorities(seed)
+    if schedule is not None:
+        parsed = parse(schedule)
+        return lambda _system: Replay(parsed)
+    return own_order
+
+
+def _trace_listener(trace: Path | None, files: ExitStack) -> tuple[Callable[[System], Listener], ...]:
+    if trace is None:
+        return ()
+    try:
+        stream = files.enter_context(trace.open("w", encoding="utf-8"))
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {trace}: {error.strerror}", param_hint="--trace") from None
+    return (lambda _system: TraceWriter(stream),)
+
+
+def _run_and_show(
+    console: Console,
+    chosen: Scenario,
+    setup: Setup,
+    cpus: int,
+    strategy_for: StrategyFor,
+    listeners: tuple[Callable[[System], Listener], ...],
+) -> Run:
+    show_question(console, chosen, cpus)
+    timelines: list[Timeline] = []
+    pages: list[PagesView] = []
+
+    def watch(system: System) -> Listener:
+        if chosen.group is Group.REMAP:
+            readers = len({actor.cpu for actor in setup.actors if hasattr(actor, "program")})
+            pages.append(PagesView(system, setup.watched, readers))
+            return pages[-1]
+        timelines.append(Timeline(system))
+        return timelines[-1]
+
+    done = run(setup, strategy_for, (*listeners, watch))
+    for timeline in timelines:
+        show_timeline(console, timeline.lines, cpus)
+    for view in pages:
+        show_phases(console, view.phases)
+    for use in done.uses:
+        if not use.verdict.is_violation:
+            show_use(console, use)
+    for finding in done.findings:
+        show_finding(console, finding, replay_command(chosen, cpus, done))
+    show_end(console, chosen, done)
+    return done
+
+
+def main() -> None:
+    """The entry point: every error a user can cause is one line and status 2."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except BAD_INPUT as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", status=130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left
+        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        _fail("this is a bug in hvolab, please report it with the lines above", status=3)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int = 2) -> None:
+    click.echo("hvolab: " + " ".join(message.split()), err=True)
+    sys.exit(status)

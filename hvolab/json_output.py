@@ -1,0 +1,84 @@
+"""What `--json` prints, schema 1 (hvolab/schema/*.json). Addresses and frame numbers are hexadecimal text."""
+
+from __future__ import annotations
+
+from hvolab.report import replay_command
+from hvolab.run import Run
+from hvolab.scenario import Scenario
+from hvolab.verdict import Finding, Use
+
+SCHEMA = 1
+
+
+def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "scenarios": [
+            {
+                "name": scenario.name,
+                "group": scenario.group.name.lower(),
+                "question": scenario.question,
+                "expected": scenario.expected,
+                "cpus_min": scenario.cpus_min,
+                "variants": [],
+            }
+            for scenario in scenarios
+        ],
+    }
+
+
+def run_json(scenario: Scenario, cpus: int, run: Run) -> dict[str, object]:
+    replay = replay_command(scenario, cpus, run)
+    return {
+        "schema": SCHEMA,
+        "scenario": scenario.name,
+        "policy": run.system.config.policy.name,
+        "variant": run.system.config.variant.name,
+        "cpus": cpus,
+        "schedule": str(run.schedule),
+        "outcome": str(run.outcome),
+        "uses": [_use(use) for use in run.uses],
+        "findings": [_finding(finding, replay) for finding in run.findings],
+    }
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex(value)
+
+
+def _use(use: Use) -> dict[str, object]:
+    return {
+        "verdict": use.verdict.value,
+        "also": [verdict.value for verdict in use.also],
+        "cpu": use.where.cpu,
+        "va": hex(use.where.va),
+        "access": use.access,
+        "event": use.event,
+        "pfn": hex(use.pfn),
+        "current_pfn": _hex(use.current_pfn),
+        "code": use.where.code,
+        "instruction": use.where.instruction,
+        "rip": _hex(use.where.rip),
+        "times": use.times,
+        "why": list(use.why),
+    }
+
+
+def _finding(finding: Finding, replay: str) -> dict[str, object]:
+    return {
+        "verdict": finding.verdict.value,
+        "also": [verdict.value for verdict in finding.also],
+        "cpu": finding.where.cpu,
+        "va": hex(finding.where.va),
+        "cr2": _hex(finding.cr2),
+        "error_code": finding.error_code,
+        "pfn": _hex(finding.pfn),
+        "code": finding.where.code,
+        "instruction": finding.where.instruction,
+        "rip": _hex(finding.where.rip),
+        "event": finding.event,
+        "cause": finding.cause,
+        "why": list(finding.why),
+        "log": list(finding.lines),
+        "replay": replay,
+    }

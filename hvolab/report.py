@@ -1,0 +1,132 @@
+"""Runs and findings on the screen, with rich."""
+
+from __future__ import annotations
+
+import shlex
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from hvolab.pages_view import Phase, meaning
+from hvolab.run import Completed, Run
+from hvolab.scenario import Scenario
+from hvolab.timeline import Line
+from hvolab.verdict import Finding, Use, Verdict
+
+
+def replay_command(scenario: Scenario, cpus: int, run: Run) -> str:
+    """The one command that repeats the run, quoted for a shell."""
+    words = ["hvolab", "run", scenario.name, "--cpus", str(cpus), "--schedule", str(run.schedule)]
+    return shlex.join(words)
+
+
+def show_question(console: Console, scenario: Scenario, cpus: int) -> None:
+    console.rule(f"[bold]{scenario.name}[/bold], {cpus} CPU{'s' if cpus > 1 else ''}")
+    console.print(f"[bold]asked[/bold]  {escape(scenario.question)}")
+
+
+def show_timeline(console: Console, lines: list[Line], cpus: int) -> None:
+    """One column per CPU that did something, time downwards."""
+    acting = [cpu for cpu in range(cpus) if any(line.cpu == cpu for line in lines)]
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("event", justify="right", style="dim")
+    for cpu in acting:
+        table.add_column(f"cpu{cpu}", overflow="fold")
+    for line in lines:
+        text = Text(str(line), style="bold red" if "STALE" in line.text or "Oops" in line.text else "")
+        table.add_row(str(line.number), *(text if cpu == line.cpu else "" for cpu in acting))
+    console.print(table)
+
+
+def show_phases(console: Console, phases: list[Phase]) -> None:
+    """Per phase: each vmemmap page, its mapping, and what each CPU read there."""
+    for phase in phases:
+        counters = ", ".join(f"{name} {value}" for name, value in phase.counters)
+        table = Table(
+            title=f"{phase.name}: {phase.free_frames} frames free, {counters}",
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            padding=(0, 1),
+            pad_edge=False,
+        )
+        table.add_column("vmemmap page", justify="right")
+        table.add_column("size")
+        table.add_column("pfn")
+        table.add_column("flags")
+        for cpu, _ in phase.rows[0].read:
+            table.add_column(f"cpu{cpu} takes its first struct page for")
+        for row in phase.rows:
+            read = [meaning(words) for _, words in row.read]
+            name = f"{row.index} (head)" if row.index == 0 else str(row.index)
+            table.add_row(name, row.size, f"{row.pfn:#x}", row.flags, *read)
+        console.print(table)
+
+
+def show_use(console: Console, use: Use) -> None:
+    """A use that was stale, and why that was allowed."""
+    where = use.where
+    code = f"{where.code}: {where.instruction}" if where.instruction else where.code
+    times = f", {use.times} times" if use.times > 1 else ""
+    console.print(
+        f"[bold]saw[/bold]    a stale {use.access} by cpu{where.cpu} at {where.va:#x} ({escape(code)}){times}: "
+        f"[{_style(use.verdict)}]{use.verdict.value}[/]"
+    )
+    for reason in use.why:
+        console.print(f"         {escape(reason)}", style="dim", highlight=False)
+
+
+def show_finding(console: Console, finding: Finding, replay: str) -> None:
+    """A finding as a panel: the instruction, the TLBs, the kernel's lines, the reasons, the replay."""
+    where = finding.where
+    parts: list[Text | Table] = [Text(finding.cause)]
+    if where.instruction is not None and where.rip is not None:
+        parts.append(Text(f"cpu{where.cpu}, {where.code}, {where.rip:#x}:  {where.instruction}"))
+    elif where.code:
+        parts.append(Text(f"cpu{where.cpu}, {where.code}"))
+    if finding.tlbs:
+        parts.append(_tlb_table(finding))
+    parts += [Text(line, style="red") for line in finding.lines]
+    if finding.why:
+        parts.append(Text("why", style="bold"))
+        parts += [Text(f"  {number}. {reason}") for number, reason in enumerate(finding.why, start=1)]
+    if finding.also:
+        parts.append(Text("also: " + ", ".join(verdict.value for verdict in finding.also)))
+    title = f"[{_style(finding.verdict)}]{finding.verdict.value}[/]"
+    console.print(Panel(Group(*parts), title=title, title_align="left", border_style=_style(finding.verdict)))
+    console.print(Text.assemble(("replay ", "bold"), replay), soft_wrap=True)
+
+
+def show_end(console: Console, scenario: Scenario, run: Run) -> None:
+    """What it came to."""
+    if not isinstance(run.outcome, Completed):
+        console.print(f"[bold red]{escape(str(run.outcome))}[/]")
+    found = {finding.verdict for finding in run.findings if finding.verdict.is_violation}
+    if found == scenario.verdicts:
+        console.print(f"[bold]as expected[/bold]  {escape(scenario.expected)}")
+    else:
+        names = ", ".join(sorted(verdict.value for verdict in found)) or "no violation"
+        console.print(
+            f"[bold]found[/bold]  {names}; the scenario's own order gives: {escape(scenario.expected)}"
+        )
+    console.print(f"[bold]means[/bold]  {escape(scenario.means)}")
+
+
+def _tlb_table(finding: Finding) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column(f"page {finding.tlbs[0].page:#x}")
+    table.add_column("translation")
+    for row in finding.tlbs:
+        holder = "page table" if row.cpu is None else f"TLB of cpu{row.cpu}"
+        mark = Text(row.text + ("   <- STALE" if row.stale else ""), style="bold red" if row.stale else "")
+        table.add_row(holder, mark)
+    return table
+
+
+def _style(verdict: Verdict) -> str:
+    if verdict.is_violation or verdict is Verdict.MODEL_ERROR:
+        return "bold red"
+    return "yellow" if verdict is Verdict.SPURIOUS else "green"
