@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emu.addr import PAGE_SHIFT, VirtAddr
+from emu.addr import PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.events import Finished, MachineEvent
 from emu.walk import Walk
 from kernel_model.boot import System
@@ -28,6 +28,7 @@ class Phase:
     """The state between two operations. Counters are in 4 KiB pages."""
 
     name: str
+    folio: VirtAddr
     rows: tuple[PageRow, ...]
     free_frames: int
     counters: tuple[tuple[str, int], ...]
@@ -57,7 +58,7 @@ class PagesView:
 
     def _buffer(self, cpu: int) -> list[tuple[int, int]]:
         memory, start = self._system.machine.memory, PerCpu(cpu).buffer - PAGE_OFFSET
-        words = memory.read(start, 16 * len(self._watched))
+        words = memory.read(PhysAddr(start), 16 * len(self._watched))
         values = [int.from_bytes(words[i : i + 8], "little") for i in range(0, len(words), 8)]
         return list(zip(values[::2], values[1::2], strict=True))
 
@@ -70,14 +71,16 @@ class PagesView:
             read = tuple((cpu, words[index]) for cpu, words in sorted(self._read.items()))
             rows.append(PageRow(index, found.pa >> PAGE_SHIFT, str(found.size), found.leaf.flags(), read))
         counters = tuple((name, machine.count(name)) for name in ("nr_memmap_boot_pages", "nr_memmap_pages"))
-        return Phase(self._name, tuple(rows), self._system.kernel.pages.free_frames(), counters)
+        return Phase(
+            self._name, self._watched[0], tuple(rows), self._system.kernel.pages.free_frames(), counters
+        )
 
 
-def meaning(words: tuple[int, int]) -> str:
+def meaning(words: tuple[int, int], folio: VirtAddr) -> str:
     """What a reader takes a struct page for, by its flags and compound_head words."""
     flags, compound_head = words
     if compound_head & 1:
-        return f"a tail of {compound_head - 1:#x}"
+        return "a tail" if compound_head - 1 == folio else f"a tail of {compound_head - 1:#x}"
     if flags & PageFlag.HEAD:
         return "a head"
     return "neither"

@@ -58,9 +58,9 @@ def show_phases(console: Console, phases: list[Phase]) -> None:
         table.add_column("pfn")
         table.add_column("flags")
         for cpu, _ in phase.rows[0].read:
-            table.add_column(f"cpu{cpu} takes its first struct page for")
+            table.add_column(f"cpu{cpu} sees there")
         for row in phase.rows:
-            read = [meaning(words) for _, words in row.read]
+            read = [meaning(words, phase.folio) for _, words in row.read]
             name = f"{row.index} (head)" if row.index == 0 else str(row.index)
             table.add_row(name, row.size, f"{row.pfn:#x}", row.flags, *read)
         console.print(table)
@@ -71,10 +71,8 @@ def show_use(console: Console, use: Use) -> None:
     where = use.where
     code = f"{where.code}: {where.instruction}" if where.instruction else where.code
     times = f", {use.times} times" if use.times > 1 else ""
-    console.print(
-        f"[bold]saw[/bold]    a stale {use.access} by cpu{where.cpu} at {where.va:#x} ({escape(code)}){times}: "
-        f"[{_style(use.verdict)}]{use.verdict.value}[/]"
-    )
+    what = f"a stale {use.access} by cpu{where.cpu} at {where.va:#x} ({escape(code)}){times}"
+    console.print(f"[bold]saw[/bold]    {what}: [{_style(use.verdict)}]{use.verdict.value}[/]")
     for reason in use.why:
         console.print(f"         {escape(reason)}", style="dim", highlight=False)
 
@@ -109,9 +107,8 @@ def show_end(console: Console, scenario: Scenario, run: Run) -> None:
         console.print(f"[bold]as expected[/bold]  {escape(scenario.expected)}")
     else:
         names = ", ".join(sorted(verdict.value for verdict in found)) or "no violation"
-        console.print(
-            f"[bold]found[/bold]  {names}; the scenario's own order gives: {escape(scenario.expected)}"
-        )
+        console.print(f"[bold]found[/bold]  {names}")
+        console.print(f"[bold]in its own order[/bold]  {escape(scenario.expected)}")
     console.print(f"[bold]means[/bold]  {escape(scenario.means)}")
 
 

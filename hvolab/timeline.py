@@ -57,7 +57,7 @@ class Line:
     count: int = 1
 
     def __str__(self) -> str:
-        return self.text if self.count == 1 else f"{self.text} ... {self.last}"
+        return self.text if self.count == 1 else f"{self.text} ... {self.last} ({self.count} times)"
 
 
 class Timeline:
@@ -75,7 +75,7 @@ class Timeline:
             return
         kind, text = told
         if self.lines and kind and (self.lines[-1].cpu, self.lines[-1].kind) == (event.cpu, kind):
-            self.lines[-1] = replace(self.lines[-1], last=text, count=self.lines[-1].count + 1)
+            self.lines[-1] = replace(self.lines[-1], last=_short(text), count=self.lines[-1].count + 1)
         else:
             self.lines.append(Line(number, event.cpu, kind, text, text))
 
@@ -149,7 +149,8 @@ class Timeline:
         verb = "reads" if isinstance(event, Loaded) else "writes"
         frame = event.entry.frame_of(event.va)
         through = "its TLB" if event.source is Source.HIT else "a walk"
-        return f"{instruction}: {verb} {event.value:#x} at {where}, pfn {frame:#x} by {through}{self._stale(event)}"
+        frames = f"pfn {frame:#x} by {through}{self._stale(event)}"
+        return f"{instruction}: {verb} {event.value:#x} at {where}, {frames}"
 
     def _stale(self, event: Loaded | Stored) -> str:
         now = self._machine.cpus[event.cpu].mmu.peek(event.va)
@@ -184,6 +185,11 @@ class Timeline:
             if isinstance(found, Walk):
                 frames[found.pa >> PAGE_SHIFT] = self._name(page)
         return frames
+
+
+def _short(text: str) -> str:
+    """What a merged line says of its last event: the part that differs."""
+    return text.split(" = ")[0].split(",")[0].removeprefix("set_pte_at").removeprefix("frees ").strip("()")
 
 
 def _invalidation(what: object) -> str:
