@@ -384,9 +384,13 @@ class GuestCore:
             self._translated = {code_pa: code}
         status = self._start(rip, 0)
         if status == UC_ERR_EXCEPTION and self._refused_fetch and self._error is None:
-            # Straight-line code that runs on into the next page makes the engine fetch that page before
-            # it executes anything. Told where to stop, it does not.
-            status = self._start(rip, (rip + insn.length) & WORD_MASK)
+            if self._uc.reg_read(UC_X86_REG_RIP) != rip:
+                # A branch was executed; what was refused is the fetch at its target, the next step's.
+                status = UC_ERR_OK
+            else:
+                # Straight-line code that runs on into the next page makes the engine fetch that page
+                # before it executes anything. Told where to stop, it does not.
+                status = self._start(rip, (rip + insn.length) & WORD_MASK)
         if self._error is not None:
             error, self._error = self._error, None
             raise error

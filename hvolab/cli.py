@@ -29,7 +29,7 @@ from hvolab.json_output import list_json, run_json
 from hvolab.pages_view import PagesView
 from hvolab.real_input import StopAt, dump_system, setup_from
 from hvolab.report import (
-    replay_command,
+    Invocation,
     show_end,
     show_finding,
     show_phases,
@@ -38,7 +38,7 @@ from hvolab.report import (
     show_use,
 )
 from hvolab.run import Run, StrategyFor, run
-from hvolab.scenario import Group, Scenario, Setup
+from hvolab.scenario import Group, GuestActor, Scenario, Setup, with_program
 from hvolab.schedule import ScheduleError, parse
 from hvolab.script import ScriptError, ScriptStrategy
 from hvolab.strategy import InOrder, Priorities, Replay
@@ -70,7 +70,11 @@ def cli() -> None:
     """The subcommands are below."""
 
 
-@cli.command(name="list", help="\b\nExample:  hvolab list\n\nList the scenarios and the question each asks.")
+@cli.command(
+    name="list",
+    short_help="The scenarios and what each asks.",
+    help="\b\nExample:  hvolab list\n\nList the scenarios and the question each asks.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 def list_command(as_json: bool) -> int:  # noqa: FBT001
     if as_json:
@@ -90,6 +94,7 @@ def list_command(as_json: bool) -> int:  # noqa: FBT001
 
 @cli.command(
     name="run",
+    short_help="Run one scenario.",
     help="""\b
 Example:  hvolab run stale-read
           hvolab run tail-write --json
@@ -103,6 +108,7 @@ violation was found, which some scenarios expect.""",
 @click.option("--schedule", help="Follow this schedule, as a replay line has it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
+@click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
 @click.option("--layout", type=click.Path(path_type=Path), help="remap: boot with the leaves of this dump.")
 @click.option("--folios", type=click.Path(path_type=Path), help="remap: optimize the folios of this dump.")
 @click.option(
@@ -118,6 +124,7 @@ def run_command(
     schedule: str | None,
     as_json: bool,  # noqa: FBT001
     trace: Path | None,
+    program: Path | None,
     layout: Path | None,
     folios: Path | None,
     until: str | None,
@@ -126,14 +133,17 @@ def run_command(
     chosen = scenario(name)
     count = _cpu_count(chosen, cpus)
     setup, own_order = _setup(chosen, count, layout, folios, until)
+    if program is not None:
+        setup = with_program(setup, program.name, _source(program))
     strategy_for = _strategy(own_order, seed, schedule)
+    invocation = Invocation(chosen, count, _given(program=program, layout=layout, folios=folios, until=until))
     with ExitStack() as files:
         listeners = _trace_listener(trace, files)
         if as_json:
             done = run(setup, strategy_for, listeners)
-            click.echo(json.dumps(run_json(chosen, count, done), indent=1))
+            click.echo(json.dumps(run_json(invocation, done), indent=1))
         else:
-            done = _run_and_show(Console(), chosen, setup, count, strategy_for, listeners)
+            done = _run_and_show(Console(), invocation, setup, strategy_for, listeners)
     if dump is not None:
         write_dump(dump_system(done.system, until or "end"), dump)
     return 3 if done.model_error else int(done.wrong)
@@ -141,6 +151,7 @@ def run_command(
 
 @cli.command(
     name="demo",
+    short_help="Run every scenario and explain it.",
     help="\b\nExample:  hvolab demo\n\nRun every scenario and say what it asked, saw and means.",
 )
 def demo_command() -> int:
@@ -149,7 +160,7 @@ def demo_command() -> int:
     for chosen in SCENARIOS:
         count = _cpu_count(chosen, None)
         setup = chosen.build(count)
-        done = _run_and_show(console, chosen, setup, count, _script_of(setup), ())
+        done = _run_and_show(console, Invocation(chosen, count), setup, _script_of(setup), ())
         console.print()
         if {f.verdict for f in done.findings if f.verdict.is_violation} != chosen.verdicts:
             surprises.append(chosen.name)
@@ -163,6 +174,7 @@ def demo_command() -> int:
 
 @cli.command(
     name="compare",
+    short_help="What differs between two dumps of page tables.",
     help="""\b
 Example:  hvolab compare before.json after.json
 
@@ -203,8 +215,23 @@ def _setup(
     return setup_from(read_dump(layout), read_dump(folios), cpus, stop_at), lambda _system: InOrder()
 
 
+def _source(program: Path) -> str:
+    try:
+        return program.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot read {program}: {error}", param_hint="--program") from None
+
+
 def _script_of(setup: Setup) -> StrategyFor:
     return lambda system: ScriptStrategy(setup.script, system.machine)
+
+
+def _given(
+    program: Path | None, layout: Path | None, folios: Path | None, until: str | None
+) -> tuple[str, ...]:
+    """The options a replay must repeat."""
+    options = {"--program": program, "--layout": layout, "--folios": folios, "--until": until}
+    return tuple(word for name, value in options.items() if value is not None for word in (name, str(value)))
 
 
 def _strategy(own_order: StrategyFor, seed: int | None, schedule: str | None) -> StrategyFor:
@@ -230,19 +257,19 @@ def _trace_listener(trace: Path | None, files: ExitStack) -> tuple[Callable[[Sys
 
 def _run_and_show(
     console: Console,
-    chosen: Scenario,
+    invocation: Invocation,
     setup: Setup,
-    cpus: int,
     strategy_for: StrategyFor,
     listeners: tuple[Callable[[System], Listener], ...],
 ) -> Run:
+    chosen, cpus = invocation.scenario, invocation.cpus
     show_question(console, chosen, cpus)
     timelines: list[Timeline] = []
     pages: list[PagesView] = []
 
     def watch(system: System) -> Listener:
         if chosen.group is Group.REMAP:
-            readers = len({actor.cpu for actor in setup.actors if hasattr(actor, "program")})
+            readers = len({actor.cpu for actor in setup.actors if isinstance(actor, GuestActor)})
             pages.append(PagesView(system, setup.watched, readers))
             return pages[-1]
         timelines.append(Timeline(system))
@@ -257,7 +284,7 @@ def _run_and_show(
         if not use.verdict.is_violation:
             show_use(console, use)
     for finding in done.findings:
-        show_finding(console, finding, replay_command(chosen, cpus, done))
+        show_finding(console, finding, invocation.replay(done))
     show_end(console, chosen, done)
     return done
 
@@ -266,6 +293,9 @@ def main() -> None:
     """The entry point: every error a user can cause is one line and status 2."""
     try:
         status = cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(0)
     except click.ClickException as error:
         _fail(error.format_message())
     except BAD_INPUT as error:

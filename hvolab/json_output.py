@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hvolab.report import replay_command
+from hvolab.report import Invocation
 from hvolab.run import Run
 from hvolab.scenario import Scenario
 from hvolab.verdict import Finding, Use
@@ -27,14 +27,14 @@ def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
     }
 
 
-def run_json(scenario: Scenario, cpus: int, run: Run) -> dict[str, object]:
-    replay = replay_command(scenario, cpus, run)
+def run_json(invocation: Invocation, run: Run) -> dict[str, object]:
+    replay = invocation.replay(run)
     return {
         "schema": SCHEMA,
-        "scenario": scenario.name,
+        "scenario": invocation.scenario.name,
         "policy": run.system.config.policy.name,
         "variant": run.system.config.variant.name,
-        "cpus": cpus,
+        "cpus": invocation.cpus,
         "schedule": str(run.schedule),
         "outcome": str(run.outcome),
         "uses": [_use(use) for use in run.uses],

@@ -71,9 +71,8 @@ class PagesView:
             read = tuple((cpu, words[index]) for cpu, words in sorted(self._read.items()))
             rows.append(PageRow(index, found.pa >> PAGE_SHIFT, str(found.size), found.leaf.flags(), read))
         counters = tuple((name, machine.count(name)) for name in ("nr_memmap_boot_pages", "nr_memmap_pages"))
-        return Phase(
-            self._name, self._watched[0], tuple(rows), self._system.kernel.pages.free_frames(), counters
-        )
+        free = self._system.kernel.pages.free_frames()
+        return Phase(self._name, self._watched[0], tuple(rows), free, counters)
 
 
 def meaning(words: tuple[int, int], folio: VirtAddr) -> str:

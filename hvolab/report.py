@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -17,10 +18,18 @@ from hvolab.timeline import Line
 from hvolab.verdict import Finding, Use, Verdict
 
 
-def replay_command(scenario: Scenario, cpus: int, run: Run) -> str:
-    """The one command that repeats the run, quoted for a shell."""
-    words = ["hvolab", "run", scenario.name, "--cpus", str(cpus), "--schedule", str(run.schedule)]
-    return shlex.join(words)
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What was run: the scenario, on how many CPUs, and further options that shaped the system."""
+
+    scenario: Scenario
+    cpus: int
+    options: tuple[str, ...] = ()
+
+    def replay(self, run: Run) -> str:
+        """The one command that repeats a run of this, quoted for a shell."""
+        words = ["hvolab", "run", self.scenario.name, "--cpus", str(self.cpus), *self.options]
+        return shlex.join([*words, "--schedule", str(run.schedule)])
 
 
 def show_question(console: Console, scenario: Scenario, cpus: int) -> None:

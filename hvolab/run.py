@@ -19,7 +19,7 @@ from hvolab.strategy import Strategy
 from hvolab.verdict import Finding, Use, Verdict
 from kernel_model.boot import System, boot
 
-MOST_STEPS = 20_000_000
+MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

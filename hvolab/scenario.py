@@ -6,13 +6,13 @@ A scenario is a value; running it twice gives the same trace twice (`hvolab.run`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.cpu import GuestThread, KernelThread, Routine, Thread
 from emu.walk import Walk
-from firmware.catalog import program
+from firmware.load import load_program
 from firmware.program import Program
 from hvolab.script import Script
 from hvolab.verdict import Verdict
@@ -34,7 +34,7 @@ class GuestActor:
     """A guest program on a CPU, its arguments by name."""
 
     cpu: int
-    program: str
+    program: Program
     arguments: tuple[tuple[str, int], ...]
 
 
@@ -71,6 +71,21 @@ class Scenario:
     build: Callable[[int], Setup]
 
 
+def with_program(setup: Setup, name: str, source: str) -> Setup:
+    """The same setup with every guest program replaced by this source, which gets the same registers.
+
+    Raises AssemblyError when it does not assemble.
+    """
+    code = load_program(name, source)
+    actors = tuple(
+        replace(actor, program=replace(code, arguments=actor.program.arguments))
+        if isinstance(actor, GuestActor)
+        else actor
+        for actor in setup.actors
+    )
+    return replace(setup, actors=actors)
+
+
 def start_actors(setup: Setup, system: System) -> None:
     """Load the guest programs and queue every actor on its CPU."""
     for actor in setup.actors:
@@ -80,8 +95,7 @@ def start_actors(setup: Setup, system: System) -> None:
 def _thread(actor: GuestActor | KernelActor, setup: Setup, system: System) -> Thread:
     huge = setup.boot.huge_pages[0]
     match actor:
-        case GuestActor(cpu=cpu, program=name, arguments=arguments):
-            code = program(name)
+        case GuestActor(cpu=cpu, program=code, arguments=arguments):
             load(code, system)
             return guest_thread(code, cpu, dict(arguments))
         case KernelActor(name=name, routine=routine):

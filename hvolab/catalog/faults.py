@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
 from hvolab.pattern import Finishes, Loads, SetsPte
 from hvolab.scenario import Group, GuestActor, Scenario, Setup, vmemmap_page
@@ -19,7 +20,7 @@ VALUE = 0x1234
 def _tail_write(cpus: int) -> Setup:
     return Setup(
         BootConfig(MEMORY_BYTES, cpus, (HUGE_PAGE,)),
-        (optimize(0), GuestActor(1, "write_tail", (("word", int(WORD)), ("value", VALUE)))),
+        (optimize(0), GuestActor(1, program("write_tail"), (("word", int(WORD)), ("value", VALUE)))),
         (ToEnd(0), ToEnd(1)),
         (HEAD, TAIL_1),
     )
@@ -43,7 +44,7 @@ def _spurious_write(cpus: int) -> Setup:
         (
             optimize(0),
             restore(0),
-            GuestActor(1, "read_then_write", (("word", int(WORD)), ("value", VALUE))),
+            GuestActor(1, program("read_then_write"), (("word", int(WORD)), ("value", VALUE))),
         ),
         (
             Until(0, Finishes("optimize")),

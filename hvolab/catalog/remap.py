@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emu.addr import Pfn
+from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
 from hvolab.pattern import Finishes
 from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
@@ -25,7 +26,8 @@ def _phases(boot: BootConfig, readers: range) -> Setup:
             actors.append(operation)
             script.append(Until(0, Finishes(operation.name)))
         for cpu in readers:
-            actors.append(GuestActor(cpu, "read_tails", (("head", int(huge.folio)), ("pages", SHOWN_PAGES))))
+            arguments = (("head", int(huge.folio)), ("pages", SHOWN_PAGES))
+            actors.append(GuestActor(cpu, program("read_tails"), arguments))
             script.append(Until(cpu, Finishes("read_tails")))
     return Setup(boot, tuple(actors), tuple(script), tuple(vmemmap_page(huge, n) for n in range(SHOWN_PAGES)))
 

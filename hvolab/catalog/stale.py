@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emu.addr import PAGE_SHIFT, VirtAddr
+from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, flush_all, optimize
 from hvolab.pattern import BeginsFlush, CopiesFrom, Frees, Loads, SendsIpi, SetsPte
 from hvolab.scenario import Group, GuestActor, Scenario, Setup, vmemmap_page
@@ -27,7 +28,7 @@ def _first_frame_of(page: VirtAddr) -> int:
 
 
 def _reader(cpu: int) -> GuestActor:
-    return GuestActor(cpu, "read_twice", (("word", int(WORD)),))
+    return GuestActor(cpu, program("read_twice"), (("word", int(WORD)),))
 
 
 def _stale_read(cpus: int) -> Setup:
@@ -136,7 +137,7 @@ HEAD_WORD = field(HUGE_PAGE.folio, Offset.INDEX)
 def _lost_update(cpus: int) -> Setup:
     return Setup(
         BootConfig(MEMORY_BYTES, cpus, (HUGE_PAGE,)),
-        (optimize(0), GuestActor(1, "write_head", (("word", int(HEAD_WORD)), ("value", 0x1234)))),
+        (optimize(0), GuestActor(1, program("write_head"), (("word", int(HEAD_WORD)), ("value", 0x1234)))),
         (Until(0, CopiesFrom(HEAD)), ToEnd(1), ToEnd(0)),
         (HEAD, TAIL_1),
     )

@@ -55,7 +55,18 @@ OPTIMIZED = 0x10
 
 ENOMEM, ENOTSUPP = -12, -524
 
-_FLAGS = ((0, "P"), (1, "W"), (2, "U"), (3, "PWT"), (4, "PCD"), (5, "A"), (6, "D"), (8, "G"), (63, "NX"), (7, "PSE"))
+_FLAGS = (
+    (0, "P"),
+    (1, "W"),
+    (2, "U"),
+    (3, "PWT"),
+    (4, "PCD"),
+    (5, "A"),
+    (6, "D"),
+    (8, "G"),
+    (63, "NX"),
+    (7, "PSE"),
+)
 _T = TypeVar("_T")
 
 Routine = Coroutine[Any, Any, Any]
@@ -114,7 +125,7 @@ def frames(leaves: Leaves) -> Iterator[int]:
 
 
 def restored_tail(head_page: bytes) -> bytes:
-    """What restore leaves in a tail's own page: the head page, its first 3 structs overwritten by the next 3."""
+    """What restore leaves in a tail's own page: the head page, structs 0-2 overwritten by 3-5."""
     return head_page[3 * STRUCT : 6 * STRUCT] + head_page[3 * STRUCT :]
 
 
@@ -304,8 +315,20 @@ class Lab:
             return pfn_of(pmd) + (va >> 12 & 511)
         return pfn_of(self.table(pfn_of(pmd))[va >> 12 & 511])
 
+    def mapping(self, huge: HugePage) -> list[tuple[int, str]]:
+        """Frame and flags of each of a folio's vmemmap pages, as a PTE has them, split or not."""
+        leaves = self.vmemmap()
+        found = []
+        for va in pages_of(huge):
+            whole = leaves.get(region_of(va))
+            if whole is not None and whole.level == 2:
+                found.append((whole.pfn + (va - region_of(va)) // PAGE, whole.flags.removesuffix(" PSE")))
+            else:
+                found.append((leaves[va].pfn, leaves[va].flags))
+        return found
+
     def frames_of(self, huge: HugePage) -> list[int]:
-        return [self.frame(va) for va in pages_of(huge)]
+        return [pfn for pfn, _ in self.mapping(huge)]
 
     def contents(self, pfn: int) -> bytes:
         return self.machine.memory.read_frame(Pfn(pfn))
@@ -379,7 +402,7 @@ class Lab:
         for pfn in (*backing, *tables.values()):
             assert not self.kernel.pages.is_free(pfn), hex(pfn)
         for huge in self.config.huge_pages:
-            flags = [leaves[va].flags if va in leaves else RW for va in pages_of(huge)]
+            flags = [flags for _, flags in self.mapping(huge)]
             distinct = len(set(self.frames_of(huge)))
             if self.optimized(huge):
                 assert (flags, distinct) == ([RW] + [RO] * (len(flags) - 1), 1)
@@ -451,7 +474,7 @@ def lab_2m(*pfns: int, ram: int = SECTION, cpus: int = 2, **options: Any) -> Lab
 
 
 def lab_of_order(order: int, cpus: int = 2, **options: Any) -> Lab:
-    """A machine with one huge page of 2**order base pages, of order 16 and more aligned to its vmemmap PMDs."""
+    """A machine with one huge page of 2**order base pages; from order 15 on it fills its vmemmap PMDs."""
     hstate = HSTATE_1G if order == 18 else Hstate(f"order {order}", order)
     pages = hstate.pages_per_huge_page
     first = max(pages, 0x4000)

@@ -1,10 +1,8 @@
-"""The exported functions, single and for lists: what they do to which folio, what they skip, what they warn of."""
+"""The exported functions, for one folio and for lists: what they do, skip, and warn of."""
 
 from __future__ import annotations
 
 import pytest
-
-from emu.addr import Pfn, VirtAddr
 from hvo_lab import (
     FOLIO_LIST,
     NON_HVO_FOLIOS,
@@ -21,6 +19,9 @@ from hvo_lab import (
     shared,
     split,
 )
+
+from emu.addr import Pfn, VirtAddr
+from kernel_model.boot import BootConfig
 from kernel_model.events import (
     FlushBegun,
     GracePeriodBegun,
@@ -221,7 +222,7 @@ def test_a_list_of_folios_is_optimized_where_it_is() -> None:
 
 
 def test_an_empty_list_is_optimized_and_restored() -> None:
-    lab = Lab(lab_2m().config.__class__(128 << 20, 2, ()))
+    lab = Lab(BootConfig(128 << 20, 2, ()))
     before = lab.state()
     lab.optimize_list()
     assert lab.restore_list() == 0
@@ -259,7 +260,9 @@ def test_restored_folios_move_to_the_other_list_last_first() -> None:
     assert (after.folio_list, after.non_hvo) == ([], folios(lab)[::-1])
     assert after.free_frames == middle.free_frames - 21
     assert after.counters == {"nr_memmap_pages": 24, "nr_memmap_boot_pages": 512 - 24}
-    assert {lab.leaf(va).flags for huge in lab.config.huge_pages for va in (huge.folio, huge.folio + 4096)} == {RW}
+    assert {
+        lab.leaf(va).flags for huge in lab.config.huge_pages for va in (huge.folio, huge.folio + 4096)
+    } == {RW}
     assert after.optimized == (False, False, False)
     lab.check_conservation()
 
@@ -298,7 +301,7 @@ def test_a_folio_that_spans_pmds_and_its_neighbours() -> None:
     # Order 16: two PMDs of vmemmap, all of both; the 2 MiB folio after it lies in the next.
     huge = HugePage(Pfn(0x10000), Hstate("256M", 16))
     small = huge_2m(0x20000)
-    lab = Lab(lab_2m().config.__class__(1024 << 20, 2, (huge, small)))
+    lab = Lab(BootConfig(1024 << 20, 2, (huge, small)))
     lab.optimize(huge)
     assert lab.vmemmap() == shared(split(lab.initial, regions_of(huge)), huge, lab.frame(huge.folio))
     assert lab.leaf(small.folio) == Leaf(2, lab.initial[region_of(small.folio)].pfn, "P W A D G NX PSE")
@@ -333,7 +336,9 @@ def test_a_frozen_hugetlb_folio_is_nothing_to_warn_of() -> None:
         pytest.param(52, 1, REFERENCED, id="one reference"),
     ],
 )
-def test_a_folio_that_is_not_frozen_or_not_hugetlb_is_warned_of(offset: int, value: int, message: str) -> None:
+def test_a_folio_that_is_not_frozen_or_not_hugetlb_is_warned_of(
+    offset: int, value: int, message: str
+) -> None:
     lab = lab_2m()
     huge = lab.config.huge_pages[0]
     lab.write(huge.folio + offset, value.to_bytes(4, "little"))

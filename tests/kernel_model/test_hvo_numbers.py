@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
-
 from hvo_lab import (
     FOLIO_LIST,
     KEY,
@@ -30,6 +29,7 @@ from hvo_lab import (
     split,
     with_byte,
 )
+
 from kernel_model.buddy import POISON_BYTE
 from kernel_model.events import PageAllocated, PageFreed
 from kernel_model.image import HugePage

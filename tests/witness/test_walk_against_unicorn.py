@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 from native_mmu import FIRST_FREE, PAGE, ROOT, Done, Fault, NativeMmu, Outside
 
-from emu.addr import PageSize, Pfn, PhysAddr, VirtAddr
+from emu.addr import PageSize, PhysAddr, VirtAddr
 from emu.geometry import ArraySpec, Geometry
 from emu.memory import MIB, PhysicalMemory
 from emu.mmu import Denied, Mmu, NonCanonical, Translation
@@ -185,6 +185,7 @@ def random_case(rng: random.Random) -> Case:
         if level == leaf_level:
             break
     offset = rng.randrange(8, 0xF80) & ~7
+    access, privilege = rng.choice(tuple(Access)), rng.choice(tuple(Privilege))
     match size:
         case PageSize.KIB4:
             va = VA
@@ -194,9 +195,7 @@ def random_case(rng: random.Random) -> Case:
             # The page begins at physical 0: stay where memory holds the pattern, or leave memory.
             frame = rng.randrange(DATA, MEMORY_BYTES, PAGE) if rng.random() < 0.95 else MEMORY_BYTES
             va = (VA & ~(1024 * MIB - 1)) + frame
-    return Case(
-        tuple(entries), va + offset, rng.choice(tuple(Access)), rng.choice(tuple(Privilege)), random_control(rng)
-    )
+    return Case(tuple(entries), va + offset, access, privilege, random_control(rng))
 
 
 def random_target(rng: random.Random, size: PageSize) -> int:
