@@ -8,10 +8,10 @@ read-only), so the intents are a table of our own. An instruction outside the ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import Protocol
 
 from capstone import CS_ARCH_X86, CS_MODE_64, CS_OP_MEM, Cs, CsInsn
 from capstone import x86_const as x86
@@ -55,6 +55,12 @@ class Segment(Enum):
     GS = "GS.base"
 
 
+class RegisterValues(Protocol):
+    """The general registers' values, in the order of REGISTERS."""
+
+    def __getitem__(self, number: int, /) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Operand:
     """One memory operand: base + index * scale + disp in a segment. `base`, `index`: numbers in REGISTERS."""
@@ -67,8 +73,8 @@ class Operand:
     disp: int
     segment: Segment = Segment.FLAT
 
-    def address(self, registers: Sequence[int], fs: int, gs: int) -> VirtAddr:
-        total = self.disp + {Segment.FLAT: 0, Segment.FS: fs, Segment.GS: gs}[self.segment]
+    def address(self, registers: RegisterValues, segment_base: int) -> VirtAddr:
+        total = self.disp + segment_base
         if self.base is not None:
             total += registers[self.base]
         if self.index is not None:

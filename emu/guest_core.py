@@ -66,7 +66,7 @@ from unicorn.x86_const import (
 )
 
 from emu.addr import PAGE_BYTES, PAGE_MASK, WORD_MASK, PhysAddr, VirtAddr
-from emu.decode import LONGEST_INSTRUCTION, RCX, REGISTERS, Decoded, Kind, Operand, decode, is_whole
+from emu.decode import LONGEST_INSTRUCTION, RCX, REGISTERS, Decoded, Kind, Operand, Segment, decode, is_whole
 from emu.events import Executed, GuestSite, Loaded, Source, Stored
 from emu.memory import PhysicalMemory
 from emu.mmu import Denied, Mmu, NonCanonical, Translation
@@ -295,9 +295,14 @@ class GuestCore:
     # -- addresses -----------------------------------------------------------------------------------
 
     def _address(self, operand: Operand) -> VirtAddr:
-        fs = self._uc.reg_read(UC_X86_REG_FS_BASE)
-        gs = self._uc.reg_read(UC_X86_REG_GS_BASE)
-        return operand.address(list(self._values), fs, gs)
+        match operand.segment:
+            case Segment.FLAT:
+                base = 0
+            case Segment.FS:
+                base = self._uc.reg_read(UC_X86_REG_FS_BASE)
+            case Segment.GS:
+                base = self._uc.reg_read(UC_X86_REG_GS_BASE)
+        return operand.address(self._values, base)
 
     def _translate(self, insn: Decoded) -> list[_Piece] | Denied | BusError | NonCanonical:
         """Ask the MMU once for each page of each operand, with the final intent."""

@@ -11,7 +11,7 @@ from emu.models import CpuModel
 from emu.pte import Pte, PteBit
 from emu.tlb import Port
 from emu.trace import Trace
-from emu.walk import Access, Control, Privilege
+from emu.walk import Access, Control, Privilege, Walk
 
 ROOT = Pfn(0x100)
 SECOND_ROOT = Pfn(0x101)
@@ -130,7 +130,18 @@ def fetch(mmu: Mmu, va: int) -> int | None:
 
 
 def offered(mmu: Mmu, va: int, kind: Access = Access.READ) -> list[int]:
-    """The frames of the older versions an access could use now, without making the access."""
+    """The frames of the cached or older versions an access could use now, oldest first."""
     port = Port.CODE if kind is Access.FETCH else Port.DATA
     usable = mmu.tlb.usable(VirtAddr(va), mmu.pcid, port)
     return [entry.frame_of(VirtAddr(va)) for entry in usable.entries]
+
+
+def possible(mmu: Mmu, va: int, kind: Access = Access.READ) -> set[int | None]:
+    """The frames an access could go to now, without making it. None: a walk that finds nothing."""
+    port = Port.CODE if kind is Access.FETCH else Port.DATA
+    usable = mmu.tlb.usable(VirtAddr(va), mmu.pcid, port)
+    frames: set[int | None] = {entry.frame_of(VirtAddr(va)) for entry in usable.entries}
+    if usable.walk:
+        found = mmu.peek(VirtAddr(va))
+        frames.add(found.pa >> 12 if isinstance(found, Walk) else None)
+    return frames

@@ -156,22 +156,26 @@ class Deadlock(Exception):
 
 
 class Lab:
-    """A booted kernel, all its events, and reads of physical memory that involve none of its code."""
+    """A booted kernel, all its events, and reads of physical memory that involve none of its code.
 
-    def __init__(self, config: BootConfig) -> None:
+    Of a long run only the events of the kinds in `keep` are kept.
+    """
+
+    def __init__(self, config: BootConfig, keep: tuple[type, ...] = ()) -> None:
         self.config = config
+        self._keep = keep
         system = boot(config)
         self.machine: Machine = system.machine
         self.kernel: Kernel = system.kernel
-        self.events: list[MachineEvent] = []
-        """By number: every event of the run so far."""
+        self.events: list[MachineEvent | None] = []
+        """By number: every event of the run so far; None where it was not kept."""
         self._mark = 0
         self.machine.trace.listen(self._hear)
         self.initial = self.vmemmap()
 
     def _hear(self, number: int, event: MachineEvent) -> None:
         assert number == len(self.events)
-        self.events.append(event)
+        self.events.append(event if not self._keep or isinstance(event, self._keep) else None)
 
     # -- running ---------------------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class Lab:
                 choice = next(other for other in enabled if not isinstance(other, Step))
             self.machine.perform(choice, Defaults())
             for event in self.events[heard:]:
-                if event.cpu == cpu and seen(event):
+                if event is not None and event.cpu == cpu and seen(event):
                     return event
             heard = len(self.events)
 
@@ -248,7 +252,7 @@ class Lab:
 
     def recent(self) -> list[MachineEvent]:
         """The events since the mark."""
-        return self.events[self._mark :]
+        return [event for event in self.events[self._mark :] if event is not None]
 
     def heard(self, *kinds: type[Any]) -> list[Any]:
         """What the kernel announced since the mark, of these types (all when none is given), in order."""
@@ -261,7 +265,7 @@ class Lab:
 
     def number_of(self, wanted: KernelEvent) -> int:
         """The number of the first event since the mark with that payload."""
-        numbered = enumerate(self.recent(), self._mark)
+        numbered = enumerate(self.events[self._mark :], self._mark)
         return next(n for n, event in numbered if isinstance(event, Annotated) and event.payload == wanted)
 
     def invalidations(self, cpu: int) -> list[Invalidation]:
@@ -479,7 +483,8 @@ def lab_of_order(order: int, cpus: int = 2, **options: Any) -> Lab:
     pages = hstate.pages_per_huge_page
     first = max(pages, 0x4000)
     ram = -(-(first + pages) * PAGE // SECTION) * SECTION + SECTION
-    return Lab(BootConfig(ram, cpus, (HugePage(Pfn(first), hstate),), **options))
+    keep = (Annotated, Invalidated) if order >= 16 else ()
+    return Lab(BootConfig(ram, cpus, (HugePage(Pfn(first), hstate),), **options), keep)
 
 
 def fixture(name: str) -> Any:
