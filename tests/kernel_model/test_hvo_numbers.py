@@ -31,7 +31,7 @@ from hvo_lab import (
 )
 
 from kernel_model.buddy import POISON_BYTE
-from kernel_model.events import PageAllocated, PageFreed
+from kernel_model.events import FlushBegun, PageAllocated, PageFreed
 from kernel_model.image import HugePage
 
 
@@ -69,12 +69,16 @@ class Story:
     head_allocated: list[PageAllocated] = field(default_factory=list)
     tails_allocated: list[int] = field(default_factory=list)
     freed: list[int] = field(default_factory=list)
+    flushes: list[list[tuple[int, Invalidation]]] = field(default_factory=list)
     tail_contents: set[bytes] = field(default_factory=set)
 
     def note(self) -> None:
         self.states.append(self.lab.state())
         self.frames.append(self.lab.frames_of(self.huge))
         self.head_pages.append(self.lab.contents(self.frames[-1][0]))
+        pages = [(flush.end - flush.start) // PAGE for flush in self.lab.heard(FlushBegun)]
+        # What was asked for, beside what the other CPU did.
+        self.flushes.append(list(zip(pages, self.lab.invalidations(1), strict=True)))
 
 
 @pytest.fixture(scope="module", params=NUMBERS, ids=["2M", "1G"])
@@ -176,6 +180,12 @@ def test_restored_tails_are_the_head_page_with_three_structs_reset(story: Story)
     # Copied while the flag was still set; that byte lies in struct 0, which is overwritten.
     assert story.tail_contents == {restored_tail(story.head_pages[1])}
     assert story.tail_contents == {restored_tail(story.head_pages[0])}
+
+
+def test_a_page_at_a_time_is_flushed_for_2m_and_everything_for_1g(story: Story) -> None:
+    pages, tables, everything = story.numbers.pages, story.numbers.tables, InvalidateAll()
+    remap = (pages, everything if pages > 33 else Invlpg(story.huge.folio, 0, pages))
+    assert story.flushes == [[], [(512, everything)] * tables + [remap], [remap]]
 
 
 def test_everything_adds_up(story: Story) -> None:

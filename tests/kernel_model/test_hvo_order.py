@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
-
 import pytest
-from hvo_lab import KEY, OPTIMIZED, PAGE, REGION, Lab, lab_2m, lab_of_order, pages_of, region_of
+from hvo_lab import PAGE, REGION, lab_2m, lab_of_order, pages_of, region_of
+from hvo_story import EVERYWHERE, FIRST_KEY, FLUSH_ALL, HEAD, LAST_KEY, RANGE_FLUSH, RCU, REMAP_2M, SPLIT, SPLIT_FLUSH, story
 
-from emu.events import Annotated, Copied, Invalidated, IpiSent, MachineEvent, Stored
+from emu.events import Annotated, MachineEvent, Stored
 from emu.tlb import InvalidateAll, Invlpg
 from kernel_model.events import (
     FlushBegun,
@@ -21,76 +19,9 @@ from kernel_model.events import (
     PageFreed,
 )
 from kernel_model.kconfig import KernelConfig
-from kernel_model.smp import FlushEverything, FlushPages, SyncCore
+from kernel_model.smp import FlushEverything, FlushPages
+from kernel_model.spinlock import INIT_MM_PAGE_TABLE_LOCK
 from kernel_model.variants import FREE_BEFORE_FLUSH
-
-EVERYWHERE = (0, 1 << 64)
-
-
-# --- a run as a list of words -----------------------------------------------------------------------------
-
-
-def story(lab: Lab) -> list[str]:
-    """The run since the mark in words; the same word many times in a row is told once, with its number."""
-    words = [word for event in lab.recent() for word in _words(lab, event)]
-    told = []
-    for word, times in groupby(words):
-        count = sum(1 for _ in times)
-        told.append(word if count == 1 else f"{count} x {word}")
-    return told
-
-
-def _words(lab: Lab, event: MachineEvent) -> Iterator[str]:
-    match event:
-        case Annotated(payload=payload):
-            yield from _announced(lab, payload)
-        case IpiSent(payload=SyncCore()):
-            yield "sync cores"
-        case Invalidated(cpu=cpu, what=InvalidateAll()):
-            yield f"cpu{cpu} drops all"
-        case Invalidated(cpu=cpu, what=Invlpg(pages=pages)):
-            yield f"cpu{cpu} drops {pages} pages"
-        case Stored():
-            yield from _stored(lab, event)
-        case Copied(source_va=source) if source in {huge.folio for huge in lab.config.huge_pages}:
-            yield "copy head page"
-
-
-def _announced(lab: Lab, payload: object) -> Iterator[str]:
-    match payload:
-        case OperationBegun() | OperationReturned():
-            yield "begin" if isinstance(payload, OperationBegun) else "return"
-        case FlushBegun(function=function, start=start, end=end):
-            pages = "" if (start, end) == EVERYWHERE else f" {(end - start) // PAGE} pages"
-            yield f"{function}{pages}"
-        case FlushCompleted():
-            yield "flushed"
-        case GracePeriodBegun():
-            yield "synchronize_rcu"
-        case GracePeriodEnded():
-            yield "grace period over"
-        case PageAllocated(purpose=purpose):
-            yield f"allocate {purpose}"
-        case PageFreed():
-            yield "free"
-
-
-def _stored(lab: Lab, event: Stored) -> Iterator[str]:
-    if event.va == KEY:
-        yield f"key {event.old} -> {event.value}"
-    elif event.va in {huge.folio + 40 for huge in lab.config.huge_pages}:
-        yield "flag set" if event.value & OPTIMIZED else "flag cleared"
-    elif event.pa // PAGE in lab.tables().values():
-        yield "set PTE"
-    elif event.value & 0xFFF == 0x67 and event.value >> 12 in lab.tables().values():
-        yield "set PMD"
-
-
-SPLIT_FLUSH = ["flush_tlb_kernel_range 512 pages", "cpu0 drops all", "cpu1 drops all", "flushed"]
-RANGE_FLUSH = ["flush_tlb_kernel_range 8 pages", "cpu0 drops 8 pages", "cpu1 drops 8 pages", "flushed"]
-FLUSH_ALL = ["flush_tlb_all", "cpu0 drops all", "cpu1 drops all", "flushed"]
-RCU = ["synchronize_rcu", "grace period over"]
-
 
 # --- one folio --------------------------------------------------------------------------------------------
 
@@ -100,11 +31,11 @@ def test_optimizing_one_folio_in_order() -> None:
     lab.optimize(lab.config.huge_pages[0])
     assert story(lab) == [
         "begin",
-        *("key 0 -> 1", "sync cores"),  # before the first PTE changes, so that fake heads are looked for
+        *FIRST_KEY,  # before the first PTE changes, so that fake heads are looked for
         *RCU,
         "flag set",  # before the copy, so that the copy has it
-        *("allocate vmemmap head page", "copy head page"),
-        *("allocate page table", "set PMD", *SPLIT_FLUSH),
+        *HEAD,
+        *(*SPLIT, *SPLIT_FLUSH),
         "8 x set PTE",
         *RANGE_FLUSH,
         "8 x free",  # only after the flush
@@ -124,7 +55,7 @@ def test_restoring_one_folio_in_order() -> None:
         *["copy head page", "set PTE"] * 7,
         *RANGE_FLUSH,
         "flag cleared",
-        *("key 1 -> 0", "sync cores"),  # only when no CPU can see a fake head any more
+        *LAST_KEY,  # only when no CPU can see a fake head any more
         "return",
     ]
 
@@ -140,7 +71,7 @@ def test_a_second_folio_neither_patches_code_nor_splits() -> None:
         "key 1 -> 2",
         *RCU,
         "flag set",
-        *("allocate vmemmap head page", "copy head page"),
+        *HEAD,
         "8 x set PTE",
         *RANGE_FLUSH,
         "8 x free",
@@ -151,22 +82,15 @@ def test_a_second_folio_neither_patches_code_nor_splits() -> None:
 def test_the_split_waits_for_its_flush_with_the_page_table_lock_held() -> None:
     lab = lab_2m()
     held: list[tuple[str, int]] = []
-    lock = next(word for word in _locks() if word.name == "init_mm.page_table_lock")
 
     def listen(_number: int, event: MachineEvent) -> None:
         if isinstance(event, Annotated) and isinstance(event.payload, FlushBegun | FlushCompleted):
-            held.append((type(event.payload).__name__, lab.machine.words[lock]))
+            held.append((type(event.payload).__name__, lab.machine.words[INIT_MM_PAGE_TABLE_LOCK]))
 
     lab.machine.trace.listen(listen)
     lab.optimize(lab.config.huge_pages[0])
     # Held by CPU 0 over the flush of the split, free over that of the remap.
     assert held == [("FlushBegun", 1), ("FlushCompleted", 1), ("FlushBegun", 0), ("FlushCompleted", 0)]
-
-
-def _locks() -> list:
-    from kernel_model.spinlock import INIT_MM_PAGE_TABLE_LOCK
-
-    return [INIT_MM_PAGE_TABLE_LOCK]
 
 
 def test_the_head_is_remapped_first_and_tails_in_address_order() -> None:
@@ -217,8 +141,7 @@ def test_the_range_flush_is_by_page_up_to_33_pages(order: int, pages: int, how: 
     assert [lab.invalidations(cpu) for cpu in range(3)] == [[expected]] * 3
 
 
-def test_1g_is_flushed_as_a_whole() -> None:
-    # The single path's own words on 4096 pages, without the walk that leads there: 512 already say it all.
+def test_512_pages_are_flushed_as_a_whole() -> None:
     lab = lab_of_order(15)
     huge = lab.config.huge_pages[0]
     assert len(pages_of(huge)) == 512
@@ -262,15 +185,14 @@ def test_a_machine_of_one_cpu_flushes_itself() -> None:
 def test_optimizing_a_list_in_order() -> None:
     lab = lab_2m(0x4000, 0x4200, 0xA000, ram=256 << 20)
     lab.optimize_list()
-    remap = ["flag set", "allocate vmemmap head page", "copy head page", "8 x set PTE"]
     assert story(lab) == [
         "begin",
-        *("allocate page table", "set PMD"),  # for the first two
-        *("allocate page table", "set PMD"),
+        *SPLIT,  # for the first two
+        *SPLIT,
         *FLUSH_ALL,
-        *("key 0 -> 1", "sync cores", *RCU, *remap),
-        *("key 1 -> 2", *remap),
-        *("key 2 -> 3", *remap),
+        *(*FIRST_KEY, *RCU, *REMAP_2M),
+        *("key 1 -> 2", *REMAP_2M),
+        *("key 2 -> 3", *REMAP_2M),
         *FLUSH_ALL,
         "24 x free",
         "return",
@@ -286,7 +208,7 @@ def test_restoring_a_list_in_order() -> None:
     assert story(lab) == [
         "begin",
         *(*RCU, *remap, "key 2 -> 1"),
-        *(*remap, "key 1 -> 0", "sync cores"),
+        *(*remap, *LAST_KEY),
         *FLUSH_ALL,
         "return",
     ]
