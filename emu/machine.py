@@ -19,7 +19,7 @@ from typing import TypeAlias, assert_never
 from emu.addr import Pfn
 from emu.apic import Apic, Ipi
 from emu.choice import Answerer, Choice, Step, TakeInterrupt
-from emu.condition import AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, Plain, Word, WordIs
+from emu.condition import Word
 from emu.cpu import Cpu, GuestContext, GuestThread, KernelThread, Role, Routine, RoutineContext, Thread
 from emu.events import BusErrorSeen, Faulted, Finished, IpiTaken, Site, Started, Trapped
 from emu.execute import Blocked, Executor, OpRefused
@@ -29,6 +29,7 @@ from emu.mmu import Denied, Mmu, NonCanonical
 from emu.models import CpuModel
 from emu.ops import Await, Count, Op, ThisCpu
 from emu.trace import Trace
+from emu.waiting import Waiting
 from emu.walk import BusError, Control
 
 MOST_CPUS = 256
@@ -108,6 +109,9 @@ class Machine:
         self._software = software
         self._busy: set[int] = set()
         self._executor = Executor(memory, self.trace, self.apic, self.words)
+        self._waiting = Waiting(
+            self.words, memory, self.apic, lambda number: self.cpus[number].interrupts_enabled
+        )
 
     # -- starting things -----------------------------------------------------------------------------
 
@@ -164,7 +168,7 @@ class Machine:
             case GuestContext():
                 return not cpu.spinning
             case RoutineContext(pending=Await(condition=condition)):
-                return self._holds(condition, top)
+                return self._waiting.holds(condition, top)
             case RoutineContext():
                 return True
             case _:
@@ -176,24 +180,6 @@ class Machine:
                 return str(condition)
             case _:
                 return "a word it spins on"
-
-    def _holds(self, condition: Condition, context: RoutineContext) -> bool:
-        if isinstance(condition, EachOnce):
-            return context.once == (1 << len(condition.parts)) - 1
-        return self._holds_now(condition)
-
-    def _holds_now(self, condition: Plain) -> bool:
-        match condition:
-            case WordIs(word=word, value=value):
-                return self.words[word] == value
-            case MemoryIs(pa=pa, value=value):
-                return self.memory.read_word(pa) == value
-            case InterruptsOn(cpu=cpu):
-                return self.cpus[cpu].interrupts_enabled
-            case AllOf(parts=parts):
-                return all(self._holds_now(part) for part in parts)
-            case _:
-                return self.apic.acknowledged(condition.request)
 
     # -- making it happen ----------------------------------------------------------------------------
 
@@ -409,13 +395,7 @@ class Machine:
                 cpu.spinning = frozenset()
 
     def _note_once(self) -> None:
-        """Remember which parts of every EachOnce hold now."""
         for number in self._busy:
             for context in self.cpus[number].contexts:
-                if not isinstance(context, RoutineContext) or not isinstance(context.pending, Await):
-                    continue
-                condition = context.pending.condition
-                if isinstance(condition, EachOnce):
-                    for index, part in enumerate(condition.parts):
-                        if self._holds_now(part):
-                            context.once |= 1 << index
+                if isinstance(context, RoutineContext):
+                    self._waiting.note_once(context)

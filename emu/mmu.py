@@ -138,15 +138,24 @@ class Mmu:
 
     def _choose(self, va: VirtAddr, usable: Usable) -> TlbEntry | None:
         """The cached entry to use, or None for a walk made now."""
-        if self.model.multi_hit is MultiHit.MACHINE_CHECK and len({e.size for e in usable.entries}) > 1:
-            self._trace.add(MultiHitSeen(self.cpu, va, tuple(usable.entries)))
         if not usable.entries:
             return None
+        if self.model.multi_hit is MultiHit.MACHINE_CHECK:
+            self._note_multi_hit(va, usable)
         if not usable.walk and len(usable.entries) == 1:
             return usable.entries[0]
         question = VersionQuestion(self.cpu, va, usable.entries, usable.walk)
         pick = question.default if self.answerer is None else self.answerer.answer(question)
         return None if pick == len(usable.entries) else usable.entries[pick]
+
+    def _note_multi_hit(self, va: VirtAddr, usable: Usable) -> None:
+        """R5: with a walk among what may be used, what it would find may be cached already."""
+        sizes = {entry.size for entry in usable.entries}
+        found = self.peek(va) if usable.walk else None
+        if isinstance(found, Walk):
+            sizes.add(found.size)
+        if len(sizes) > 1:
+            self._trace.add(MultiHitSeen(self.cpu, va, tuple(usable.entries)))
 
     def _walk(self, va: VirtAddr, access: Access, privilege: Privilege, port: Port) -> Translated:
         code = access_code(access, privilege, self.control)

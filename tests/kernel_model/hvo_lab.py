@@ -228,12 +228,15 @@ class Lab:
     def restore(self, huge: HugePage, cpu: int = 0) -> int:
         return self.call(lambda: self.kernel.hvo.hugetlb_vmemmap_restore_folio(huge.hstate, huge.folio), cpu)
 
-    def optimize_list(self, hstate: Hstate = HSTATE_2M, cpu: int = 0) -> None:
-        self.call(lambda: self.kernel.hvo.hugetlb_vmemmap_optimize_folios(hstate, VirtAddr(FOLIO_LIST)), cpu)
+    def optimize_list(
+        self, hstate: Hstate = HSTATE_2M, cpu: int = 0, answerer: Answerer | None = None
+    ) -> None:
+        hvo = self.kernel.hvo
+        self.call(lambda: hvo.hugetlb_vmemmap_optimize_folios(hstate, VirtAddr(FOLIO_LIST)), cpu, answerer)
 
-    def restore_list(self, hstate: Hstate = HSTATE_2M, cpu: int = 0) -> int:
-        lists = VirtAddr(FOLIO_LIST), VirtAddr(NON_HVO_FOLIOS)
-        return self.call(lambda: self.kernel.hvo.hugetlb_vmemmap_restore_folios(hstate, *lists), cpu)
+    def restore_list(self, hstate: Hstate = HSTATE_2M, cpu: int = 0, answerer: Answerer | None = None) -> int:
+        hvo, lists = self.kernel.hvo, (VirtAddr(FOLIO_LIST), VirtAddr(NON_HVO_FOLIOS))
+        return self.call(lambda: hvo.hugetlb_vmemmap_restore_folios(hstate, *lists), cpu, answerer)
 
     def load(self, program: Program) -> None:
         """Put a guest program where it is linked, within the 2 MiB of kernel text."""

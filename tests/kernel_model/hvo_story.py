@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+from hvo_lab import KEY, OPTIMIZED, PAGE, Lab
+
 from emu.events import Annotated, Copied, Invalidated, IpiSent, MachineEvent, Stored
 from emu.tlb import InvalidateAll, Invlpg
-from hvo_lab import KEY, OPTIMIZED, PAGE, Lab
 from kernel_model.events import (
     AllocationFailed,
     FlushBegun,

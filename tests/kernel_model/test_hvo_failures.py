@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from emu.choice import DecideQuestion, Question
 from hvo_lab import (
     ENOMEM,
     FOLIO_LIST,
@@ -20,6 +16,10 @@ from hvo_lab import (
     region_of,
 )
 from hvo_story import FIRST_KEY, FLUSH_ALL, HEAD, LAST_KEY, RCU, REMAP_2M, SPLIT, SPLIT_FLUSH, story
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emu.choice import DecideQuestion, Question
 from kernel_model.events import (
     AllocationFailed,
     FlushBegun,
@@ -161,7 +161,13 @@ def test_a_large_folio_is_rolled_back_and_retried_with_the_old_head_page() -> No
     flushes = [(flush.function, (flush.end - flush.start) // PAGE) for flush in lab.heard(FlushBegun)]
     everything = ("flush_tlb_all", (1 << 64) // PAGE)
     # After the split pass; the rollback's; before the retry; the split on demand; the last.
-    assert flushes == [everything, ("flush_tlb_kernel_range", 512), everything, (half.function, 512), everything]
+    assert flushes == [
+        everything,
+        ("flush_tlb_kernel_range", 512),
+        everything,
+        (half.function, 512),
+        everything,
+    ]
     assert lab.heard(FlushBegun)[1] == half
     freed = [event.pfn for event in lab.heard(PageFreed)]
     assert freed[0] == before.leaves[region_of(huge.folio)].pfn, "the old head page goes before the retry"
@@ -310,7 +316,9 @@ def test_both_outcomes_of_both_allocations(no_head: bool, no_table: bool) -> Non
     lab.check_conservation()
 
 
-OPERATIONS = st.sampled_from(["optimize list", "restore list", "optimize 0", "optimize 2", "restore 0", "restore 2"])
+OPERATIONS = st.sampled_from(
+    ["optimize list", "restore list", "optimize 0", "optimize 2", "restore 0", "restore 2"]
+)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -323,9 +331,9 @@ def test_whatever_fails_everything_adds_up(operations: list[str], failing: list[
         before = lab.state()
         match operation.split():
             case ["optimize", "list"]:
-                lab.run_operation("optimize list", deciding)
+                lab.optimize_list(answerer=deciding)
             case ["restore", "list"]:
-                lab.run_operation("restore list", deciding)
+                lab.restore_list(answerer=deciding)
             case [verb, number]:
                 huge = lab.config.huge_pages[int(number)]
                 function = getattr(hvo, f"hugetlb_vmemmap_{verb}_folio")

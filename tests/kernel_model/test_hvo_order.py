@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 from hvo_lab import PAGE, REGION, lab_2m, lab_of_order, pages_of, region_of
-from hvo_story import EVERYWHERE, FIRST_KEY, FLUSH_ALL, HEAD, LAST_KEY, RANGE_FLUSH, RCU, REMAP_2M, SPLIT, SPLIT_FLUSH, story
+from hvo_story import (
+    EVERYWHERE,
+    FIRST_KEY,
+    FLUSH_ALL,
+    HEAD,
+    LAST_KEY,
+    RANGE_FLUSH,
+    RCU,
+    REMAP_2M,
+    SPLIT,
+    SPLIT_FLUSH,
+    story,
+)
 
 from emu.events import Annotated, MachineEvent, Stored
 from emu.tlb import InvalidateAll, Invlpg
@@ -12,10 +24,6 @@ from kernel_model.events import (
     FlushBegun,
     FlushCompleted,
     GracePeriodBegun,
-    GracePeriodEnded,
-    OperationBegun,
-    OperationReturned,
-    PageAllocated,
     PageFreed,
 )
 from kernel_model.kconfig import KernelConfig
