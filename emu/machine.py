@@ -289,7 +289,7 @@ class Machine:
         cpu.contexts.pop()
         cpu.interrupts_enabled = context.interrupts_before
         if not cpu.contexts:
-            self._busy.discard(cpu.number)
+            self._next_thread(cpu)
 
     def _finish(self, cpu: Cpu, *, killed: bool) -> None:
         """The top context ends; a killed one takes the handlers above the thread with it only by itself."""

@@ -15,7 +15,6 @@ from emu.events import (
     Copied,
     Faulted,
     Filled,
-    GuestSite,
     Invalidated,
     Loaded,
     MachineEvent,
@@ -27,9 +26,10 @@ from emu.events import (
 from emu.machine import Machine
 from emu.tlb import TlbEntry
 from emu.walk import Access, FaultCode, Walk
+from hvolab.describe import describe_ending, describe_site, place_of
 from hvolab.history import Ending, Flushes, Frames, Operations, Stores
 from hvolab.updates import Candidate, Updates
-from hvolab.verdict import Finding, TlbRow, Use, Verdict, Where
+from hvolab.verdict import Finding, TlbRow, Use, Verdict
 from kernel_model.events import (
     BadPage,
     FlushBegun,
@@ -163,7 +163,7 @@ class Monitor:
             Finding(
                 verdict,
                 (),
-                _where(cpu, va, event.site),
+                place_of(cpu, va, event.site),
                 number,
                 cause,
                 self._why_fault(event),
@@ -229,7 +229,7 @@ class Monitor:
             why.append(f"pfn {frame:#x} was freed at event {freed}, before this use")
         if not held:
             held.append(Verdict.EQUIVALENT if same else Verdict.LEGAL)
-        where = _where(event.cpu, va, event.site)
+        where = place_of(event.cpu, va, event.site)
         use = Use(held[0], tuple(held[1:]), where, number, access.value, frame, current_frame, tuple(why))
         self._note_use(use, va)
 
@@ -304,7 +304,7 @@ class Monitor:
         if isinstance(found, Walk):
             now = int.from_bytes(self._machine.memory.read(found.pa, store.size), "little")
             why.append(f"{when} the address leads to pfn {found.pa >> 12:#x}, which holds {now:#x}")
-        where = _where(store.cpu, store.va, store.site)
+        where = place_of(store.cpu, store.va, store.site)
         self.findings.append(
             Finding(
                 Verdict.LOST_UPDATE,
@@ -321,7 +321,7 @@ class Monitor:
     # -- display -------------------------------------------------------------------------------------
 
     def _find(self, number: int, cpu: int, site: Site | None, va: int, verdict: Verdict, cause: str) -> None:
-        self.findings.append(Finding(verdict, (), _where(cpu, va, site), number, cause, ()))
+        self.findings.append(Finding(verdict, (), place_of(cpu, va, site), number, cause, ()))
 
     def _pfn_of(self, va: VirtAddr, entry: TlbEntry | None) -> int | None:
         if entry is not None:
@@ -362,28 +362,3 @@ def _alike(a: Use, b: Use) -> bool:
         b.pfn,
         b.current_pfn,
     )
-
-
-def _where(cpu: int, va: int, site: Site | None) -> Where:
-    if isinstance(site, GuestSite):
-        return Where(cpu, int(va), site.program, site.instruction, int(site.rip))
-    return Where(cpu, int(va), str(site) if site is not None else "", None, None)
-
-
-def describe_site(cpu: int, site: Site) -> str:
-    """Who and where, in words: the innermost functions of a kernel routine, or a guest instruction."""
-    if isinstance(site, GuestSite):
-        return f"cpu{cpu} in {site}"
-    functions = getattr(site, "functions", ())
-    return f"cpu{cpu} in {' < '.join(reversed(functions[-3:]))}" if functions else f"cpu{cpu} in {site}"
-
-
-def describe_ending(ending: Ending) -> str:
-    """Which store ended a version, in words."""
-    names = {1: "PTE", 2: "PMD", 3: "PUD", 4: "PGD"}
-    before, after = ending.before, ending.after
-    change = f"{before.flags()} pfn {before.pfn:#x} -> {after.flags()} pfn {after.pfn:#x}"
-    if ending.store is None:
-        return f"its {names[ending.level]} has changed since: {change}"
-    who = describe_site(ending.store.cpu, ending.store.site)
-    return f"its {names[ending.level]} was changed at event {ending.event} by {who}: {change}"

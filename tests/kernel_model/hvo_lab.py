@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from emu.addr import Pfn, PhysAddr, VirtAddr
 from emu.choice import Answerer, Choice, Defaults, Question, Step, VersionQuestion
+from emu.condition import Word
 from emu.cpu import GuestThread, KernelThread
 from emu.events import Annotated, Invalidated, MachineEvent
 from emu.machine import Machine
@@ -201,6 +202,13 @@ class Lab:
         if self.machine.busy:
             raise Deadlock(str(self.machine.blocked()))
 
+    def perform(self, choice: Choice) -> None:
+        self.machine.perform(choice, Defaults())
+
+    def word_named(self, name: str, index: int = 0) -> int:
+        """A word the machine holds beside memory: a lock, a count of locks held."""
+        return self.machine.words[Word(name, index)]
+
     def run_until(self, cpu: int, seen: Callable[[MachineEvent], bool]) -> MachineEvent:
         """Step one CPU until one of its steps made an event of that kind; other CPUs take interrupts."""
         heard = len(self.events)
@@ -290,6 +298,12 @@ class Lab:
             entries = self.table(pfn_of(entries[va >> shift & 511]))
         return entries
 
+    def pmd_address(self, va: int) -> int:
+        """Where the PMD entry for a vmemmap address lies in physical memory."""
+        top = self.table(self.machine.cpus[0].mmu.root)[va >> 39 & 511]
+        directory = pfn_of(self.table(pfn_of(top))[va >> 30 & 511])
+        return directory * PAGE + (va >> 21 & 511) * 8
+
     def vmemmap(self) -> dict[int, Leaf]:
         """Every leaf of the vmemmap page tables, by address."""
         leaves = {}
@@ -358,6 +372,15 @@ class Lab:
 
     def struct_page(self, pfn: int) -> StructPage:
         return StructPage.parse(self.bytes_at(VMEMMAP + pfn * STRUCT, STRUCT))
+
+    def write_struct(self, pfn: int, page: StructPage) -> None:
+        """Change a struct page behind everybody's back."""
+        self.write(self.page(pfn), page.pack())
+
+    @staticmethod
+    def page(pfn: int) -> VirtAddr:
+        """pfn_to_page()"""
+        return VirtAddr(VMEMMAP + pfn * STRUCT)
 
     def linked(self, head: int) -> list[int]:
         """The struct pages on a list in memory, followed forwards, and backwards to check."""

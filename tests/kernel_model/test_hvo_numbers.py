@@ -30,6 +30,7 @@ from hvo_lab import (
     with_byte,
 )
 
+from emu.tlb import InvalidateAll, Invalidation, Invlpg
 from kernel_model.buddy import POISON_BYTE
 from kernel_model.events import FlushBegun, PageAllocated, PageFreed
 from kernel_model.image import HugePage
