@@ -28,6 +28,13 @@ class Apic:
         self._unacknowledged: list[set[int]] = []
         self.interrupted: set[int] = set()  # the CPUs that have an interrupt pending
 
+    def reset(self) -> None:
+        """Nothing pending, nothing owed, numbers from 0 again."""
+        for queue in self._pending:
+            queue.clear()
+        self._unacknowledged.clear()
+        self.interrupted.clear()
+
     def send(self, sender: int, targets: frozenset[int], vector: int, payload: object) -> int:
         """Queue an interrupt on every target. Returns the request's number.
 

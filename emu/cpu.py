@@ -101,6 +101,18 @@ class Cpu:
     def top(self) -> Context | None:
         return self.contexts[-1] if self.contexts else None
 
+    def reset(self) -> None:
+        """Nothing runs, interrupts are on. Routines that had not ended are closed."""
+        while self.contexts:
+            context = self.contexts.pop()
+            if isinstance(context, RoutineContext):
+                context.routine.close()
+        self.queue.clear()
+        self.interrupts_enabled = True
+        self.spinning = frozenset()
+        self.read_since_pause.clear()
+        self.in_interrupt = None
+
     def site(self) -> Site:
         if self.in_interrupt is not None:
             return InterruptSite(self.in_interrupt)

@@ -156,7 +156,8 @@ class Engine:
         self._translated: dict[PhysAddr, bytes] = {}
 
     def load(self, rip: int, registers: Mapping[str, int]) -> None:
-        """Set the named general registers, the others to 0, RIP, and RFLAGS with IF = 1."""
+        """Set the named general registers, RIP, and RFLAGS with IF = 1; all else is as in a new instance."""
+        self._uc.context_restore(self._pristine)
         for number, name in zip(_NUMBERS, REGISTERS, strict=False):
             self._uc.reg_write(number, registers.get(name, 0) & WORD_MASK)
         self._uc.reg_write(UC_X86_REG_EFLAGS, RFLAGS_RESERVED | RFLAGS_IF)
@@ -259,4 +260,5 @@ class Engine:
         )
         if status != UC_ERR_OK:
             raise EngineError(f"cannot install the fill callback: error {status}")
+        self._pristine = uc.context_save()
         return uc

@@ -133,6 +133,12 @@ class _Array:
         self.spec = spec
         self._sizes = sorted(spec.sizes)
         self._sets = [_Set(spec) for _ in range(spec.sets)]
+        self._used: set[int] = set()  # the sets that have ever held something
+
+    def clear(self) -> None:
+        for index in self._used:
+            self._sets[index] = _Set(self.spec)
+        self._used.clear()
 
     def find(self, va: VirtAddr, pcid: int) -> list[TlbEntry]:
         """The entries for `va`: at most one of each size."""
@@ -148,15 +154,17 @@ class _Array:
         return found
 
     def insert(self, entry: TlbEntry) -> None:
-        self._sets[self.spec.set_of(entry.page, entry.size)].insert(entry)
+        index = self.spec.set_of(entry.page, entry.size)
+        self._used.add(index)
+        self._sets[index].insert(entry)
 
     def drop(self, doomed: Callable[[TlbEntry], bool]) -> None:
-        for one in self._sets:
-            if one.where:
-                one.drop(doomed)
+        for index in self._used:
+            if self._sets[index].where:
+                self._sets[index].drop(doomed)
 
     def entries(self) -> list[TlbEntry]:
-        return [entry for one in self._sets if one.where for entry in one.entries()]
+        return [entry for index in sorted(self._used) for entry in self._sets[index].entries()]
 
 
 class GeometryTlb:
@@ -166,11 +174,14 @@ class GeometryTlb:
     """
 
     def __init__(self, geometry: Geometry, rules: frozenset[Rule]) -> None:
-        self._geometry = geometry
         self._rules = rules
-        self._arrays: list[_Array] = []
-        self._sides: dict[tuple[int, Port], list[_Array]] = {}
-        self.clear()
+        self._hit_level = 1
+        self._arrays = [_Array(spec) for spec in geometry.arrays]
+        self._sides = {
+            (level, port): [a for a in self._arrays if a.spec.level == level and port in a.spec.ports]
+            for level in (1, 2)
+            for port in Port
+        }
         for port in Port:
             if not any(PageSize.KIB4 in array.spec.sizes for array in self._sides[1, port]):
                 raise ValueError(f"no level-1 array holds 4 KiB pages for {port.value} accesses")
@@ -207,12 +218,8 @@ class GeometryTlb:
 
     def clear(self) -> None:
         self._hit_level = 1
-        self._arrays = [_Array(spec) for spec in self._geometry.arrays]
-        self._sides = {
-            (level, port): [a for a in self._arrays if a.spec.level == level and port in a.spec.ports]
-            for level in (1, 2)
-            for port in Port
-        }
+        for array in self._arrays:
+            array.clear()
 
     @staticmethod
     def _insert(side: list[_Array], entry: TlbEntry, va: VirtAddr) -> None:

@@ -108,10 +108,32 @@ class Machine:
         self.steps = 0
         self._software = software
         self._busy: set[int] = set()
+        self._counters_at_zero: Counter[tuple[str, int]] = Counter()
         self._executor = Executor(memory, self.trace, self.apic, self.words)
         self._waiting = Waiting(
             self.words, memory, self.apic, lambda number: self.cpus[number].interrupts_enabled
         )
+
+    def mark_time_zero(self) -> None:
+        """What memory and the counters hold now is what `reset` comes back to."""
+        self.memory.journal.forget()
+        self._counters_at_zero = self.counters.copy()
+
+    def reset(self) -> None:
+        """Back to time zero, by undoing what was stored. Listeners are gone; engines stay."""
+        for cpu in self.cpus:
+            cpu.reset()
+        self.memory.undo(0)
+        self.memory.journal.forget()
+        for cpu in self.cpus:
+            cpu.mmu.reset()
+        self.apic.reset()
+        self.words.clear()
+        self.counters.clear()
+        self.counters.update(self._counters_at_zero)
+        self.trace.reset()
+        self.steps = 0
+        self._busy.clear()
 
     # -- starting things -----------------------------------------------------------------------------
 

@@ -71,7 +71,7 @@ class Mmu:
         self.cpu = cpu
         self.model = model
         self.control = control
-        self.root = root
+        self.root = self._first_root = root
         self.pcid = 0
         self.answerer: Answerer | None = None
         self._memory = memory
@@ -130,7 +130,8 @@ class Mmu:
             self.tlb.run_on(root, pcid)
 
     def reset(self) -> None:
-        """Back to power-on, with the same root."""
+        """Back to power-on, with the root it was built with. The journal must be at its moment 0."""
+        self.root, self.pcid = self._first_root, 0
         self.tlb.clear()
         self._psc.clear()
         if isinstance(self.tlb, LazyTlb):

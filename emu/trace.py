@@ -29,6 +29,12 @@ class Trace:
         self._listeners.append(listener)
         self.listening = True
 
+    def reset(self) -> None:
+        """Number from 0 again; nobody listens any more."""
+        self._listeners.clear()
+        self.listening = False
+        self.next_number = 0
+
     def skip(self) -> int:
         """Take a number for an event that nobody would hear."""
         number = self.next_number

@@ -38,6 +38,7 @@ class Buddy:
         self._allocated: set[int] = set()
         self._generation: dict[int, int] = {}
         self._position = 0
+        self._at_zero: tuple[list[list[int]], set[int]] = ([], set())
 
     # -- before time zero ----------------------------------------------------------------------------
 
@@ -54,6 +55,19 @@ class Buddy:
     def adopt(self, frames: Iterable[int]) -> None:
         """Take note of frames in use at time zero, which may be freed later."""
         self._allocated.update(frames)
+
+    def mark_time_zero(self) -> None:
+        """What is free and allocated now is what `reset` comes back to."""
+        self._at_zero = ([list(blocks) for blocks in self._free], set(self._allocated))
+
+    def reset(self) -> None:
+        """Back to time zero: nothing was ever allocated, failed or freed since."""
+        free, allocated = self._at_zero
+        self._free = [list(blocks) for blocks in free]
+        self._pcp = [[] for _ in self._pcp]
+        self._allocated = set(allocated)
+        self._generation.clear()
+        self._position = 0
 
     # -- what tests and monitors may ask ---------------------------------------------------------------
 

@@ -16,6 +16,10 @@ class Stacks:
     def __init__(self, cpus: int) -> None:
         self._used = [0] * cpus
 
+    def reset(self) -> None:
+        """Nothing is in use."""
+        self._used = [0] * len(self._used)
+
     @contextmanager
     def list_head(self, cpu: int) -> Iterator[VirtAddr]:
         """Room for one list head on that CPU's stack, for as long as the block runs.

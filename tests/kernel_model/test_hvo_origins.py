@@ -1,4 +1,4 @@
-"""Vmemmap that is not boot memory: hotplugged (from the buddy allocator) and self-hosted (memmap_on_memory)."""
+"""Vmemmap that is not boot memory: hotplugged blocks from the buddy allocator, and self-hosted ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HVO with others about: forced orders, many orders, and CPUs that keep stale translations as long as they may."""
+"""HVO with others about: forced orders, many orders, and CPUs that keep stale translations."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from emu.models import LAZY, SKYLAKE, CpuModel
 from firmware.catalog import program
 from kernel_model.events import FlushBegun, KernelBug, KernelWarning, Oops, PageAllocated, PageFreed
 from kernel_model.flush.broken import NO_FLUSH
+from kernel_model.kconfig import KernelConfig
 from kernel_model.layout import PerCpu
 from kernel_model.page import lru
 
@@ -184,23 +185,23 @@ def test_the_optimized_flag_is_not_lost_with_the_old_head_page(function: str) ->
 def test_lists_survive_cpus_that_keep_stale_translations_as_long_as_they_may() -> None:
     lab = lab_2m(0x4000, 0x4200, 0x4400, model=LAZY)
     folios = [huge.folio for huge in lab.config.huge_pages]
+
+    async def move_back() -> None:
+        for folio in lab.linked(NON_HVO_FOLIOS):
+            await lab.kernel.lists.move(lru(VirtAddr(folio)), VirtAddr(FOLIO_LIST))
+
     for cpu in (0, 1, 0):
         lab.optimize_list(cpu=cpu, answerer=OldestVersion())
         lab.check_conservation()
         assert lab.restore_list(cpu=1 - cpu, answerer=OldestVersion()) == 3
         lab.check_conservation()
-        lists = lab.kernel.lists
-        for folio in lab.linked(NON_HVO_FOLIOS):
-            lab.call(
-                lambda f=folio: lists.move(lru(VirtAddr(f)), VirtAddr(FOLIO_LIST)),  # type: ignore[misc]
-                answerer=OldestVersion(),
-            )
+        lab.call(move_back, answerer=OldestVersion())
         assert lab.linked(FOLIO_LIST) == folios
 
 
 def test_a_flush_tlb_all_that_does_nothing_corrupts_the_list_as_it_did_on_s390() -> None:
     """3d03b8c0f398: optimize a list, move the folio to the pool's list, restore it on another CPU."""
-    lab = lab_2m(policy=NO_FLUSH)
+    lab = lab_2m(policy=NO_FLUSH, kernel=KernelConfig(page_poisoning=False))
     huge = lab.config.huge_pages[0]
     lab.optimize_list(cpu=0)
     # CPU 0 still writes to the frame that the head page was on, which is free by now.
@@ -225,6 +226,16 @@ def test_a_flush_tlb_all_that_does_nothing_corrupts_the_list_as_it_did_on_s390()
         f"list_del corruption. prev->next should be {huge.folio + 8:016x}, but was {FOLIO_LIST:016x}. "
         f"(prev={FOLIO_LIST:016x})"
     )
+
+
+def test_with_poisoning_a_missed_flush_shows_at_the_first_read() -> None:
+    lab = lab_2m(policy=NO_FLUSH)
+    huge = lab.config.huge_pages[0]
+    lab.optimize_list(cpu=0)
+    call = lab.start(lambda: lab.kernel.lists.move(lru(huge.folio), VirtAddr(NON_HVO_FOLIOS)), cpu=0)
+    lab.run()
+    assert not call.returned
+    assert [oops.va for oops in lab.heard(Oops)] == [0xAAAA_AAAA_AAAA_AAAA]
 
 
 def test_with_the_flush_the_same_story_ends_well() -> None:
