@@ -196,9 +196,9 @@ class GeometryTlb:
                 return Usable(hits, walk=False)
         return Usable((), walk=True)
 
-    def used(self, entry: TlbEntry, port: Port) -> None:
+    def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         if self._hit_level > 1:
-            self._insert(self._sides[1, port], entry, entry.page)
+            self._insert(self._sides[1, port], entry, va)
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         for level in (1, 2):

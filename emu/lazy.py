@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from emu.addr import PageSize, Pfn, VirtAddr, page_start
+from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
 from emu.memory import Moment, PhysicalMemory
 from emu.psc import drops
 from emu.pte import Pte
@@ -69,6 +69,16 @@ class Version:
     ended: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was found for a page; true until a table on its path is stored to, or something is invalidated."""
+
+    entry: TlbEntry
+    older: tuple[TlbEntry, ...]
+    tables: tuple[tuple[int, int], ...]  # (frame, number of stores it had seen)
+    invalidations: int
+
+
 class LazyTlb:
     """A `Tlb` that offers, beside a walk made now, every older version still in the window."""
 
@@ -93,29 +103,42 @@ class LazyTlb:
         self._directory_drops: list[Moment] = []
         self._last_used: dict[tuple[VirtAddr, PageSize], tuple[TlbEntry, Moment]] = {}
         self._touched: dict[tuple[VirtAddr, int], None] = {}
+        self._known: dict[tuple[VirtAddr, int], _Known] = {}
 
     def run_on(self, root: Pfn, pcid: int) -> None:
         """CR3 was loaded. Without a period nothing can be walked."""
         self._periods.append(_Period(root, pcid, self._memory.journal.now))
+        self._known.clear()
 
     def usable(self, va: VirtAddr, pcid: int, port: Port) -> Usable:
         del port  # one window serves both sides
-        self._touched[page_start(va), pcid] = None
+        key = (page_start(va), pcid)
+        known = self._known.get(key)
+        if known is not None and self._still_true(known):
+            return Usable(known.older, walk=True, fresh=known.entry)
+        self._touched[key] = None
         return Usable(tuple(self._older(va, pcid)), walk=True)
 
-    def used(self, entry: TlbEntry, port: Port) -> None:
-        del port
+    def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
+        del va, port
         self._last_used[entry.page, entry.size] = (entry, self._memory.journal.now)
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
-        del va
-        self.used(entry, port)
+        self.used(entry, va, port)
+        tables = {step.pa >> PAGE_SHIFT for step in entry.steps}
+        self._known[page_start(va), entry.pcid] = _Known(
+            entry,
+            tuple(self._older(va, entry.pcid)),
+            tuple((table, self._memory.journal.stores_to(table)) for table in tables),
+            len(self._invalidations),
+        )
 
     def invalidate(self, what: Invalidation) -> None:
         now = self._memory.journal.now
         if isinstance(what, InvalidateAll) and Rule.ALL_REMOVES_GLOBALS in self._rules:
             self._invalidations.clear()  # nothing older can matter
             self._last_used.clear()
+            self._known.clear()
         self._invalidations.append((now, what))
         if drops(what, self._rules):
             self._directory_drops.append(now)
@@ -127,6 +150,14 @@ class LazyTlb:
         """The older versions that the pages accessed so far could still be read through."""
         held = {entry for va, pcid in self._touched for entry in self._older(va, pcid)}
         return tuple(sorted(held, key=lambda entry: (entry.page, entry.size, entry.pcid, entry.moment)))
+
+    def _still_true(self, known: _Known) -> bool:
+        journal = self._memory.journal
+        return (
+            self._spec.memory is Memory.SET
+            and known.invalidations == len(self._invalidations)
+            and all(journal.stores_to(table) == count for table, count in known.tables)
+        )
 
     def _older(self, va: VirtAddr, pcid: int) -> Iterator[TlbEntry]:
         floor = self._window_floor()

@@ -55,6 +55,10 @@ class Journal:
     def now(self) -> Moment:
         return len(self._entries)
 
+    def stores_to(self, pfn: int) -> int:
+        """How many stores the frame has seen."""
+        return len(self._by_frame.get(pfn, ()))
+
     def record(self, pa: PhysAddr, old: bytes) -> None:
         self._by_frame.setdefault(pa >> PAGE_SHIFT, []).append(len(self._entries))
         self._entries.append(Overwritten(pa, old))

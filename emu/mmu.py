@@ -92,7 +92,8 @@ class Mmu:
         if not is_canonical(va):
             return NonCanonical(va)
         port = Port.CODE if access is Access.FETCH else Port.DATA
-        entry = self._choose(va, self.tlb.usable(va, self.pcid, port))
+        usable = self.tlb.usable(va, self.pcid, port)
+        entry = self._choose(va, usable) or usable.fresh
         if entry is None:
             return self._walk(va, access, privilege, port)
         if not permitted(entry.rights, access, privilege, self.control):
@@ -105,7 +106,7 @@ class Mmu:
         # R7: only an entry cached with D=1 lets a write straight out.
         if access is Access.WRITE and not entry.dirty and Rule.DIRTY_NEEDS_WALK in self.model.rules:
             return self._walk(va, access, privilege, port)
-        self.tlb.used(entry, port)
+        self.tlb.used(entry, va, port)
         return Translation(entry.translate(va), entry, Source.HIT)
 
     def peek(self, va: VirtAddr) -> Walked:

@@ -197,6 +197,7 @@ class Usable(NamedTuple):
 
     entries: Sequence[TlbEntry]
     walk: bool
+    fresh: TlbEntry | None = None  # what the walk would find, where that is known without walking
 
 
 class Tlb(Protocol):
@@ -206,8 +207,8 @@ class Tlb(Protocol):
         """What may serve an access to `va` now. Never empty: with no entry, `walk` is True."""
         ...
 
-    def used(self, entry: TlbEntry, port: Port) -> None:
-        """The access used this one of the usable entries."""
+    def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
+        """The access to `va` used this one of the usable entries."""
         ...
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
