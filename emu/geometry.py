@@ -29,7 +29,10 @@ class SetHash(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """One array. `sets` times `ways` entries for pages of the given sizes, looked up by the given ports."""
+    """One array. `sets` times `ways` entries for pages of the given sizes, looked up by the given ports.
+
+    Raises ValueError for a tree of ways that is no power of two.
+    """
 
     name: str
     level: int
@@ -39,6 +42,10 @@ class ArraySpec:
     ways: int
     replacement: Replacement = Replacement.LRU
     set_hash: SetHash = SetHash.LOW_BITS
+
+    def __post_init__(self) -> None:
+        if self.replacement is Replacement.TREE_PLRU and self.ways & (self.ways - 1):
+            raise ValueError(f"{self.name}: a tree of {self.ways} ways; their number must be a power of two")
 
     def set_of(self, va: VirtAddr, size: PageSize) -> int:
         number = va // size

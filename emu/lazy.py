@@ -13,11 +13,13 @@ Not modelled: capacity and replacement, by nature.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
-from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
+from emu.addr import PageSize, Pfn, VirtAddr, page_start
 from emu.memory import Moment, PhysicalMemory
 from emu.psc import drops
 from emu.pte import Pte
@@ -47,36 +49,47 @@ class LazySpec:
     directories: DirectoryCache = DirectoryCache.PER_LEVEL
 
 
+class Time(NamedTuple):
+    """A point in the life of one CPU: so many stores by anybody, so many happenings of its own before it.
+
+    Its own happenings are invalidations and loads of CR3. Stores alone do not order them: two can follow each
+    other with no store between.
+    """
+
+    stores: Moment
+    own: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Period:
-    """The CPU ran on this root with this PCID from that moment on."""
+    """The CPU ran on this root with this PCID from that time on."""
 
     root: Pfn
     pcid: int
-    since: Moment
+    since: Time
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One translation that a walk would have given at moments `first` to `last`, both included.
+    """One translation that a walk would have given from `first` to `last`, both included.
 
     `ended` is False while every word on the path still holds what the version was read from.
     """
 
     walk: Walk
-    first: Moment
-    last: Moment
+    first: Time
+    last: Time
     ended: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was found for a page; true until a table on its path is stored to, or something is invalidated."""
+    """What was found for a page: true until a store to a table read for it, or a happening of our own."""
 
     entry: TlbEntry
     older: tuple[TlbEntry, ...]
     tables: tuple[tuple[int, int], ...]  # (frame, number of stores it had seen)
-    invalidations: int
+    own: int
 
 
 class LazyTlb:
@@ -99,16 +112,18 @@ class LazyTlb:
 
     def clear(self) -> None:
         self._periods: list[_Period] = []
-        self._invalidations: list[tuple[Moment, Invalidation]] = []
-        self._directory_drops: list[Moment] = []
-        self._last_used: dict[tuple[VirtAddr, PageSize], tuple[TlbEntry, Moment]] = {}
+        # What happened on this CPU, in order: after how many stores, and the invalidation (None: CR3 loaded).
+        self._own: list[tuple[Moment, Invalidation | None]] = []
+        self._floor = Time(0, 0)  # everything older has been invalidated
+        self._last_used: dict[tuple[VirtAddr, PageSize, int], tuple[TlbEntry, Time]] = {}
         self._touched: dict[tuple[VirtAddr, int], None] = {}
         self._known: dict[tuple[VirtAddr, int], _Known] = {}
+        self._read: set[int] = set()  # the tables that the versions of a page were read from
 
     def run_on(self, root: Pfn, pcid: int) -> None:
         """CR3 was loaded. Without a period nothing can be walked."""
-        self._periods.append(_Period(root, pcid, self._memory.journal.now))
-        self._known.clear()
+        self._own.append((self._memory.journal.now, None))
+        self._periods.append(_Period(root, pcid, self._now()))
 
     def usable(self, va: VirtAddr, pcid: int, port: Port) -> Usable:
         del port  # one window serves both sides
@@ -121,27 +136,20 @@ class LazyTlb:
 
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         del va, port
-        self._last_used[entry.page, entry.size] = (entry, self._memory.journal.now)
+        self._last_used[_slot(entry)] = (entry, self._now())
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         self.used(entry, va, port)
-        tables = {step.pa >> PAGE_SHIFT for step in entry.steps}
-        self._known[page_start(va), entry.pcid] = _Known(
-            entry,
-            tuple(self._older(va, entry.pcid)),
-            tuple((table, self._memory.journal.stores_to(table)) for table in tables),
-            len(self._invalidations),
-        )
+        self._read.clear()
+        older = tuple(self._older(va, entry.pcid))
+        counts = tuple((table, self._memory.journal.stores_to(table)) for table in self._read)
+        self._known[page_start(va), entry.pcid] = _Known(entry, older, counts, len(self._own))
 
     def invalidate(self, what: Invalidation) -> None:
-        now = self._memory.journal.now
+        self._own.append((self._memory.journal.now, what))
         if isinstance(what, InvalidateAll) and Rule.ALL_REMOVES_GLOBALS in self._rules:
-            self._invalidations.clear()  # nothing older can matter
+            self._floor = self._now()
             self._last_used.clear()
-            self._known.clear()
-        self._invalidations.append((now, what))
-        if drops(what, self._rules):
-            self._directory_drops.append(now)
 
     def evict(self, entry: TlbEntry) -> None:
         """Nothing is held, so nothing is lost: an access need not choose an old version."""
@@ -151,52 +159,51 @@ class LazyTlb:
         held = {entry for va, pcid in self._touched for entry in self._older(va, pcid)}
         return tuple(sorted(held, key=lambda entry: (entry.page, entry.size, entry.pcid, entry.moment)))
 
+    def _now(self) -> Time:
+        return Time(self._memory.journal.now, len(self._own))
+
+    def _before_store(self, index: Moment) -> Time:
+        """The last moment before that store: what the CPU did after as many stores came before it."""
+        return Time(index, bisect_right(self._own, index, key=lambda happening: happening[0]))
+
     def _still_true(self, known: _Known) -> bool:
         journal = self._memory.journal
         return (
             self._spec.memory is Memory.SET
-            and known.invalidations == len(self._invalidations)
+            and known.own == len(self._own)
             and all(journal.stores_to(table) == count for table, count in known.tables)
         )
 
     def _older(self, va: VirtAddr, pcid: int) -> Iterator[TlbEntry]:
-        floor = self._window_floor()
-        now = self._memory.journal.now
+        now = self._now()
         for index, period in enumerate(self._periods):
-            until = self._periods[index + 1].since if index + 1 < len(self._periods) else now
             current = index + 1 == len(self._periods)
-            if until < floor:
+            until = now if current else _just_before(self._periods[index + 1].since)
+            if until < self._floor:
                 continue
-            for version in self._versions(
-                va, TOP_LEVEL, period.root, ALL_RIGHTS, (), max(period.since, floor), until
-            ):
+            first = max(period.since, self._floor)
+            for version in self._versions(va, TOP_LEVEL, period.root, ALL_RIGHTS, (), first, until):
                 if current and not version.ended:
                     continue  # that is what a walk made now gives
                 entry = self._entry(version, period.pcid)
                 if entry is not None and self._may_use(entry, version, pcid):
                     yield entry
 
-    def _window_floor(self) -> Moment:
-        """No version that ended before this moment can be left."""
-        if self._invalidations and isinstance(self._invalidations[0][1], InvalidateAll):
-            return self._invalidations[0][0]
-        return 0
-
     def _entry(self, version: Version, pcid: int) -> TlbEntry | None:
         if any(not step.entry.accessed for step in version.walk.steps):
             return None
-        return entry_from(version.walk, pcid, self._control, -1, version.last)
+        if version.walk.pa >= self._memory.size:
+            return None
+        return entry_from(version.walk, pcid, self._control, -1, version.last.stores)
 
     def _may_use(self, entry: TlbEntry, version: Version, pcid: int) -> bool:
         if not entry.is_global and entry.pcid != pcid:
             return False
-        if any(
-            moment > version.last and removes(what, entry, self._rules)
-            for moment, what in self._invalidations
-        ):
-            return False
+        for _, what in self._own[version.last.own :]:
+            if what is not None and removes(what, entry, self._rules):
+                return False
         if self._spec.memory is Memory.SINGLE:
-            last = self._last_used.get((entry.page, entry.size))
+            last = self._last_used.get(_slot(entry))
             return last is None or version.last >= last[1] or entry.steps == last[0].steps
         return True
 
@@ -207,42 +214,48 @@ class LazyTlb:
         table: Pfn,
         rights: Rights,
         steps: tuple[WalkStep, ...],
-        first: Moment,
-        last: Moment,
+        first: Time,
+        last: Time,
     ) -> Iterator[Version]:
-        """The versions read from this table between two moments, in the order of time."""
+        """The versions read from this table between two times, in their order."""
         pa = entry_address(table, va, level)
         if pa + 8 > self._memory.size:
             return
-        now = self._memory.journal.now
-        moment: Moment | None = first
-        while moment is not None and moment <= last:
-            entry = Pte(self._memory.word_at(pa, moment))
-            change = self._memory.journal.next_change(pa, 8, moment)
-            end = now if change is None else change
+        self._read.add(table)
+        start: Time | None = first
+        while start is not None and start <= last:
+            entry = Pte(self._memory.word_at(pa, start.stores))
+            change = self._memory.journal.next_change(pa, 8, start.stores)
+            end = last if change is None else min(self._before_store(change), last)
             if entry.present and not reserved_bits(entry, level, self._physical_bits, self._control):
-                step = (*steps, WalkStep(level, pa, entry))
+                path = (*steps, WalkStep(level, pa, entry))
                 below = rights.and_entry(entry)
                 if level == 1 or (level < TOP_LEVEL and entry.page_size):
-                    found = Walk(va, step, _LEAF[level], below)
-                    yield Version(found, moment, min(end, last), ended=change is not None)
+                    yield Version(Walk(va, path, _LEAF[level], below), start, end, ended=change is not None)
                 else:
-                    for version in self._versions(
-                        va,
-                        level - 1,
-                        entry.pfn,
-                        below,
-                        step,
-                        moment,
-                        min(self._directory_end(end, change), last),
-                    ):
-                        yield Version(
-                            version.walk, version.first, version.last, version.ended or change is not None
-                        )
-            moment = None if change is None else change + 1
+                    until = last if change is None else min(self._directory_end(change), last)
+                    for found in self._versions(va, level - 1, entry.pfn, below, path, start, until):
+                        ended = found.ended or change is not None
+                        yield Version(found.walk, found.first, found.last, ended)
+            start = None if change is None else Time(change + 1, self._before_store(change).own)
 
-    def _directory_end(self, end: Moment, change: Moment | None) -> Moment:
-        """Until when a directory entry that was overwritten at `end` could still start a walk."""
-        if change is None or self._spec.directories is DirectoryCache.NONE:
+    def _directory_end(self, change: Moment) -> Time:
+        """Until when a directory entry that store `change` overwrote could still start a walk."""
+        end = self._before_store(change)
+        if self._spec.directories is DirectoryCache.NONE:
             return end
-        return next((drop for drop in self._directory_drops if drop > end), self._memory.journal.now)
+        for own in range(end.own, len(self._own)):
+            stores, what = self._own[own]
+            if what is None or drops(what, self._rules):
+                return Time(stores, own)
+        return self._now()
+
+
+def _slot(entry: TlbEntry) -> tuple[VirtAddr, PageSize, int]:
+    """What a TLB with one entry per page and size tells entries apart by."""
+    return (entry.page, entry.size, entry.pcid)
+
+
+def _just_before(since: Time) -> Time:
+    """The end of the period that the load of CR3 before `since` ended."""
+    return Time(since.stores, since.own - 1)

@@ -126,9 +126,9 @@ class Mmu:
     def load_root(self, root: Pfn, pcid: int) -> None:
         """MOV CR3 with bit 63 clear."""
         self.root, self.pcid = root, pcid
-        self.invalidate(NewRoot(pcid))
         if isinstance(self.tlb, LazyTlb):
             self.tlb.run_on(root, pcid)
+        self.invalidate(NewRoot(pcid))
 
     def reset(self) -> None:
         """Back to power-on, with the root it was built with. The journal must be at its moment 0."""

@@ -520,7 +520,7 @@ def test_model_names_are_unique() -> None:
 def test_a_tree_of_ways_that_is_no_power_of_two_is_refused() -> None:
     """The tree of three ways has a leaf that is no way: the victim would be none of the three."""
     with pytest.raises(ValueError, match="power of two"):
-        array(ways=3, replacement=Replacement.TREE_PLRU)
+        GeometryTlb(Geometry((array(ways=3, replacement=Replacement.TREE_PLRU),)), ALL_RULES)
 
 
 def test_a_split_page_in_a_geometry_tlb_uses_the_large_entry_until_it_is_invalidated() -> None:

@@ -165,9 +165,9 @@ class Lab:
     def __init__(self, config: BootConfig, keep: tuple[type, ...] = ()) -> None:
         self.config = config
         self._keep = keep
-        system = boot(config)
-        self.machine: Machine = system.machine
-        self.kernel: Kernel = system.kernel
+        self.system = boot(config)
+        self.machine: Machine = self.system.machine
+        self.kernel: Kernel = self.system.kernel
         self.events: list[MachineEvent | None] = []
         """By number: every event of the run so far; None where it was not kept."""
         self._mark = 0
@@ -177,6 +177,13 @@ class Lab:
     def _hear(self, number: int, event: MachineEvent) -> None:
         assert number == len(self.events)
         self.events.append(event if not self._keep or isinstance(event, self._keep) else None)
+
+    def reset(self) -> None:
+        """Back to time zero, and listening again."""
+        self.system.reset()
+        self.events.clear()
+        self._mark = 0
+        self.machine.trace.listen(self._hear)
 
     # -- running ---------------------------------------------------------------------------------------
 
