@@ -114,7 +114,7 @@ async def page_to_nid(page: VirtAddr) -> int:
 
 
 async def folio_test_hugetlb(folio: VirtAddr) -> bool:
-    return await Load(field(folio, Offset.PAGE_TYPE), 4) == PGTY_HUGETLB
+    return await Load(field(folio, Offset.PAGE_TYPE), 4) >> 24 == PGTY_HUGETLB >> 24
 
 
 async def folio_ref_count(folio: VirtAddr) -> int:

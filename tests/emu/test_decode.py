@@ -16,6 +16,8 @@ READ, WRITE = Access.READ, Access.WRITE
 
 
 def assemble(text: str, at: int = CODE) -> bytes:
+    if text == "movsd":  # the assembler takes it for the SSE one
+        return b"\xa5"
     encoded, _ = _KEYSTONE.asm(text, at)
     return bytes(encoded)
 
@@ -52,7 +54,8 @@ mov [rbx], rax; mov [rbx], eax; mov [rbx], ax; mov [rbx], al
 mov qword ptr [rbx], 5; mov dword ptr [rbx], 5; mov word ptr [rbx], 5; mov byte ptr [rbx], 5
 mov rax, [rbx+0x123]; mov [rbx-8], rcx; mov rax, [rbx+rsi*2]; mov rax, [rbx+rsi*8+0x10]; mov rax, [rsi*4]
 mov rax, [r12]; mov rax, [r13+8]; mov [r15+r14*1], r8; mov rax, [rsp]; mov rax, [rsp+8]; mov [rbp-4], eax
-mov rax, fs:[rbx]; mov gs:[rbx+8], rax; mov rax, [rip+0x2000]; mov [rip+0x2000], al; cmp byte ptr [rip+0x30], 1
+mov rax, fs:[rbx]; mov gs:[rbx+8], rax; mov rax, [rip+0x2000]; mov [rip+0x2000], al
+cmp byte ptr [rip+0x3030], 1
 movzx eax, byte ptr [rbx]; movzx eax, word ptr [rbx]; movsx rax, byte ptr [rbx]; movsxd rax, dword ptr [rbx]
 movnti [rbx], rax; movnti [rbx], eax
 add [rbx], rax; add rax, [rbx]; adc [rbx], eax; sub [rbx], al; sbb rax, [rbx]; and [rbx], ax; or [rbx], rax
@@ -65,20 +68,25 @@ imul rax, [rbx]; imul rax, [rbx], 7; imul qword ptr [rbx]; mul dword ptr [rbx]
 bt qword ptr [rbx], 5; bts qword ptr [rbx], 5; btr dword ptr [rbx], 5; btc word ptr [rbx], 5
 lock bts qword ptr [rbx], 63; lock btr qword ptr [rbx], 1
 bsf rax, [rbx]; bsr eax, [rbx]; popcnt rax, [rbx]; tzcnt eax, [rbx]; lzcnt rax, [rbx]
-lock add [rbx], rax; lock inc dword ptr [rbx]; lock or [rbx], rax; lock and qword ptr [rbx], 1; lock dec byte ptr [rbx]
+lock add [rbx], rax; lock inc dword ptr [rbx]; lock or [rbx], rax; lock and qword ptr [rbx], 1
+lock dec byte ptr [rbx]
 xchg [rbx], rax; xchg [rbx], al; xchg rax, [rbx]; xadd [rbx], rax; lock xadd [rbx], eax
 cmpxchg [rbx], rcx; lock cmpxchg [rbx], rcx; lock cmpxchg [rbx], ecx; lock cmpxchg [rbx], cl
 cmpxchg8b [rbx]; lock cmpxchg8b [rbx]; cmpxchg16b [rbx]; lock cmpxchg16b [rbx]
-sete [rbx]; setne byte ptr [rbx+1]; setb [rbx]; setg [rbx]; cmove rax, [rbx]; cmovne eax, [rbx]; cmova ax, [rbx]
+sete [rbx]; setne byte ptr [rbx+1]; setb [rbx]; setg [rbx]; cmove rax, [rbx]; cmovne eax, [rbx]
+cmova ax, [rbx]
 push rax; push r12; push 5; push 0x12345678; push [rbx]; pop rax; pop r12; pushfq; popfq; leave; ret; ret 16
-call 0x10000100; call rbx; call [rbx]; jmp [rbx]; jmp 0x10000040; je 0x10000040; loop 0x10000040; jrcxz 0x10000040
+call 0x10000100; call rbx; call [rbx]; jmp [rbx]; jmp 0x10000040; je 0x10000040
+loop 0x10000040; jrcxz 0x10000040
 movsb; movsw; movsd; movsq; stosb; stosw; stosd; stosq; lodsb; lodsw; lodsd; lodsq
 cmpsb; cmpsw; cmpsq; scasb; scasw; scasd; scasq
-rep movsb; rep movsq; rep stosb; rep stosq; rep lodsb; repe cmpsb; repne cmpsb; repe scasb; repne scasb; repne scasq
+rep movsb; rep movsq; rep stosb; rep stosq; rep lodsb; repe cmpsb; repne cmpsb; repe scasb
+repne scasb; repne scasq
 movups xmm0, [rbx]; movups [rbx], xmm0; movaps xmm0, [rbx]; movaps [rbx], xmm0
 movdqu xmm0, [rbx]; movdqu [rbx], xmm0; movdqa xmm0, [rbx]; movdqa [rbx], xmm0
 movq xmm0, [rbx]; movq [rbx], xmm0; movd xmm0, [rbx]; movd [rbx], xmm0; movsd xmm0, [rbx]; movsd [rbx], xmm0
-lea rax, [rbx+8]; nop; nop dword ptr [rbx]; clflush [rbx]; prefetcht0 [rbx]; prefetcht1 [rbx]; prefetchnta [rbx]
+lea rax, [rbx+8]; nop; nop dword ptr [rbx]; clflush [rbx]
+prefetcht0 [rbx]; prefetcht1 [rbx]; prefetchnta [rbx]
 mfence; lfence; sfence; cld; std; clc; stc; cmc; cdq; cqo; cwde; cdqe; bswap rax; cpuid
 cli; sti; mov rax, rbx; add rax, 7; shld rax, rbx, 3; movabs rax, [0x70000123]; movabs [0x70000ffd], eax
 """
@@ -308,10 +316,11 @@ def test_whether_the_first_instruction_is_complete(code: bytes, whole: bool) -> 
 # --- what is refused ------------------------------------------------------------------------------------
 
 REFUSED = """
-syscall; sysenter; sysexit; iretq; int 0x80; int3; in al, dx; out dx, al; rdtsc; rdtscp; rdrand rax; rdseed rax
+syscall; sysenter; sysexit; iretq; int 0x80; int3; in al, dx; out dx, al; rdtsc; rdtscp
+rdrand rax; rdseed rax
 rdmsr; wrmsr; mov cr3, rax; mov rax, cr3; mov rax, cr0; mov cr4, rax; mov rax, dr7; mov dr0, rax; swapgs
 lgdt [rbx]; lidt [rbx]; ltr ax; lldt ax; invpcid rax, [rbx]; wbinvd; invd; clts; monitor; mwait; vmcall
-fxsave [rbx]; fld qword ptr [rbx]; fstp qword ptr [rbx]; enter 8, 0; retf; xlatb; pop [rbx]; pushf; popf
+fxsave [rbx]; fld qword ptr [rbx]; fstp qword ptr [rbx]; enter 8, 0; retf; xlatb; pop qword ptr [rbx]; pushf; popf
 mov eax, [ebx]; movnti [eax], ecx; mov rax, [eax+ecx*2]; insb; outsb; movbe rax, [rbx]; shld [rbx], rax, 3
 addps xmm0, [rbx]; vmovups ymm0, [rbx]; movntdq [rbx], xmm0; clflushopt [rbx]; prefetchw [rbx]; xsave [rbx]
 """
@@ -343,11 +352,8 @@ def test_an_implicit_write_that_no_operand_names_is_refused() -> None:
         decode(b"\x66\x0f\xf7\xc1".ljust(15, b"\x90"), CODE)
 
 
-@pytest.mark.parametrize(
-    "code", [b"\x06" * 15, b"\x0f\x04" + b"\x90" * 13, b"\xf0" * 15], ids=lambda c: c[:2].hex()
-)
+@pytest.mark.parametrize("code", [b"\x06" * 15, b"\x0f\x04" + b"\x90" * 13, b"\xf0" * 15], ids=bytes.hex)
 def test_bytes_that_are_no_instruction_are_refused_as_bytes(code: bytes) -> None:
-    with pytest.raises(
-        UnsupportedInstruction, match=f"^guest instruction not modelled at 0x77: .*{code.hex()}$"
-    ):
+    message = f"^guest instruction not modelled at 0x77: undecodable bytes {code.hex()}$"
+    with pytest.raises(UnsupportedInstruction, match=message):
         decode(code, 0x77)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hvo_lab import OPTIMIZED, PAGE, Lab, lab_2m
+from hvo_lab import OPTIMIZED, PAGE, VMEMMAP, Lab, lab_2m
 
-from emu.addr import VirtAddr
 from kernel_model.page import (
     PageReserved,
     PageVmemmapSelfHosted,
@@ -66,8 +65,6 @@ def test_the_optimized_flag_is_bit_4_of_private_and_touches_no_other(lab: Lab, p
 
 def test_clearing_a_page_flag_keeps_the_zone_and_last_cpupid_bits(lab: Lab) -> None:
     """An IntFlag's complement has only the bits that are named: as a mask it wipes the rest of the word."""
-    lab.call(
-        lambda: lab.kernel.pages.free_bootmem_page(VirtAddr(lab.page(lab.initial[0xFFFFEA0000000000].pfn)))
-    )
-    freed = lab.struct_page(lab.initial[0xFFFFEA0000000000].pfn)
-    assert freed.flags == lab.struct_page(0x3000).flags == 0x000F_FFFF_C000_0000
+    boot_page = lab.initial[VMEMMAP].pfn
+    lab.call(lambda: lab.kernel.pages.free_bootmem_page(lab.page(boot_page)))
+    assert lab.struct_page(boot_page).flags == lab.struct_page(0x3000).flags == 0x000F_FFFF_C000_0000

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from hvo_lab import FOLIO_LIST, KEY, MIB, Lab, lab_2m
 
+from emu.addr import PageSize, PhysAddr, VirtAddr
 from emu.choice import Defaults
 from emu.events import MachineEvent
 from emu.models import LAZY, SKYLAKE, CpuModel
 from emu.ops import SetInterrupts
+from emu.tlb import Port
 from firmware.catalog import program
 from kernel_model.failures import FailAt
 from kernel_model.hstate import HSTATE_2M
@@ -104,6 +106,15 @@ def test_a_deadlock_is_undone(mess: Callable[[], object]) -> None:
     lab.reset()
     assert snapshot(lab) == zero
     lab.optimize_list()
+
+
+def test_a_cpu_may_keep_what_it_could_have_cached_since_boot() -> None:
+    """The window of a lazy TLB opens at time zero, not after as many stores as the boot image took."""
+    lab = small(model=LAZY)
+    huge = lab.config.huge_pages[0]
+    lab.call(lambda: lab.kernel.hvo.hugetlb_vmemmap_split_folio(huge.hstate, huge.folio), cpu=0)
+    usable = lab.machine.cpus[1].mmu.tlb.usable(huge.folio, 0, Port.DATA)
+    assert [entry.page_size for entry in usable.entries] == [PageSize.MIB2]
 
 
 def test_the_sysctl_is_what_it_was_at_boot() -> None:
