@@ -129,9 +129,10 @@ class Executor:
             case FetchAdd(delta=delta):
                 new = (old + delta) & mask
             case FetchOr(bits=bits):
-                new = old | (bits & mask)
+                new = old | (int(bits) & mask)
             case FetchAndNot(bits=bits):
-                new = old & ~bits
+                # int(): the complement of an IntFlag has only the bits of its named members.
+                new = old & ~int(bits)
             case _:
                 assert_never(op)
         if new is not None:

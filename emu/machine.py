@@ -117,6 +117,8 @@ class Machine:
     def mark_time_zero(self) -> None:
         """What memory and the counters hold now is what `reset` comes back to."""
         self.memory.journal.forget()
+        for cpu in self.cpus:
+            cpu.mmu.reset()  # its moments are those of the journal
         self._counters_at_zero = self.counters.copy()
 
     def reset(self) -> None:

@@ -18,7 +18,17 @@ from kernel_model.events import AllocationFailed, BadPage, PageAllocated, PageFr
 from kernel_model.failures import AllocationFailures, NoFailures, fails
 from kernel_model.kconfig import KernelConfig
 from kernel_model.layout import page_to_pfn, page_to_virt, pfn_to_page
-from kernel_model.page import CHECK_AT_FREE, NO_MAPCOUNT, SECTION_INFO, Offset, PageFlag, field, lru, nth_page
+from kernel_model.page import (
+    CHECK_AT_FREE,
+    CHECK_AT_PREP,
+    NO_MAPCOUNT,
+    SECTION_INFO,
+    Offset,
+    PageFlag,
+    field,
+    lru,
+    nth_page,
+)
 from kernel_model.spinlock import spin_lock, spin_unlock
 
 ZONE_LOCK = Word("zone.lock")
@@ -89,28 +99,24 @@ class Buddy:
         if await fails(self.failures, position, purpose):
             await Annotate(AllocationFailed(purpose, 0, position))
             return None
-        cpu = await ThisCpu()
-        if not self._pcp[cpu]:
-            await spin_lock(ZONE_LOCK)
-            self._pcp[cpu].extend(self._take_batch())
-            await spin_unlock(ZONE_LOCK)
-        if not self._pcp[cpu]:
+        pfn = await self._take_good_page()
+        if pfn is None:
             await Annotate(AllocationFailed(purpose, 0, position))
             return None
-        pfn = self._pcp[cpu].pop(0)
-        self._allocated.add(pfn)
         await Annotate(PageAllocated(pfn, 0, self._generation.get(pfn, 0), purpose))
-        return await self._prepare(pfn)
+        page = pfn_to_page(pfn)
+        await Store(field(page, Offset.REFCOUNT), 1, 4)
+        return page
 
     async def free_page(self, page: VirtAddr) -> None:
         """__free_page(): drop a reference; the last one gives the frame back."""
         before = await FetchAdd(field(page, Offset.REFCOUNT), -1, 4)
-        if before == 0:
+        if before == 0 and self._config.debug_vm:
             await bug("put_page_testzero", f"VM_BUG_ON_PAGE(page_ref_count(page) == 0): {page:x}")
         if before != 1:
             return
         pfn = page_to_pfn(page)
-        if await self._is_bad(page, int(CHECK_AT_FREE)):
+        if await self._is_bad(page, "PAGE_FLAGS_CHECK_AT_FREE", CHECK_AT_FREE):
             return
         if pfn not in self._allocated:
             await bug("free_unref_page", f"double free of pfn {pfn:#x}")
@@ -125,7 +131,7 @@ class Buddy:
 
     async def free_bootmem_page(self, page: VirtAddr) -> None:
         """Free a page that memblock handed out before this allocator existed (mm/bootmem_info.c)."""
-        if await Load(field(page, Offset.REFCOUNT), 4) != 2:
+        if self._config.debug_vm and await Load(field(page, Offset.REFCOUNT), 4) != 2:
             await bug("free_bootmem_page", f"VM_BUG_ON_PAGE(page_ref_count(page) != 2): {page:x}")
         if await Load(field(page, Offset.INDEX)) != SECTION_INFO:
             await bug("free_bootmem_page", f"VM_BUG_ON_PAGE(1): {page:x} has no section info")
@@ -149,30 +155,46 @@ class Buddy:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    async def _prepare(self, pfn: Pfn) -> VirtAddr | None:
-        page = pfn_to_page(pfn)
-        if await self._is_bad(page, int(CHECK_AT_FREE) | PageFlag.HEAD):
-            return None
-        await Store(field(page, Offset.REFCOUNT), 1, 4)
-        return page
+    async def _take_good_page(self) -> Pfn | None:
+        """rmqueue_pcplist(): single pages off this CPU's list until one is as an unused page should be."""
+        cpu = await ThisCpu()
+        while True:
+            if not self._pcp[cpu]:
+                await spin_lock(ZONE_LOCK)
+                self._pcp[cpu].extend(self._take_batch())
+                await spin_unlock(ZONE_LOCK)
+            if not self._pcp[cpu]:
+                return None
+            pfn = self._pcp[cpu].pop(0)
+            self._allocated.add(pfn)
+            if not await self._is_bad(pfn_to_page(pfn), "PAGE_FLAGS_CHECK_AT_PREP", CHECK_AT_PREP):
+                return pfn
 
-    async def _is_bad(self, page: VirtAddr, flags_checked: int) -> bool:
-        """bad_page(): with CONFIG_DEBUG_VM, whether the struct page is not that of an unused page."""
+    async def _is_bad(self, page: VirtAddr, checked: str, flags_checked: PageFlag) -> bool:
+        """With CONFIG_DEBUG_VM: whether the page must leave circulation. bad_page() gives one reason.
+
+        A poisoned page does so without a word (free_pages_prepare(), check_new_page_bad()).
+        """
         if not self._config.debug_vm:
             return False
-        reasons = []
-        if await Load(field(page, Offset.MAPPING)):
-            reasons.append("non-NULL mapping")
-        count = await Load(field(page, Offset.MAPCOUNT))
-        if count & 0xFFFF_FFFF != NO_MAPCOUNT:
-            reasons.append("nonzero mapcount")
-        if count >> 32:
-            reasons.append("nonzero _refcount")
-        if await Load(field(page, Offset.FLAGS)) & flags_checked:
-            reasons.append("PAGE_FLAGS_CHECK_AT_FREE flag(s) set")
-        for reason in reasons:
-            await Annotate(BadPage(page_to_pfn(page), reason))
-        return bool(reasons)
+        mapping = await Load(field(page, Offset.MAPPING))
+        counts = await Load(field(page, Offset.MAPCOUNT))
+        flags = await Load(field(page, Offset.FLAGS))
+        if flags & PageFlag.HWPOISON:
+            return True
+        reason = None
+        if counts & 0xFFFF_FFFF != NO_MAPCOUNT:
+            reason = "nonzero mapcount"
+        if mapping:
+            reason = "non-NULL mapping"
+        if counts >> 32:
+            reason = "nonzero _refcount"
+        if flags & flags_checked:
+            reason = f"{checked} flag(s) set"
+        if reason is None:
+            return False
+        await Annotate(BadPage(page_to_pfn(page), reason))
+        return True
 
     def _take_batch(self) -> list[Pfn]:
         """rmqueue_bulk(): up to PCP_BATCH single frames, lowest first."""

@@ -97,44 +97,60 @@ class ListChecks:
 
 
 class DebugListChecks(ListChecks):
-    """CONFIG_DEBUG_LIST on."""
+    """CONFIG_DEBUG_LIST on. The messages are those of lib/list_debug.c; addresses have 16 digits (%px)."""
 
     async def before_add(self, new: VirtAddr, before: VirtAddr, following: VirtAddr) -> None:
+        if not before:
+            await _corrupt_add("list_add corruption. prev is NULL.")
+        if not following:
+            await _corrupt_add("list_add corruption. next is NULL.")
         found = await Load(_prev(following))
         if found != before:
-            await bug(
-                "__list_add_valid",
-                f"list_add corruption. next->prev should be prev ({before:x}), but was {found:x}. "
-                f"(next={following:x}).",
+            await _corrupt_add(
+                f"list_add corruption. next->prev should be prev ({before:016x}), but was {found:016x}. "
+                f"(next={following:016x})."
             )
         found = await Load(before)
         if found != following:
-            await bug(
-                "__list_add_valid",
-                f"list_add corruption. prev->next should be next ({following:x}), but was {found:x}. "
-                f"(prev={before:x}).",
+            await _corrupt_add(
+                f"list_add corruption. prev->next should be next ({following:016x}), but was {found:016x}. "
+                f"(prev={before:016x})."
             )
         if new in (before, following):
-            await bug(
-                "__list_add_valid",
-                f"list_add double add: new={new:x}, prev={before:x}, next={following:x}.",
+            await _corrupt_add(
+                f"list_add double add: new={new:016x}, prev={before:016x}, next={following:016x}."
             )
 
     async def before_delete(self, entry: VirtAddr, before: VirtAddr, following: VirtAddr) -> None:
+        if not following:
+            await _corrupt_del(f"list_del corruption, {entry:016x}->next is NULL")
+        if not before:
+            await _corrupt_del(f"list_del corruption, {entry:016x}->prev is NULL")
         if following == LIST_POISON1:
-            await bug("__list_del_entry_valid", f"list_del corruption, {entry:x}->next is LIST_POISON1")
+            await _corrupt_del(
+                f"list_del corruption, {entry:016x}->next is LIST_POISON1 ({LIST_POISON1:016x})"
+            )
         if before == LIST_POISON2:
-            await bug("__list_del_entry_valid", f"list_del corruption, {entry:x}->prev is LIST_POISON2")
+            await _corrupt_del(
+                f"list_del corruption, {entry:016x}->prev is LIST_POISON2 ({LIST_POISON2:016x})"
+            )
         found = await Load(before)
         if found != entry:
-            await bug(
-                "__list_del_entry_valid",
-                f"list_del corruption. prev->next should be {entry:x}, but was {found:x}. (prev={before:x})",
+            await _corrupt_del(
+                f"list_del corruption. prev->next should be {entry:016x}, but was {found:016x}. "
+                f"(prev={before:016x})"
             )
         found = await Load(_prev(following))
         if found != entry:
-            await bug(
-                "__list_del_entry_valid",
-                f"list_del corruption. next->prev should be {entry:x}, but was {found:x}. "
-                f"(next={following:x})",
+            await _corrupt_del(
+                f"list_del corruption. next->prev should be {entry:016x}, but was {found:016x}. "
+                f"(next={following:016x})"
             )
+
+
+async def _corrupt_add(message: str) -> None:
+    await bug("__list_add_valid", message)
+
+
+async def _corrupt_del(message: str) -> None:
+    await bug("__list_del_entry_valid", message)

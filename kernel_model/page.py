@@ -44,6 +44,7 @@ class PageFlag(IntFlag):
     PRIVATE = 1 << 14
     PRIVATE_2 = 1 << 15
     UNEVICTABLE = 1 << 18
+    MLOCKED = 1 << 19
     HWPOISON = 1 << 20
 
 
@@ -76,8 +77,10 @@ CHECK_AT_FREE = (
     | PageFlag.RESERVED
     | PageFlag.ACTIVE
     | PageFlag.UNEVICTABLE
-    | PageFlag.HWPOISON
+    | PageFlag.MLOCKED
 )
+# PAGE_FLAGS_CHECK_AT_PREP: every flag but PG_hwpoison.
+CHECK_AT_PREP = PageFlag(((1 << 22) - 1) & ~int(PageFlag.HWPOISON))
 
 
 def field(page: VirtAddr, offset: Offset) -> VirtAddr:

@@ -32,7 +32,9 @@ class Traps:
             case Denied(fault=fault):
                 return await self._page_fault(trap, fault.va, fault.code)
             case BusError(va=va, pa=pa):
-                return await self._die(trap, va, 0, f"bus error: no memory at physical address {pa:#x}")
+                lines = (f"bus error: no memory at physical address {pa:#x}", *_oops(trap, 0))
+                await Annotate(Oops(va, 0, lines))
+                return TrapOutcome.KILL
             case NonCanonical(va=va):
                 return await self._die(
                     trap, va, 0, f"general protection fault, probably for non-canonical address {va:#x}"
@@ -62,7 +64,7 @@ class Traps:
         return entries
 
     async def _die(self, trap: Trap, va: int, code: int, message: str) -> TrapOutcome:
-        await Annotate(Oops(va, code, (message, *_oops(trap, code))))
+        await Annotate(Oops(va, code, _oops(trap, code, message)))
         return TrapOutcome.KILL
 
 
@@ -89,7 +91,11 @@ def _headline(va: VirtAddr, code: FaultCode) -> tuple[str, ...]:
     first = f"BUG: unable to handle page fault for address: {va:016x}"
     if va < 4096:
         first = f"BUG: kernel NULL pointer dereference, address: {va:016x}"
+    exploit: tuple[str, ...] = ()
+    if FaultCode.FETCH in code and FaultCode.PROTECTION in code and FaultCode.RESERVED not in code:
+        exploit = ("kernel tried to execute NX-protected page - exploit attempt? (uid: 0)",)
     return (
+        *exploit,
         first,
         f"#PF: supervisor {what} in kernel mode",
         f"#PF: error_code(0x{int(code):04x}) - {why}",
@@ -105,9 +111,10 @@ def _dump_pagetable(entries: list[tuple[int, Pte]]) -> str:
     return " ".join(words)
 
 
-def _oops(trap: Trap, code: int) -> tuple[str, ...]:
+def _oops(trap: Trap, code: int, message: str = "Oops") -> tuple[str, ...]:
+    """__die_header() and what follows: one line with the description, then who and where."""
     return (
-        f"Oops: Oops: {code:04x} [#1] PREEMPT SMP NOPTI",
+        f"Oops: {message}: {code:04x} [#1] PREEMPT SMP NOPTI",
         f"CPU: {trap.cpu} Comm: {trap.context}",
         f"RIP: {trap.site}",
     )

@@ -33,8 +33,10 @@ def answers(kind: Callable[[int, int], Pick]) -> st.SearchStrategy[Pick]:
 cpus = st.integers(0, 255)
 picks = st.one_of(cpus.map(Step), cpus.map(TakeInterrupt), answers(VersionPick), answers(DecidePick))
 # Runs of one pick are what the text shortens, so they are drawn as such.
-runs = st.tuples(picks, st.integers(1, 40)).map(lambda pair: [pair[0]] * pair[1])
-schedules = st.lists(runs, max_size=20).map(lambda parts: Schedule(tuple(sum(parts, []))))
+runs = st.tuples(picks, st.integers(1, 40))
+schedules = st.lists(runs, max_size=20).map(
+    lambda drawn: Schedule(tuple(pick for pick, times in drawn for _ in range(times)))
+)
 
 
 # --- there and back -------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ def test_other_ways_to_write_it_are_read_too(text: str, same: str) -> None:
     assert str(parse(text)) == same
 
 
-# --- what is no schedule ----------------------------------------------------------------------------------
+# --- what is no schedule --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_any_text_is_a_schedule_or_a_schedule_error(text: str) -> None:
         assert parse(str(schedule)) == schedule
 
 
-# --- limits -----------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------------
 
 
 def test_the_longest_text_is_read() -> None:
@@ -179,7 +181,7 @@ def test_more_picks_than_allowed_are_refused_at_the_word_that_goes_over(
     assert str(caught.value) == f"more than 8 picks at word {word} of the schedule"
 
 
-# --- picks that record answers ------------------------------------------------------------------------------
+# --- picks that record answers --------------------------------------------------------------------------
 
 
 def test_an_answer_is_recorded_with_the_number_of_options() -> None:

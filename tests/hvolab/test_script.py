@@ -37,7 +37,7 @@ from kernel_model.layout import PerCpu
 HUGE = HugePage(Pfn(0x800), HSTATE_2M)
 HEAD, TAIL_1, TAIL_7 = (vmemmap_page(HUGE, n) for n in (0, 1, 7))
 FIRST_TAIL_FRAME = 0xE21
-"""16 MiB: vmemmap is backed by the top 2 MiB, so by the frames from 0xe00 on; struct page 0x840 is in the 34th."""
+"""16 MiB: the top 2 MiB back vmemmap, frames 0xe00 on; struct page 0x840 is in its page 0x21."""
 DOOR = Word("door")
 NOWHERE = VirtAddr(0xFFFF_8880_00FF_0000)
 
@@ -119,7 +119,7 @@ def refused(script: Script, *actors: KernelActor, cpus: int = 2) -> str:
     return str(caught.value)
 
 
-# --- constraints are met ------------------------------------------------------------------------------------
+# --- constraints are met --------------------------------------------------------------------------------
 
 
 def test_without_constraints_the_lowest_cpu_runs_first() -> None:
@@ -162,7 +162,9 @@ def test_to_its_end_takes_in_every_actor_of_the_cpu() -> None:
 
 
 def test_until_the_end_of_one_actor_leaves_the_next_alone() -> None:
-    done = go((Until(1, Finishes("first")),), writer(0, words=1), writer(1, "first", 1), writer(1, "second", 2))
+    done = go(
+        (Until(1, Finishes("first")),), writer(0, words=1), writer(1, "first", 1), writer(1, "second", 2)
+    )
     assert done.stores() == [(1, 1), (0, 1), (1, 1), (1, 2)]
 
 
@@ -181,7 +183,7 @@ def test_a_scripts_run_has_a_schedule_of_picks() -> None:
     assert str(done.run.outcome) == "completed"
 
 
-# --- patterns: what a script can wait for -------------------------------------------------------------------
+# --- patterns: what a script can wait for ---------------------------------------------------------------
 
 PATTERNS: dict[str, tuple[Pattern, str]] = {
     "load": (Loads(VirtAddr(HEAD + 40)), f"cpu0 until Load({HEAD + 40:#x})"),
@@ -245,7 +247,7 @@ def test_constraints_in_words(constraint: Constraint, text: str) -> None:
     assert str(constraint) == text
 
 
-# --- interrupts ---------------------------------------------------------------------------------------------
+# --- interrupts -----------------------------------------------------------------------------------------
 
 
 def test_the_others_take_interrupts_only_while_the_driven_cpu_waits() -> None:
@@ -254,7 +256,9 @@ def test_the_others_take_interrupts_only_while_the_driven_cpu_waits() -> None:
     assert [choice.cpu for choice, _ in taken] == [1, 2]
     assert all(blocked == {0: "request 0 is acknowledged by all"} for _, blocked in taken)
     # Nothing else of the others happened meanwhile.
-    assert [choice for choice, _ in done.picked if isinstance(choice, Step)][-6:] == [Step(1)] * 3 + [Step(2)] * 3
+    assert [choice for choice, _ in done.picked if isinstance(choice, Step)][-6:] == [Step(1)] * 3 + [
+        Step(2)
+    ] * 3
     assert done.of(Finished)[0].cpu == 0
 
 
@@ -284,7 +288,7 @@ def test_a_cpu_with_interrupts_off_is_waited_for_only_when_it_turns_them_on() ->
     assert [event.cpu for event in done.of(IpiTaken, Finished)] == [1, 1, 0]
 
 
-# --- constraints that cannot be met ---------------------------------------------------------------------------
+# --- constraints that cannot be met ---------------------------------------------------------------------
 
 NEVER = f"Load({NOWHERE:#x})"
 
@@ -336,7 +340,9 @@ def test_no_interrupt_is_pending(script: Script) -> None:
 
 def test_the_interrupt_has_been_taken_already() -> None:
     script = (Until(0, SendsIpi()), Interrupt(1), Interrupt(1))
-    assert refused(script, flush_all(0), writer(1)) == f"cannot meet 'cpu1 takes an interrupt': {NONE_PENDING}"
+    assert (
+        refused(script, flush_all(0), writer(1)) == f"cannot meet 'cpu1 takes an interrupt': {NONE_PENDING}"
+    )
 
 
 def test_an_interrupt_is_pending_but_interrupts_are_off() -> None:
