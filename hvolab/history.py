@@ -22,7 +22,8 @@ from kernel_model.events import (
 )
 
 # A and D make no new version of a translation, nor do the bits that are software's.
-_NO_VERSION = PteBit.ACCESSED | PteBit.DIRTY | PteBit.SOFT_9 | PteBit.SOFT_10 | PteBit.SOFT_11 | (0x7F << 52)
+_SOFTWARE = int(PteBit.SOFT_9 | PteBit.SOFT_10 | PteBit.SOFT_11) | (0x7F << 52)
+_NO_VERSION = int(PteBit.ACCESSED | PteBit.DIRTY) | _SOFTWARE
 
 
 @dataclass(frozen=True, slots=True)

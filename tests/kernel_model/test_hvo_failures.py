@@ -321,7 +321,7 @@ OPERATIONS = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(OPERATIONS, min_size=1, max_size=5), st.lists(st.booleans(), max_size=60))
 def test_whatever_fails_everything_adds_up(operations: list[str], failing: list[bool]) -> None:
     """Two folios in one PMD and one in another; any allocation may fail in any operation."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 import pytest
 from hvo_lab import (
+    DIRECT_MAP,
     FOLIO_LIST,
     NON_HVO_FOLIOS,
     OPTIMIZED,
@@ -25,6 +29,7 @@ from kernel_model.boot import BootConfig
 from kernel_model.events import (
     FlushBegun,
     GracePeriodBegun,
+    KernelBug,
     KernelWarning,
     OperationBegun,
     OperationReturned,
@@ -41,6 +46,7 @@ from kernel_model.hstate import (
     hugetlb_vmemmap_optimizable_size,
     hugetlb_vmemmap_size,
 )
+from kernel_model.hugetlb_vmemmap import WalkFlag
 from kernel_model.image import HugePage
 from kernel_model.kconfig import KernelConfig
 from kernel_model.lists import LIST_HEAD_BYTES
@@ -375,6 +381,55 @@ def test_without_debug_vm_nothing_is_warned_of() -> None:
     lab.optimize(huge)
     assert warnings(lab) == []
     assert lab.optimized(huge)
+
+
+# --- BUG_ON -----------------------------------------------------------------------------------------------
+
+
+def bug_of(lab: Lab, routine: Callable[[], Coroutine[Any, Any, Any]]) -> KernelBug:
+    """The BUG that a routine ends in."""
+    call = lab.start(routine)
+    lab.run()
+    assert not call.returned
+    (bug,) = lab.heard(KernelBug)
+    return bug
+
+
+def test_restoring_a_tail_that_is_not_on_the_heads_frame_is_a_bug() -> None:
+    lab = lab_2m()
+    huge = lab.config.huge_pages[0]
+    lab.optimize(huge)
+    tail, head = huge.folio + 3 * 4096, lab.frame(huge.folio)
+    entry = DIRECT_MAP + lab.tables()[region_of(tail)] * 4096 + (tail >> 12 & 511) * 8
+    lab.write(entry, (1 << 63 | 0x3000 << 12 | 0x121).to_bytes(8, "little"))
+    bug = bug_of(lab, lambda: lab.kernel.hvo.hugetlb_vmemmap_restore_folio(huge.hstate, huge.folio))
+    assert bug.where == "vmemmap_restore_pte"
+    assert f"{lab.page(0x3000):#x} != {lab.page(head):#x}" in bug.message
+
+
+@pytest.mark.parametrize("function", ["split", "free", "alloc"])
+def test_a_range_that_does_not_follow_its_reuse_page_is_a_bug(function: str) -> None:
+    lab = lab_2m()
+    hvo, folio, pages = lab.kernel.hvo, lab.config.huge_pages[0].folio, VirtAddr(NON_HVO_FOLIOS)
+    start, end = VirtAddr(folio + 8192), VirtAddr(folio + 0x8000)
+    routines = {
+        "split": lambda: hvo.vmemmap_remap_split(start, end, folio),
+        "free": lambda: hvo.vmemmap_remap_free(start, end, folio, pages, WalkFlag(0)),
+        "alloc": lambda: hvo.vmemmap_remap_alloc(start, end, folio, WalkFlag(0)),
+    }
+    assert bug_of(lab, routines[function]) == KernelBug(
+        f"vmemmap_remap_{function}", f"BUG_ON({start:#x} - {folio:#x} != PAGE_SIZE)"
+    )
+    assert lab.vmemmap() == lab.initial
+
+
+def test_a_range_of_bytes_is_a_bug() -> None:
+    lab = lab_2m()
+    hvo, folio = lab.kernel.hvo, lab.config.huge_pages[0].folio
+    start, end = VirtAddr(folio + 4096), VirtAddr(folio + 0x8000 - 64)
+    bug = bug_of(lab, lambda: hvo.vmemmap_remap_split(start, end, folio))
+    assert bug.where == "vmemmap_remap_range"
+    assert bug.message.startswith("VM_BUG_ON(!PAGE_ALIGNED(")
 
 
 # --- the flag's other bits, the stack ---------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hvo_story import (
     story,
 )
 
-from emu.events import Annotated, MachineEvent, Stored
+from emu.events import Annotated, Loaded, MachineEvent, Stored
 from emu.tlb import InvalidateAll, Invlpg
 from kernel_model.events import (
     FlushBegun,
@@ -123,6 +123,30 @@ def test_a_pte_is_never_absent_in_between() -> None:
     stores = [event for event in lab.seen(Stored) if event.pa // PAGE == table]
     assert len(stores) == 8 + 7
     assert all(event.old & event.value & 1 for event in stores)
+
+
+def test_a_page_is_on_the_list_before_its_pte_changes() -> None:
+    lab = lab_2m()
+    huge = lab.config.huge_pages[0]
+    old = lab.frames_of(huge)
+    lab.optimize(huge)
+    table = lab.tables()[region_of(huge.folio)]
+    stores = list(enumerate(lab.events))
+    for index, pfn in enumerate(old):
+        entry = table * PAGE + (huge.folio % REGION // PAGE + index) * 8
+        listed = next(n for n, e in stores if isinstance(e, Stored) and e.va == lab.page(pfn) + 8)
+        changed = next(n for n, e in stores if isinstance(e, Stored) and e.pa == entry)
+        assert listed < changed
+
+
+def test_the_node_is_read_from_the_head_and_from_the_first_tail() -> None:
+    # page_to_nid(reuse) before the fresh head is allocated, page_to_nid(start) before the tails are.
+    lab = lab_2m()
+    huge = lab.config.huge_pages[0]
+    lab.optimize(huge)
+    lab.restore(huge)
+    asked = [event.va for event in lab.seen(Loaded) if str(event.site) == "page_to_nid"]
+    assert asked == [huge.folio, huge.folio + PAGE]
 
 
 # --- how wide a flush is (rule L2) ------------------------------------------------------------------------

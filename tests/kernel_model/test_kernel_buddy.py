@@ -271,14 +271,34 @@ def test_a_bad_page_leaves_circulation_when_it_is_freed(wrong: dict[str, int], r
     assert zone.alloc() is None
 
 
-def test_a_hwpoisoned_page_is_dropped_without_a_word_about_flags() -> None:
-    # PG_hwpoison is in neither of PAGE_FLAGS_CHECK_AT_FREE and _AT_PREP; free_pages_prepare() just keeps it.
-    zone = Zone((0x800, 0x801))
+@pytest.mark.parametrize("debug_vm", [True, False], ids=["DEBUG_VM", "no DEBUG_VM"])
+def test_a_hwpoisoned_page_is_dropped_without_a_word_about_flags(debug_vm: bool) -> None:
+    # PG_hwpoison is in neither of PAGE_FLAGS_CHECK_AT_FREE and _AT_PREP: free_pages_prepare() keeps the page
+    # before it checks anything, in every configuration.
+    zone = Zone((0x800, 0x801), config=KernelConfig(debug_vm=debug_vm))
     zone.alloc()
     zone.write(0x800, zone.read(0x800)._replace(flags=BASE | HWPOISON))
     zone.free(0x800)
     assert not zone.pages.is_free(0x800)
     assert zone.cpu.heard(BadPage) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        pytest.param({"mapping": 1, "page_type": 0}, "non-NULL mapping", id="mapcount, mapping"),
+        pytest.param(
+            {"mapping": 1, "flags": BASE | LRU}, "PAGE_FLAGS_CHECK_AT_FREE flag(s) set", id="mapping, flags"
+        ),
+    ],
+)
+def test_of_several_reasons_the_last_is_given(wrong: dict[str, int], reason: str) -> None:
+    # page_bad_reason(): each overwrites the one before.
+    zone = Zone((0x800, 0x801))
+    zone.alloc()
+    zone.write(0x800, zone.read(0x800)._replace(**wrong))
+    zone.free(0x800)
+    assert zone.cpu.heard(BadPage) == [BadPage(0x800, reason)]
 
 
 def test_a_bad_page_found_by_an_allocation_is_skipped() -> None:
