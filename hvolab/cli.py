@@ -23,6 +23,8 @@ from emu.machine import MOST_CPUS
 from emu.trace import Listener
 from firmware.assemble import AssemblyError
 from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
+from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
+from hvolab.cli_explore import explore_command
 from hvolab.compare import compare
 from hvolab.dump import DumpError, read_dump, write_dump
 from hvolab.json_output import list_json, run_json
@@ -38,7 +40,7 @@ from hvolab.report import (
     show_use,
 )
 from hvolab.run import Run, StrategyFor, run
-from hvolab.scenario import Group, GuestActor, Scenario, Setup, with_program
+from hvolab.scenario import Group, GuestActor, Scenario, Setup
 from hvolab.schedule import ScheduleError, parse
 from hvolab.script import ScriptError, ScriptStrategy
 from hvolab.strategy import InOrder, Priorities, Replay
@@ -109,6 +111,8 @@ violation was found, which some scenarios expect.""",
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
 @click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
+@click.option("--cpu-model", type=click.Choice(MODEL_NAMES), help="CPUs of this model, not the scenario's.")
+@click.option("--failures", type=click.Choice(["any"]), help="Any allocation may fail, as the schedule says.")
 @click.option("--layout", type=click.Path(path_type=Path), help="remap: boot with the leaves of this dump.")
 @click.option("--folios", type=click.Path(path_type=Path), help="remap: optimize the folios of this dump.")
 @click.option(
@@ -125,18 +129,21 @@ def run_command(
     as_json: bool,  # noqa: FBT001
     trace: Path | None,
     program: Path | None,
+    cpu_model: str | None,
+    failures: str | None,
     layout: Path | None,
     folios: Path | None,
     until: str | None,
     dump: Path | None,
 ) -> int:
     chosen = scenario(name)
-    count = _cpu_count(chosen, cpus)
+    count = cpu_count(chosen, cpus)
     setup, own_order = _setup(chosen, count, layout, folios, until)
-    if program is not None:
-        setup = with_program(setup, program.name, _source(program))
+    setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
     strategy_for = _strategy(own_order, seed, schedule)
-    invocation = Invocation(chosen, count, _given(program=program, layout=layout, folios=folios, until=until))
+    options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
+    inputs = {"--layout": layout, "--folios": folios, "--until": until}
+    invocation = Invocation(chosen, count, repeated({**options, **inputs}))
     with ExitStack() as files:
         listeners = _trace_listener(trace, files)
         if as_json:
@@ -149,6 +156,9 @@ def run_command(
     return 3 if done.model_error else int(done.wrong)
 
 
+cli.add_command(explore_command)
+
+
 @cli.command(
     name="demo",
     short_help="Run every scenario and explain it.",
@@ -158,7 +168,7 @@ def demo_command() -> int:
     console = Console()
     surprises = []
     for chosen in SCENARIOS:
-        count = _cpu_count(chosen, None)
+        count = cpu_count(chosen, None)
         setup = chosen.build(count)
         done = _run_and_show(console, Invocation(chosen, count), setup, _script_of(setup), ())
         console.print()
@@ -192,14 +202,6 @@ def compare_command(left: Path, right: Path) -> int:
     return int(bool(differences))
 
 
-def _cpu_count(chosen: Scenario, cpus: int | None) -> int:
-    if cpus is None:
-        return max(2, chosen.cpus_min)
-    if cpus < chosen.cpus_min:
-        raise click.UsageError(f"{chosen.name} has actors on {chosen.cpus_min} CPUs, not {cpus}: --cpus")
-    return cpus
-
-
 def _setup(
     chosen: Scenario, cpus: int, layout: Path | None, folios: Path | None, until: str | None
 ) -> tuple[Setup, StrategyFor]:
@@ -215,23 +217,8 @@ def _setup(
     return setup_from(read_dump(layout), read_dump(folios), cpus, stop_at), lambda _system: InOrder()
 
 
-def _source(program: Path) -> str:
-    try:
-        return program.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot read {program}: {error}", param_hint="--program") from None
-
-
 def _script_of(setup: Setup) -> StrategyFor:
     return lambda system: ScriptStrategy(setup.script, system.machine)
-
-
-def _given(
-    program: Path | None, layout: Path | None, folios: Path | None, until: str | None
-) -> tuple[str, ...]:
-    """The options a replay must repeat."""
-    options = {"--program": program, "--layout": layout, "--folios": folios, "--until": until}
-    return tuple(word for name, value in options.items() if value is not None for word in (name, str(value)))
 
 
 def _strategy(own_order: StrategyFor, seed: int | None, schedule: str | None) -> StrategyFor:
@@ -284,7 +271,7 @@ def _run_and_show(
         if not use.verdict.is_violation:
             show_use(console, use)
     for finding in done.findings:
-        show_finding(console, finding, invocation.replay(done))
+        show_finding(console, finding, invocation.replay(done.schedule))
     show_end(console, chosen, done)
     return done
 

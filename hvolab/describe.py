@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emu.events import GuestSite, RoutineSite, Site
+from emu.tlb import TlbEntry
 from hvolab.history import Ending
 from hvolab.verdict import Where
 
@@ -33,3 +34,10 @@ def describe_ending(ending: Ending) -> str:
         return f"its {_ENTRIES[ending.level]} has changed since: {change}"
     who = describe_site(ending.store.cpu, ending.store.site)
     return f"its {_ENTRIES[ending.level]} was changed at event {ending.event} by {who}: {change}"
+
+
+def describe_entry(entry: TlbEntry) -> str:
+    """A translation and since when it is cached; a lazy TLB has no such moment, only a right to it."""
+    if entry.filled_at < 0:
+        return f"{entry}, which it may have cached before and has not invalidated since"
+    return f"{entry}, cached at event {entry.filled_at}"

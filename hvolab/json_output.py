@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hvolab.explore.explorer import Exploration
 from hvolab.report import Invocation
 from hvolab.run import Run
 from hvolab.scenario import Scenario
@@ -28,7 +29,7 @@ def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
 
 
 def run_json(invocation: Invocation, run: Run) -> dict[str, object]:
-    replay = invocation.replay(run)
+    replay = invocation.replay(run.schedule)
     return {
         "schema": SCHEMA,
         "scenario": invocation.scenario.name,
@@ -39,6 +40,31 @@ def run_json(invocation: Invocation, run: Run) -> dict[str, object]:
         "outcome": str(run.outcome),
         "uses": [_use(use) for use in run.uses],
         "findings": [_finding(finding, replay) for finding in run.findings],
+    }
+
+
+def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]:
+    coverage = done.coverage
+    return {
+        "schema": SCHEMA,
+        "scenario": invocation.scenario.name,
+        "coverage": {
+            "text": str(coverage),
+            "extent": coverage.extent,
+            "complete": coverage.stopped_by is None,
+            "stopped_by": coverage.stopped_by,
+            "freedoms": sorted(freedom.value for freedom in coverage.freedoms),
+            "cpus": coverage.cpus,
+            "schedules": coverage.schedules,
+            "steps": coverage.steps,
+            "longest": coverage.longest,
+            "cut_off": coverage.cut_off,
+            "deadlocks": coverage.deadlocks,
+        },
+        "findings": [
+            {**_finding(one.finding, invocation.replay(one.schedule)), "at_run": one.at_run}
+            for one in done.found
+        ],
     }
 
 

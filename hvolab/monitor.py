@@ -26,7 +26,7 @@ from emu.events import (
 from emu.machine import Machine
 from emu.tlb import TlbEntry
 from emu.walk import Access, FaultCode, Walk
-from hvolab.describe import describe_ending, describe_site, place_of
+from hvolab.describe import describe_ending, describe_entry, describe_site, place_of
 from hvolab.history import Ending, Flushes, Frames, Operations, Stores
 from hvolab.updates import Candidate, Updates
 from hvolab.verdict import Finding, TlbRow, Use, Verdict
@@ -180,7 +180,7 @@ class Monitor:
         found = self._machine.cpus[event.cpu].mmu.peek(va)
         why = []
         if event.entry is not None:
-            why.append(f"cpu{event.cpu} had cached {event.entry} (event {event.entry.filled_at})")
+            why.append(f"cpu{event.cpu} had {describe_entry(event.entry)}")
             ending = self._stores.ending_of(event.entry)
             if ending is not None:
                 why.append(describe_ending(ending))
@@ -213,7 +213,7 @@ class Monitor:
         if removed is None and ending is None and freed is None:
             return
         held: list[Verdict] = []
-        why: list[str] = [f"cpu{event.cpu} used {entry}, cached at event {entry.filled_at}"]
+        why: list[str] = [f"cpu{event.cpu} used {describe_entry(entry)}"]
         if removed is not None:
             held.append(Verdict.MODEL_ERROR)
             why.append(f"the invalidation at event {removed} should have removed it")

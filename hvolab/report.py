@@ -11,9 +11,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from hvolab.explore.explorer import Exploration
 from hvolab.pages_view import Phase, meaning
 from hvolab.run import Completed, Run
 from hvolab.scenario import Scenario
+from hvolab.schedule import Schedule
 from hvolab.timeline import Line
 from hvolab.verdict import Finding, Use, Verdict
 
@@ -26,10 +28,10 @@ class Invocation:
     cpus: int
     options: tuple[str, ...] = ()
 
-    def replay(self, run: Run) -> str:
+    def replay(self, schedule: Schedule) -> str:
         """The one command that repeats a run of this, quoted for a shell."""
         words = ["hvolab", "run", self.scenario.name, "--cpus", str(self.cpus), *self.options]
-        return shlex.join([*words, "--schedule", str(run.schedule)])
+        return shlex.join([*words, "--schedule", str(schedule)])
 
 
 def show_question(console: Console, scenario: Scenario, cpus: int) -> None:
@@ -119,6 +121,17 @@ def show_end(console: Console, scenario: Scenario, run: Run) -> None:
         console.print(f"[bold]found[/bold]  {names}")
         console.print(f"[bold]in its own order[/bold]  {escape(scenario.expected)}")
     console.print(f"[bold]means[/bold]  {escape(scenario.means)}")
+
+
+def show_exploration(console: Console, invocation: Invocation, done: Exploration) -> None:
+    """Each kind of finding once, with its replay line, and what was covered."""
+    show_question(console, invocation.scenario, invocation.cpus)
+    for one in done.found:
+        console.print(f"in run {one.at_run}:")
+        show_finding(console, one.finding, invocation.replay(one.schedule))
+    if not done.found:
+        console.print("[bold]found[/bold]  nothing")
+    console.print(f"[bold]covered[/bold]  {escape(str(done.coverage))}", highlight=False)
 
 
 def _tlb_table(finding: Finding) -> Table:

@@ -101,7 +101,17 @@ def run(
 
     Raises what the strategy raises when it cannot go on: ScriptError, ScheduleError.
     """
-    system = boot(setup.boot)
+    return run_on(boot(setup.boot), setup, strategy_for, listeners, most_steps)
+
+
+def run_on(
+    system: System,
+    setup: Setup,
+    strategy_for: StrategyFor,
+    listeners: tuple[Callable[[System], Listener], ...] = (),
+    most_steps: int = MOST_STEPS,
+) -> Run:
+    """Run `setup` on a system at time zero that was booted from it. It is not reset afterwards."""
     machine = system.machine
     monitor = Monitor(machine)
     for listener in listeners:

@@ -1,4 +1,4 @@
-"""A guest core over a page table: four pages of code at CODE, four of data at VA, each in frames of its own."""
+"""A guest core over a page table: four pages of code at CODE and four of data at VA, all frames distinct."""
 
 from __future__ import annotations
 

@@ -320,7 +320,8 @@ syscall; sysenter; sysexit; iretq; int 0x80; int3; in al, dx; out dx, al; rdtsc;
 rdrand rax; rdseed rax
 rdmsr; wrmsr; mov cr3, rax; mov rax, cr3; mov rax, cr0; mov cr4, rax; mov rax, dr7; mov dr0, rax; swapgs
 lgdt [rbx]; lidt [rbx]; ltr ax; lldt ax; invpcid rax, [rbx]; wbinvd; invd; clts; monitor; mwait; vmcall
-fxsave [rbx]; fld qword ptr [rbx]; fstp qword ptr [rbx]; enter 8, 0; retf; xlatb; pop qword ptr [rbx]; pushf; popf
+fxsave [rbx]; fld qword ptr [rbx]; fstp qword ptr [rbx]
+enter 8, 0; retf; xlatb; pop qword ptr [rbx]; pushf; popf
 mov eax, [ebx]; movnti [eax], ecx; mov rax, [eax+ecx*2]; insb; outsb; movbe rax, [rbx]; shld [rbx], rax, 3
 addps xmm0, [rbx]; vmovups ymm0, [rbx]; movntdq [rbx], xmm0; clflushopt [rbx]; prefetchw [rbx]; xsave [rbx]
 """

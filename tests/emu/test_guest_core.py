@@ -11,7 +11,7 @@ from paging_rig import PAGE, RO, RW, VA, A, P, Pick, fetch, leaf, read
 
 from emu.addr import PageSize, PhysAddr, VirtAddr
 from emu.choice import Question
-from emu.decode import Decoded, Kind, UnsupportedInstruction
+from emu.decode import Decoded, Kind, UnsupportedInstruction, decode
 from emu.engine import EngineError
 from emu.events import Executed, Faulted, GuestSite, Invalidated, Loaded, Stored, TlbFilled
 from emu.geometry import ArraySpec, Geometry
@@ -121,12 +121,10 @@ def test_a_refused_instruction_has_not_happened_and_can_be_started_again(
     assert whole_state(rig, core) == control_run(text, BASE)
 
 
-WRITING = [shape for shape in SHAPES if shape[2] == 2]
+WRITING = {text: va for text, va, code in SHAPES if code == 2}
 
 
-@pytest.mark.parametrize(
-    ("text", "va"), [shape[:2] for shape in WRITING], ids=[shape[0] for shape in WRITING]
-)
+@pytest.mark.parametrize(("text", "va"), WRITING.items(), ids=list(WRITING))
 def test_a_write_to_a_read_only_page_is_refused_whole(text: str, va: int) -> None:
     """Also when the instruction reads first, and when the read is already in the TLB."""
     rig = GuestRig()
@@ -332,8 +330,8 @@ def test_code_at_address_0_runs() -> None:
     rig.memory.load_image(PhysAddr(0x500000), assemble("inc rax; inc rax; jmp rbx"))
     rig.put("jmp rcx")
     core = rig.core({"rbx": CODE})
-    assert steps(core, 5) == [ON] * 5
-    assert (core.registers()["rax"], core.rip) == (2, 3 + 3)
+    assert steps(core, 4) == [ON] * 4
+    assert (core.registers()["rax"], core.rip) == (2, CODE)
 
 
 def test_a_page_that_may_not_be_executed_is_refused() -> None:
@@ -368,15 +366,43 @@ def test_data_in_a_page_that_is_being_executed_comes_by_the_data_translation() -
 # --- code that changes -------------------------------------------------------------------------------------
 
 
-def test_code_that_the_guest_itself_changes_ahead_is_run_as_changed() -> None:
+def test_a_store_into_the_code_just_ahead_is_done_and_the_changed_code_run() -> None:
+    """The engine threw its translation away, began again, and stopped before the store: for ever."""
     rig = GuestRig()
     rig.map(VA, CODE_FRAME)  # an alias of the code page
-    # mov byte ptr [rbx], 7 ; add al, 1 -- the store turns the 1 into 7
-    code = assemble("mov byte ptr [rbx], 7; add al, 1; jmp rcx")
-    rig.put(code)
+    rig.put("mov byte ptr [rbx], 7; add al, 1; jmp rcx")  # makes it `add al, 7`
     core = rig.core({"rbx": VA + 4, "rcx": CODE + 3})
-    assert steps(core, 2) == [ON, ON]
+    assert core.step() == ON
+    assert core.rip == CODE + 3
+    assert core.step() == ON
     assert core.registers()["rax"] == 7
+
+
+def test_an_instruction_that_changes_itself_is_done_once() -> None:
+    rig = GuestRig()
+    rig.map(VA, CODE_FRAME)
+    rig.put("mov byte ptr [rbx], 9; add al, 1")
+    core = rig.core({"rbx": VA + 2})
+    assert steps(core, 2) == [ON, ON]
+    assert (core.registers()["rax"], rig.memory.read(rig.code_pa(CODE + 2), 1)) == (1, b"\x09")
+
+
+def test_a_locked_increment_of_the_code_just_ahead_is_done_once() -> None:
+    rig = GuestRig()
+    rig.map(VA, CODE_FRAME)
+    rig.put("lock inc byte ptr [rbx]; add al, 1")
+    core = rig.core({"rbx": VA + 4})
+    assert steps(core, 2) == [ON, ON]
+    assert core.registers()["rax"] == 2
+
+
+def test_a_store_elsewhere_in_the_page_that_is_being_executed_is_done_once() -> None:
+    rig = GuestRig()
+    rig.map(VA, CODE_FRAME)
+    rig.put("lock inc qword ptr [rbx]; lock inc qword ptr [rbx]")
+    core = rig.core({"rbx": VA + 0x800})
+    assert steps(core, 2) == [ON, ON]
+    assert rig.memory.read_word(rig.code_pa(CODE + 0x800)) == 2
 
 
 @pytest.mark.parametrize("at", [CODE, CODE + PAGE - 1])
@@ -435,9 +461,8 @@ def test_a_division_by_zero_traps_each_time_it_is_tried() -> None:
         ("ud2", 6),
         (b"\x0f\x78\xc3", 6),  # VMREAD outside VMX
         ("div qword ptr [rbx]", 0),
-        ("movaps xmm0, [rbx+1]", 13),
     ],
-    ids=["ud2", "vmread", "div", "movaps"],
+    ids=["ud2", "vmread", "div"],
 )
 def test_an_exception_leaves_the_state_before_the_instruction_and_the_core_usable(
     program: str | bytes, vector: int
@@ -484,9 +509,7 @@ def test_an_unsupported_instruction_is_raised_by_name_and_changes_nothing() -> N
     core = rig.core({"rax": 1}, at=CODE + 0x10)
     before = core.registers()
     for _ in range(2):
-        with pytest.raises(
-            UnsupportedInstruction, match="^guest instruction not modelled at 0xffffffff81000010: rdtsc$"
-        ):
+        with pytest.raises(UnsupportedInstruction, match=r"^guest .* at 0xffffffff81000010: rdtsc$"):
             core.step()
     assert core.registers() == before
 
@@ -505,7 +528,7 @@ def test_an_exception_of_the_answerer_comes_out_and_the_instruction_has_not_happ
     rig.remap(VA, DATA_FRAME + 1)
     rig.last_mmu.answerer = Raises()
     before = whole_state(rig, core)
-    with pytest.raises(RuntimeError, match="^cannot answer 2$"):
+    with pytest.raises(RuntimeError, match=r"^cannot answer 2$"):
         core.step()
     assert whole_state(rig, core) == before
     rig.last_mmu.answerer = Pick(0)
@@ -521,7 +544,7 @@ def test_an_access_the_decoder_did_not_foresee_is_an_error_and_not_lost(
     rig.put("mov [rbx], rax")
     core = rig.core({"rbx": VA, "rax": 3})
     blind = Decoded("mov [rbx], rax", 3, Kind.ENGINE, (), repeats=False, compares=False)
-    monkeypatch.setattr("emu.guest_core.decode", lambda code, rip: blind)
+    monkeypatch.setattr("emu.guest_core.decode", lambda *_: blind)
     before = whole_state(rig, core)
     for _ in range(2):
         with pytest.raises(EngineError, match=f"^access to page {VA:#x} that the decoder did not foresee$"):
@@ -536,10 +559,8 @@ def test_a_write_that_the_decoder_took_for_a_read_is_an_error(monkeypatch: pytes
     rig = GuestRig()
     rig.put("mov [rbx], rax")
     core = rig.core({"rbx": VA, "rax": 3})
-    import emu.guest_core
-
-    real = emu.guest_core.decode(assemble("mov rax, [rbx]").ljust(15, b"\x90"), CODE)
-    monkeypatch.setattr("emu.guest_core.decode", lambda code, rip: real)
+    reading = decode(assemble("mov rax, [rbx]").ljust(15, b"\x90"), CODE)
+    monkeypatch.setattr("emu.guest_core.decode", lambda *_: reading)
     with pytest.raises(EngineError, match="took for a read"):
         core.step()
     assert rig.word(VA) == 0
@@ -776,7 +797,7 @@ def test_undoing_the_journal_takes_back_everything_a_guest_stored() -> None:
     assert rig.memory.read(PhysAddr(0), rig.memory.size) == before
 
 
-@pytest.mark.parametrize("text", [shape[0] for shape in WRITING] + ["lock bts qword ptr [rbx], rdx"])
+@pytest.mark.parametrize("text", [*WRITING, "lock btc qword ptr [rbx], rdx"])
 @pytest.mark.parametrize("bit", [5, 64, 300])
 def test_the_journal_has_every_byte_an_instruction_changed(text: str, bit: int) -> None:
     """Named after what went wrong: a bit string instruction changed a word beside the one journaled."""
@@ -819,7 +840,7 @@ def test_a_program_starts_with_its_registers_and_zeros() -> None:
 def test_an_unknown_register_is_refused_by_name() -> None:
     rig = GuestRig()
     core = rig.core()
-    with pytest.raises(ValueError, match="^no such register: eax, xmm0$"):
+    with pytest.raises(ValueError, match=r"^no such register: eax, xmm0$"):
         core.load("guest", VirtAddr(CODE), {"xmm0": 1, "rax": 2, "eax": 3})
 
 
@@ -837,7 +858,7 @@ def test_a_second_program_finds_nothing_of_the_first() -> None:
     registers = core.registers()
     assert rig.data()[:16] == bytes(16)
     assert (registers["rcx"], registers["r10"], registers["rax"]) == (0x202, 0, 0)
-    assert core.site() == GuestSite("second", VirtAddr(CODE + 0x100 + 6), "hlt")
+    assert core.site() == GuestSite("second", VirtAddr(CODE + 0x100 + 5), "hlt")
 
 
 def test_a_core_that_is_dropped_frees_its_engine() -> None:

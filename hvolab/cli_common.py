@@ -1,0 +1,55 @@
+"""What the subcommands share: turning options into a setup, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from emu.models import MODELS
+from hvolab.scenario import Scenario, Setup, with_program
+from kernel_model.failures import EachMayFail
+
+MODEL_NAMES = tuple(model.name for model in MODELS)
+
+
+def cpu_count(chosen: Scenario, cpus: int | None) -> int:
+    """The number of CPUs asked for, or the scenario's own, two at least."""
+    if cpus is None:
+        return max(2, chosen.cpus_min)
+    if cpus < chosen.cpus_min:
+        raise click.UsageError(f"{chosen.name} has actors on {chosen.cpus_min} CPUs, not {cpus}: --cpus")
+    return cpus
+
+
+def with_model(setup: Setup, name: str | None) -> Setup:
+    """The setup on CPUs of the model of that name; None leaves it as it is."""
+    for model in MODELS:
+        if model.name == name:
+            return replace(setup, boot=replace(setup.boot, model=model))
+    return setup
+
+
+def with_failures(setup: Setup, failures: str | None) -> Setup:
+    """``any``: each allocation may fail, which is a choice of the schedule."""
+    if failures is None:
+        return setup
+    return replace(setup, boot=replace(setup.boot, failures=EachMayFail()))
+
+
+def with_guest(setup: Setup, program: Path | None) -> Setup:
+    """The setup with its guest programs replaced by the source in that file, if one is named."""
+    if program is None:
+        return setup
+    try:
+        source = program.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot read {program}: {error}", param_hint="--program") from None
+    return with_program(setup, program.name, source)
+
+
+def repeated(options: Mapping[str, object]) -> tuple[str, ...]:
+    """Options by name as the words a replay must repeat; those that are None are left out."""
+    return tuple(word for name, value in options.items() if value is not None for word in (name, str(value)))

@@ -1,0 +1,142 @@
+"""The explorer: run after run on one machine, until the search or the budget ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from hvolab.explore.budget import Budget
+from hvolab.explore.depth_first import DepthFirst
+from hvolab.explore.guide import Guide
+from hvolab.explore.search import Freedom, Search
+from hvolab.run import Deadlocked, OutOfSteps, Run, run_on
+from hvolab.scenario import Setup
+from hvolab.schedule import Schedule
+from hvolab.verdict import Finding, Verdict, Where
+from kernel_model.boot import boot
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding and the first run that had it, counted from 1."""
+
+    finding: Finding
+    schedule: Schedule
+    at_run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What an exploration has covered. `stopped_by` is None when the search came to its end."""
+
+    extent: str
+    freedoms: frozenset[Freedom]
+    cpus: int
+    schedules: int
+    steps: int
+    longest: int
+    cut_off: int
+    deadlocks: int
+    seconds: float
+    stopped_by: str | None
+
+    def __str__(self) -> str:
+        over = ", ".join(sorted(freedom.value for freedom in self.freedoms)) or "nothing"
+        line = f"{self.extent} over {{{over}}} at {self.cpus} CPUs: {self.schedules} schedules"
+        if self.stopped_by is not None:
+            line = f"not complete ({self.extent}), stopped by {self.stopped_by}; over {{{over}}} at "
+            line += f"{self.cpus} CPUs: {self.schedules} schedules"
+        if self.cut_off:
+            line += f", {self.cut_off} of them cut off by the step budget"
+        return line
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """The findings, each kind once, in the order they were found."""
+
+    coverage: Coverage
+    found: tuple[Found, ...]
+
+
+Progress = Callable[[int, int], None]
+
+
+def explore(
+    setup: Setup,
+    search: Search,
+    freedoms: frozenset[Freedom],
+    budget: Budget,
+    progress: Progress = lambda _runs, _found: None,
+) -> Exploration:
+    """Explore `setup`. `progress` is told after every run how many there were and how much was found.
+
+    KeyboardInterrupt ends it like a budget does: what was found is kept.
+    """
+    system = boot(setup.boot)
+    found: dict[tuple[Verdict, Where], Found] = {}
+    runs = steps = longest = cut_off = deadlocks = 0
+    begun = time.monotonic()
+    stopped_by: str | None = None
+    try:
+        while stopped_by is None and search.begin():
+            done = run_on(system, setup, lambda _system: Guide(search, freedoms), most_steps=budget.steps)
+            runs, steps = runs + 1, steps + len(done.schedule.picks)
+            longest = max(longest, len(done.schedule.picks))
+            cut_off += isinstance(done.outcome, OutOfSteps)
+            deadlocks += isinstance(done.outcome, Deadlocked)
+            _note(done, runs, found)
+            progress(runs, len(found))
+            system.reset()
+            stopped_by = budget.spent(runs, time.monotonic() - begun)
+    except KeyboardInterrupt:
+        stopped_by = "an interrupt"
+    coverage = Coverage(
+        search.extent(),
+        freedoms,
+        setup.boot.cpus,
+        runs,
+        steps,
+        longest,
+        cut_off,
+        deadlocks,
+        time.monotonic() - begun,
+        stopped_by,
+    )
+    return Exploration(coverage, tuple(found.values()))
+
+
+def explore_deepening(
+    setup: Setup,
+    preemptions: int,
+    freedoms: frozenset[Freedom],
+    budget: Budget,
+    progress: Progress = lambda _runs, _found: None,
+) -> Exploration:
+    """Depth first with 0 preemptions, then 1, and so on: what needs the fewest is found first.
+
+    The coverage is that of the last depth begun; its runs and time are those of all. The budget is for all.
+    """
+    found: dict[tuple[Verdict, Where], Found] = {}
+    runs, begun = 0, time.monotonic()
+    for bound in range(preemptions + 1):
+        left = Budget(
+            None if budget.runs is None else budget.runs - runs,
+            None if budget.seconds is None else budget.seconds - (time.monotonic() - begun),
+            budget.steps,
+        )
+        done = explore(setup, DepthFirst(bound), freedoms, left, progress)
+        for one in done.found:
+            key = (one.finding.verdict, one.finding.where)
+            found.setdefault(key, replace(one, at_run=runs + one.at_run))
+        runs += done.coverage.schedules
+        if done.coverage.stopped_by is not None:
+            break
+    coverage = replace(done.coverage, schedules=runs, seconds=time.monotonic() - begun)
+    return Exploration(coverage, tuple(found.values()))
+
+
+def _note(done: Run, number: int, found: dict[tuple[Verdict, Where], Found]) -> None:
+    for finding in done.findings:
+        found.setdefault((finding.verdict, finding.where), Found(finding, done.schedule, number))
