@@ -18,7 +18,7 @@ from hvo_story import (
     story,
 )
 
-from emu.events import Annotated, Loaded, MachineEvent, Stored
+from emu.events import Annotated, Filled, Loaded, MachineEvent, Stored
 from emu.tlb import InvalidateAll, Invlpg
 from kernel_model.events import (
     FlushBegun,
@@ -137,6 +137,17 @@ def test_a_page_is_on_the_list_before_its_pte_changes() -> None:
         listed = next(n for n, e in stores if isinstance(e, Stored) and e.va == lab.page(pfn) + 8)
         changed = next(n for n, e in stores if isinstance(e, Stored) and e.pa == entry)
         assert listed < changed
+
+
+def test_a_page_table_is_zeroed_then_filled_then_installed() -> None:
+    lab = lab_2m()
+    huge = lab.config.huge_pages[0]
+    lab.optimize(huge)
+    table, pmd = lab.tables()[region_of(huge.folio)], lab.pmd_address(huge.folio)
+    filled = [n for n, e in enumerate(lab.events) if isinstance(e, Filled) and e.pa == table * PAGE]
+    installed = [n for n, e in enumerate(lab.events) if isinstance(e, Stored) and e.pa == pmd]
+    assert (len(filled), len(installed)) == (2, 1)
+    assert filled < installed
 
 
 def test_the_node_is_read_from_the_head_and_from_the_first_tail() -> None:
