@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from emu.addr import VirtAddr
 from emu.events import InterruptSite, RoutineSite, Site
 from emu.guest_core import GuestCore
+from emu.memory import Moment
 from emu.mmu import Mmu
 from emu.ops import Op
 
@@ -94,7 +95,7 @@ class Cpu:
     queue: deque[Thread] = field(default_factory=deque)
     core: GuestCore | None = None
     spinning: frozenset[int] = frozenset()
-    read_since_pause: set[int] = field(default_factory=set)
+    read_since_pause: dict[int, Moment] = field(default_factory=dict)
     in_interrupt: int | None = None
 
     @property

@@ -72,6 +72,7 @@ class Operand:
     scale: int
     disp: int
     segment: Segment = Segment.FLAT
+    bit: int | None = None  # BT and its like: the register whose bit offset selects the word
 
     def address(self, registers: RegisterValues, segment_base: int) -> VirtAddr:
         total = self.disp + segment_base
@@ -79,6 +80,11 @@ class Operand:
             total += registers[self.base]
         if self.index is not None:
             total += registers[self.index] * self.scale
+        if self.bit is not None:
+            # SDM 2A, BT: a register's bit offset is signed and reaches beyond the operand.
+            bits = 8 * self.size
+            offset = registers[self.bit] & ((1 << bits) - 1)
+            total += ((offset - ((offset >> (bits - 1)) << bits)) // bits) * self.size
         return VirtAddr(total & WORD_MASK)
 
 
@@ -92,6 +98,7 @@ class Decoded:
     operands: tuple[Operand, ...]
     repeats: bool  # REP: with RCX = 0 it touches nothing
     compares: bool  # CMPXCHG: a write access that may leave memory as it was
+    may_stay: bool = False  # RIP may be the same afterwards: a branch, or a repeated instruction
 
 
 _KINDS = {
@@ -123,6 +130,7 @@ _READS_SECOND_OPERAND = frozenset({
     "tzcnt", "lzcnt", "xor", "movsb", "movsw", "movsd", "movsq", "cmpsb", "cmpsw", "cmpsd", "cmpsq",
     "movups", "movaps", "movdqu", "movdqa", "movq", "movd",
 })  # fmt: skip
+_BIT_STRING = frozenset({"bt", "btc", "btr", "bts"})
 # Instructions that reach memory without naming it: the access, the base register, the displacement.
 _IMPLICIT = {
     "push": (Access.WRITE, RSP, -8),
@@ -183,9 +191,11 @@ def _explicit(insn: CsInsn, name: str) -> list[Operand]:
         if base == x86.X86_REG_RIP:
             disp, base = disp + insn.address + insn.size, x86.X86_REG_INVALID
         segment = {x86.X86_REG_FS: Segment.FS, x86.X86_REG_GS: Segment.GS}.get(mem.segment, Segment.FLAT)
-        found.append(
-            Operand(access, operand.size, _register(base), _register(mem.index), mem.scale, disp, segment)
-        )
+        bit = None
+        if name in _BIT_STRING and position == 0 and insn.operands[1].type == x86.X86_OP_REG:
+            bit = _GENERAL[insn.reg_name(insn.operands[1].reg)]
+        index = _register(mem.index)
+        found.append(Operand(access, operand.size, _register(base), index, mem.scale, disp, segment, bit))
     return found
 
 
@@ -216,7 +226,9 @@ def decode(code: bytes, rip: int) -> Decoded:
         operands.append(Operand(access, 8, base, None, 1, disp))
     operands.sort(key=lambda operand: operand.access is Access.WRITE)
     kind = _KINDS.get(name, Kind.ENGINE)
-    return Decoded(text, insn.size, kind, tuple(operands), repeats, name.startswith("cmpxchg"))
+    may_stay = repeats or name in ("jmp", "jcc", "call", "ret", "loop", "loope", "loopne")
+    compares = name.startswith("cmpxchg")
+    return Decoded(text, insn.size, kind, tuple(operands), repeats, compares, may_stay)
 
 
 def is_whole(code: bytes) -> bool:
@@ -224,20 +236,29 @@ def is_whole(code: bytes) -> bool:
     return next(_disassembler().disasm_lite(code, 0, 1), None) is not None
 
 
-_FORBIDDEN_REGISTERS = ("cr", "dr")
+_FORBIDDEN_REGISTERS = frozenset({"cs", "ds", "es", "fs", "gs", "ss"})
 _FORBIDDEN = frozenset({
     "in", "out", "int", "int3", "int1", "into", "syscall", "sysret", "sysenter", "sysexit", "iretq", "iretd",
     "iret", "rdmsr", "wrmsr", "rdtsc", "rdtscp", "rdrand", "rdseed", "lgdt", "lidt", "ltr", "lldt", "swapgs",
-    "enter", "retf", "retfq",
+    "enter", "retf", "retfq", "lmsw", "smsw", "maskmovdqu", "maskmovq", "verr", "verw", "str", "sldt",
 })  # fmt: skip
+_OPERAND_SIZE_PREFIX, _REX_W = 0x66, 8
 
 
 def _check_registers(insn: CsInsn) -> None:
     """Refuse what would change privilege, control registers, or is not the same in every run."""
-    if insn.mnemonic.split()[-1] in _FORBIDDEN:
+    name = insn.mnemonic.split()[-1]
+    if name in _FORBIDDEN:
         raise KeyError(insn.mnemonic)
+    if name in _IMPLICIT and insn.prefix[2] == _OPERAND_SIZE_PREFIX and not insn.rex & _REX_W:
+        raise KeyError(insn.mnemonic)  # a 16-bit stack operation
+    if insn.prefix[2] == _OPERAND_SIZE_PREFIX and insn.rex & _REX_W:
+        raise KeyError(insn.mnemonic)  # REX.W wins; capstone gives operands the size of the loser
     for operand in insn.operands:
-        if operand.type == x86.X86_OP_REG and insn.reg_name(operand.reg).startswith(_FORBIDDEN_REGISTERS):
+        if operand.type != x86.X86_OP_REG:
+            continue
+        register = insn.reg_name(operand.reg)
+        if register in _FORBIDDEN_REGISTERS or register.startswith(("cr", "dr")):
             raise KeyError(insn.mnemonic)
 
 
@@ -254,3 +275,8 @@ _CAPSTONE_REGISTERS = {
     x86.X86_REG_R8: 8, x86.X86_REG_R9: 9, x86.X86_REG_R10: 10, x86.X86_REG_R11: 11,
     x86.X86_REG_R12: 12, x86.X86_REG_R13: 13, x86.X86_REG_R14: 14, x86.X86_REG_R15: 15,
 }  # fmt: skip
+# Every name of a general register of 16, 32 or 64 bits, and its number in REGISTERS.
+_GENERAL = {
+    **{f"r{number}{suffix}": number for number in range(8, 16) for suffix in ("", "d", "w")},
+    **{prefix + name[1:]: number for number, name in enumerate(REGISTERS[:8]) for prefix in ("r", "e", "")},
+}

@@ -39,6 +39,7 @@ from unicorn.x86_const import (
     UC_X86_REG_EFLAGS,
     UC_X86_REG_FS_BASE,
     UC_X86_REG_GS_BASE,
+    UC_X86_REG_MXCSR,
     UC_X86_REG_R8,
     UC_X86_REG_R9,
     UC_X86_REG_R10,
@@ -56,6 +57,22 @@ from unicorn.x86_const import (
     UC_X86_REG_RIP,
     UC_X86_REG_RSI,
     UC_X86_REG_RSP,
+    UC_X86_REG_XMM0,
+    UC_X86_REG_XMM1,
+    UC_X86_REG_XMM2,
+    UC_X86_REG_XMM3,
+    UC_X86_REG_XMM4,
+    UC_X86_REG_XMM5,
+    UC_X86_REG_XMM6,
+    UC_X86_REG_XMM7,
+    UC_X86_REG_XMM8,
+    UC_X86_REG_XMM9,
+    UC_X86_REG_XMM10,
+    UC_X86_REG_XMM11,
+    UC_X86_REG_XMM12,
+    UC_X86_REG_XMM13,
+    UC_X86_REG_XMM14,
+    UC_X86_REG_XMM15,
 )
 
 from emu.addr import PAGE_MASK, WORD_MASK, PhysAddr
@@ -80,8 +97,19 @@ _NUMBERS = (
 _PERMS = {
     Access.READ: UC_PROT_READ,
     Access.WRITE: UC_PROT_READ | UC_PROT_WRITE,
-    Access.FETCH: UC_PROT_READ | UC_PROT_EXEC,
+    # Not readable: the engine keeps one host address for a page, whichever side filled it.
+    Access.FETCH: UC_PROT_EXEC,
 }
+
+
+# Beside those: what a program may have set up and a trap must not lose.
+_KEPT = (
+    UC_X86_REG_FS_BASE, UC_X86_REG_GS_BASE, UC_X86_REG_MXCSR,
+    UC_X86_REG_XMM0, UC_X86_REG_XMM1, UC_X86_REG_XMM2, UC_X86_REG_XMM3,
+    UC_X86_REG_XMM4, UC_X86_REG_XMM5, UC_X86_REG_XMM6, UC_X86_REG_XMM7,
+    UC_X86_REG_XMM8, UC_X86_REG_XMM9, UC_X86_REG_XMM10, UC_X86_REG_XMM11,
+    UC_X86_REG_XMM12, UC_X86_REG_XMM13, UC_X86_REG_XMM14, UC_X86_REG_XMM15,
+)  # fmt: skip
 
 
 class EngineError(Exception):
@@ -167,10 +195,6 @@ class Engine:
         """Bring `values` up to date."""
         uclib.uc_reg_read_batch(self._uc._uch, self._ids, self._pointers, len(_NUMBERS))
 
-    def rflags(self) -> int:
-        flags: int = self._uc.reg_read(UC_X86_REG_EFLAGS)
-        return flags
-
     def fs_base(self) -> int:
         base: int = self._uc.reg_read(UC_X86_REG_FS_BASE)
         return base
@@ -195,6 +219,9 @@ class Engine:
     def run(self, rip: int, code_pa: PhysAddr, code: bytes) -> int | None:
         """Execute the instruction `code` at `rip`. Returns the vector of an exception it raised, or None.
 
+        `values` are up to date afterwards. A store into code that the engine has translated makes it stop
+        before the instruction is done: RIP is then still `rip`, and `run_again` is called for.
+
         Raises what a callback raised, or EngineError.
         """
         if self._translated.setdefault(code_pa, code) != code:
@@ -213,7 +240,23 @@ class Engine:
             self._replace(rip)
         elif status != UC_ERR_OK:
             raise EngineError(f"engine error {status} at {rip:#x}: {code.hex()}")
+        else:
+            self.read_registers()
         return vector
+
+    def run_again(self, rip: int, length: int) -> None:
+        """Finish an instruction that was thrown back because it stores into translated code.
+
+        The engine counts the attempt it throws away, so it may count to 2, and is told where to stop.
+        Raises what a callback raised, or EngineError.
+        """
+        status = self._start(rip, (rip + length) & WORD_MASK, count=2)
+        if self._callbacks.error is not None:
+            error, self._callbacks.error = self._callbacks.error, None
+            raise error
+        self.read_registers()
+        if status != UC_ERR_OK or self.values[RIP] == rip:
+            raise EngineError(f"engine error {status}: the instruction at {rip:#x} does not end")
 
     def _run_once(self, rip: int, length: int) -> int:
         status = self._start(rip, 0)
@@ -227,20 +270,21 @@ class Engine:
         # executes anything. Told where to stop, it does not.
         return self._start(rip, (rip + length) & WORD_MASK)
 
-    def _start(self, rip: int, until: int) -> int:
+    def _start(self, rip: int, until: int, count: int = 1) -> int:
         self._callbacks.refused_fetch = False
-        status: int = uclib.uc_emu_start(self._uc._uch, rip, until, 0, 1)
+        status: int = uclib.uc_emu_start(self._uc._uch, rip, until, 0, count)
         self._uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)
         return status
 
     def _replace(self, rip: int) -> None:
         """A new instance with the registers of the old one, at `rip`."""
-        self.read_registers()
-        values = list(self.values)
+        kept = (*_NUMBERS, *_KEPT)
+        values = [self._uc.reg_read(number) for number in kept]
         self._uc, self._translated = self._instance(), {}
-        for number, value in zip(_NUMBERS, values, strict=True):
+        for number, value in zip(kept, values, strict=True):
             self._uc.reg_write(number, value)
         self.set_rip(rip)
+        self.read_registers()
 
     def _instance(self) -> Uc:
         uc = Uc(UC_ARCH_X86, UC_MODE_64)

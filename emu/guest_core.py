@@ -111,6 +111,11 @@ class GuestCore:
         for piece in self._pieces:
             yield from range(piece.pa >> 3, (piece.pa + piece.size + 7) >> 3)
 
+    def words_walked(self) -> Iterator[int]:
+        """The page-table words (address / 8) behind the translations that the last instruction used."""
+        for piece in self._pieces:
+            yield from (step.pa >> 3 for step in piece.entry.steps)
+
     def site(self) -> GuestSite:
         """The instruction executed last, or refused."""
         return GuestSite(self.program, self._site_rip, self._site_text)
@@ -155,6 +160,8 @@ class GuestCore:
             if piece.access is Access.WRITE:
                 self._memory.journal.record(piece.pa, old)
         vector = self._engine.run(rip, self._code_pa, self._code[: insn.length])
+        if vector is None and self._engine.values[RIP] == rip and not insn.may_stay:
+            self._engine.run_again(rip, insn.length)
         if vector is not None:
             return GuestTrap(vector)
         if self._trace.listening:
@@ -169,15 +176,13 @@ class GuestCore:
         else:
             self._trace.skip()
         interrupts = bool(self._engine.values[RFLAGS] & RFLAGS_IF)
-        if insn.kind is Kind.INTERRUPT_FLAG:
-            interrupts = bool(self._engine.rflags() & RFLAGS_IF)
         return Retired(interrupts, spin_hint=insn.kind is Kind.PAUSE)
 
     def _tell(self, site: GuestSite, insn: Decoded, pieces: list[_Piece], before: list[bytes]) -> None:
         for piece, old in zip(pieces, before, strict=True):
             now = self._memory.read(piece.pa, piece.size)
             value = int.from_bytes(now, "little")
-            failed = insn.compares and not self._engine.rflags() & RFLAGS_ZF
+            failed = insn.compares and not self._engine.values[RFLAGS] & RFLAGS_ZF
             if piece.access is Access.READ or failed:
                 self._trace.add(
                     Loaded(self._cpu, site, piece.va, piece.pa, piece.size, value, piece.entry, piece.source)

@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 from typing import TypeAlias, assert_never
 
-from emu.addr import Pfn
+from emu.addr import Pfn, PhysAddr
 from emu.apic import Apic, Ipi
 from emu.choice import Answerer, Choice, Step, TakeInterrupt
 from emu.condition import Word
@@ -24,7 +25,7 @@ from emu.cpu import Cpu, GuestContext, GuestThread, KernelThread, Role, Routine,
 from emu.events import BusErrorSeen, Faulted, Finished, IpiTaken, Site, Started, Trapped
 from emu.execute import Blocked, Executor, OpRefused
 from emu.guest_core import GuestCore, GuestTrap, Halted, Refused, Retired
-from emu.memory import PhysicalMemory
+from emu.memory import Moment, PhysicalMemory
 from emu.mmu import Denied, Mmu, NonCanonical
 from emu.models import CpuModel
 from emu.ops import Await, Count, Op, ThisCpu
@@ -227,7 +228,7 @@ class Machine:
                 self._step(cpu)
             case _:
                 assert_never(choice)
-        self._wake_spinners(cpu, before)
+        self._wake_spinners(before)
         self._note_once()
 
     def _step(self, cpu: Cpu) -> None:
@@ -248,10 +249,11 @@ class Machine:
             case Retired(interrupts=interrupts, spin_hint=spin_hint):
                 cpu.interrupts_enabled = interrupts
                 if spin_hint:
-                    cpu.spinning = frozenset(cpu.read_since_pause)
-                    cpu.read_since_pause.clear()
+                    self._pause(cpu)
                 else:
-                    cpu.read_since_pause.update(context.core.words_read())
+                    now = self.memory.journal.now
+                    for word in chain(context.core.words_read(), context.core.words_walked()):
+                        cpu.read_since_pause.setdefault(word, now)
             case Halted():
                 self._finish(cpu, killed=False)
             case GuestTrap() as trap:
@@ -279,6 +281,7 @@ class Machine:
             while isinstance(op, ThisCpu | Count):
                 op = context.routine.send(self._aside(cpu, op))
             context.pending = op
+            self._waiting.note_once(context)
         except StopIteration as stop:
             self._end_routine(cpu, context, stop.value)
         except ContextKilled:
@@ -400,13 +403,26 @@ class Machine:
                     result = self._executor.execute(cpu, op)
         except StopIteration:
             pass
+        except ContextKilled:
+            self.trace.add(Finished(cpu.number, f"interrupt {ipi.vector:#x}", killed=True))
         finally:
             cpu.in_interrupt = None
 
     # -- waiting -------------------------------------------------------------------------------------
 
-    def _wake_spinners(self, actor: Cpu, since: int) -> None:
-        spinners = [cpu for cpu in self.cpus if cpu.spinning and cpu is not actor]
+    def _pause(self, cpu: Cpu) -> None:
+        """PAUSE: wait, unless a word read since the last one has been stored to since it was read."""
+        read = cpu.read_since_pause
+        changed = any(
+            self.memory.journal.next_change(PhysAddr(word << 3), 8, moment) is not None
+            for word, moment in read.items()
+        )
+        cpu.spinning = frozenset() if changed else frozenset(read)
+        cpu.read_since_pause = {}
+
+    def _wake_spinners(self, since: Moment) -> None:
+        """A CPU that spins does not step, so what was stored is another's or its interrupt handler's."""
+        spinners = [cpu for cpu in self.cpus if cpu.spinning]
         if not spinners:
             return
         written = {

@@ -45,7 +45,7 @@ from hvolab.schedule import ScheduleError, parse
 from hvolab.script import ScriptError, ScriptStrategy
 from hvolab.strategy import InOrder, Priorities, Replay
 from hvolab.timeline import Timeline
-from hvolab.trace_json import TraceWriter
+from hvolab.trace_json import TraceError, TraceWriter
 from kernel_model.boot import LayoutError, System
 
 BAD_INPUT = (
@@ -54,6 +54,7 @@ BAD_INPUT = (
     LayoutError,
     ScheduleError,
     ScriptError,
+    TraceError,
     UnknownScenario,
     UnsupportedInstruction,
 )

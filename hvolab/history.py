@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr, page_start
 from emu.events import Invalidated, MachineEvent, Stored
 from emu.memory import Moment, PhysicalMemory
 from emu.pte import Pte, PteBit
@@ -49,6 +49,7 @@ class Stores:
         self._memory = memory
         self._events: dict[Moment, tuple[int, Stored, int | None]] = {}
         self._last: dict[int, tuple[int, Stored]] = {}
+        self._born_stale: set[int] = set()  # by the event that filled them
         # The moments after which nothing has been stored to a word, or in bulk to a frame.
         self._word_touched: dict[int, Moment] = {}
         self._frame_touched: dict[int, Moment] = {}
@@ -78,21 +79,56 @@ class Stores:
         """The latest store to exactly that physical address, with its event."""
         return self._last.get(pa)
 
+    def filled(self, entry: TlbEntry) -> None:
+        """A walk found this. Started from a remembered directory entry it may be stale from the first."""
+        if any((step.entry ^ self._memory.read_word(step.pa)) & ~_NO_VERSION for step in entry.steps):
+            self._born_stale.add(entry.filled_at)
+
     def ending_of(self, entry: TlbEntry) -> Ending | None:
-        """The first store since the entry was cached that changed a version-relevant bit behind it."""
-        if self._untouched(entry):
+        """The store that ended the version: the first that changed a version-relevant bit behind it."""
+        born_stale = entry.filled_at in self._born_stale
+        if self._untouched(entry) and not born_stale:
             return None
         endings = [
             ending
             for step in entry.steps
             if (ending := self._first_change(step.level, step.pa, step.entry, entry.moment)) is not None
         ]
+        if born_stale:
+            endings += [
+                ending
+                for step in entry.steps
+                if (ending := self._last_departure(step.level, step.pa, step.entry, entry.moment)) is not None
+            ]
         return min(endings, key=lambda ending: ending.moment, default=None)
 
     def installed_at(self, entry: TlbEntry) -> Moment:
-        """Since when the translation had been in the page table when it was cached."""
-        changes = (self._memory.journal.last_change(s.pa, 8, entry.moment) for s in entry.steps)
-        return max((change + 1 for change in changes if change is not None), default=0)
+        """Since when the translation had been in the page table when it was cached. A and D do not count."""
+        return max(self._last_version_store(step.pa, entry.moment) for step in entry.steps)
+
+    def _last_version_store(self, pa: PhysAddr, before: Moment) -> Moment:
+        """The moment after the last store before `before` that made another version; 0 when none did."""
+        moment = self._memory.journal.last_change(pa, 8, before)
+        while moment is not None:
+            changed = self._memory.word_at(pa, moment) ^ self._memory.word_at(pa, moment + 1)
+            if changed & ~_NO_VERSION:
+                return moment + 1
+            moment = self._memory.journal.last_change(pa, 8, moment)
+        return 0
+
+    def _last_departure(self, level: int, pa: PhysAddr, cached: Pte, before: Moment) -> Ending | None:
+        """The last store before `before` that replaced what is cached, if that is gone."""
+        moment = self._memory.journal.last_change(pa, 8, before)
+        while moment is not None:
+            was, became = Pte(self._memory.word_at(pa, moment)), Pte(self._memory.word_at(pa, moment + 1))
+            if not (was ^ cached) & ~_NO_VERSION and (became ^ cached) & ~_NO_VERSION:
+                return self._ending(moment, level, cached, became)
+            moment = self._memory.journal.last_change(pa, 8, moment)
+        return None
+
+    def _ending(self, moment: Moment, level: int, before: Pte, after: Pte) -> Ending:
+        event, store, operation = self._events.get(moment, (None, None, None))
+        return Ending(moment, event, store, operation, level, before, after)
 
     def _first_change(self, level: int, pa: PhysAddr, cached: Pte, since: Moment) -> Ending | None:
         moment: Moment | None = since
@@ -102,8 +138,7 @@ class Stores:
                 return None
             after = Pte(self._memory.word_at(pa, moment + 1))
             if (cached ^ after) & ~_NO_VERSION:
-                event, store, operation = self._events.get(moment, (None, None, None))
-                return Ending(moment, event, store, operation, level, cached, after)
+                return self._ending(moment, level, cached, after)
             moment += 1
         return None
 
@@ -118,7 +153,8 @@ class Request:
     completed: int | None = None
 
     def in_range(self, va: VirtAddr) -> bool:
-        return self.what.start < va + PAGE_BYTES and va < self.what.end
+        page = page_start(va)
+        return self.what.start < page + PAGE_BYTES and page < self.what.end
 
     def __str__(self) -> str:
         ended = "not completed" if self.completed is None else f"completed at event {self.completed}"

@@ -22,6 +22,8 @@ from emu.events import (
     Site,
     Source,
     Stored,
+    TlbFilled,
+    Trapped,
 )
 from emu.machine import Machine
 from emu.tlb import TlbEntry
@@ -60,7 +62,8 @@ class Monitor:
         self._operations = Operations()
         self._updates = Updates(machine.memory, machine.cpus[0].mmu.peek)
         self._fault: dict[int, tuple[int, Faulted]] = {}
-        self._warned: set[str] = set()
+        self._trapped: dict[int, tuple[int, Site]] = {}
+        self._warned: set[tuple[str, str]] = set()
         machine.trace.listen(self.observe)
 
     def observe(self, number: int, event: MachineEvent) -> None:
@@ -94,9 +97,11 @@ class Monitor:
                 self._find(
                     number, event.cpu, None, va, Verdict.TLB_MULTIHIT, f"{sizes} entries for one address"
                 )
-            case BusErrorSeen(site=site, va=va, pa=pa):
-                cause = f"the translation leads to physical {pa:#x}, where there is no memory"
-                self._find(number, event.cpu, site, va, Verdict.KERNEL, cause)
+            case BusErrorSeen(site=site) | Trapped(site=site):
+                self._trapped[event.cpu] = (number, site)
+            case TlbFilled(va=va, entry=entry):
+                if VMEMMAP_START <= va < VMEMMAP_END:
+                    self._stores.filled(entry)
             case _:
                 pass
 
@@ -130,8 +135,8 @@ class Monitor:
             case KernelBug(where=where, message=message):
                 self._find(number, event.cpu, event.site, 0, Verdict.KERNEL, f"BUG in {where}: {message}")
             case KernelWarning(where=where, message=message):
-                if message not in self._warned:
-                    self._warned.add(message)
+                if (where, message) not in self._warned:
+                    self._warned.add((where, message))
                     self._find(
                         number, event.cpu, event.site, 0, Verdict.KERNEL, f"WARNING in {where}: {message}"
                     )
@@ -146,7 +151,10 @@ class Monitor:
         number, event = self._fault.pop(cpu, (self._machine.trace.next_number, None))
         if event is None:
             assert isinstance(decision, Oops)
-            self._find(number, cpu, None, decision.va, Verdict.KERNEL, decision.lines[0])
+            number, site = self._trapped.pop(cpu, (number, None))
+            place = place_of(cpu, decision.va, site)
+            cause = decision.lines[0]
+            self.findings.append(Finding(Verdict.KERNEL, (), place, number, cause, (), lines=decision.lines))
             return
         va, code = event.fault.va, event.fault.code
         is_tail_write = VMEMMAP_START <= va < VMEMMAP_END and code == FaultCode.WRITE | FaultCode.PROTECTION

@@ -11,6 +11,9 @@ from kernel_model.boot import System
 from kernel_model.layout import PAGE_OFFSET, PerCpu
 from kernel_model.page import PageFlag
 
+# What the state is called after an operation's end.
+_STATES = {"optimize": "optimized", "restore": "restored"}
+
 
 @dataclass(frozen=True, slots=True)
 class PageRow:
@@ -48,8 +51,9 @@ class PagesView:
     def __call__(self, _number: int, event: MachineEvent) -> None:
         if not isinstance(event, Finished):
             return
+        if event.name in _STATES:
+            self._name = _STATES[event.name]
         if event.name != "read_tails":
-            self._name = {"optimize": "optimized", "restore": "restored"}[event.name]
             return
         self._read[event.cpu] = self._buffer(event.cpu)
         if len(self._read) == self._readers:

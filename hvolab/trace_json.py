@@ -18,15 +18,23 @@ _HEXADECIMAL = frozenset(
 )
 
 
+class TraceError(Exception):
+    """The trace cannot be written."""
+
+
 class TraceWriter:
-    """A listener that writes every event to a text stream as it happens."""
+    """A listener that writes every event to a text stream as it happens. Raises TraceError."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def __call__(self, number: int, event: MachineEvent) -> None:
         line = {"n": number, "event": type(event).__name__, **_members(event)}
-        self._stream.write(json.dumps(line) + "\n")
+        try:
+            self._stream.write(json.dumps(line) + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise TraceError(f"cannot write the trace: {error.strerror}") from None
 
 
 def _members(value: object) -> dict[str, object]:

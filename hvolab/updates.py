@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emu.addr import PAGE_BYTES, PhysAddr, VirtAddr, page_start
+from emu.addr import PAGE_BYTES, VirtAddr, page_start
 from emu.events import Copied, Stored
 from emu.memory import PhysicalMemory
 from emu.walk import Walk, Walked
@@ -33,7 +33,8 @@ class Updates:
         self._peek = peek
         # (page of vmemmap, frame it showed when it was copied) -> event of the copy
         self._copies: dict[tuple[int, int], int] = {}
-        self._candidates: dict[int, Candidate] = {}
+        # Byte by byte: the store that may have been lost there, and the value it left.
+        self._candidates: dict[int, tuple[Candidate, int]] = {}
 
     def copied(self, number: int, event: Copied) -> None:
         """A whole page was read through a vmemmap address: the copy may replace it there."""
@@ -45,25 +46,30 @@ class Updates:
         page = page_start(event.va)
         frame = event.entry.frame_of(event.va)
         copied_at = self._copies.get((page, frame))
-        self._candidates.pop(event.va, None)
+        candidate = None
         if copied_at is not None or frame != backing:
-            self._candidates[event.va] = Candidate(number, event, copied_at)
+            candidate = Candidate(number, event, copied_at)
+        for offset, value in enumerate(event.value.to_bytes(event.size, "little")):
+            self._candidates.pop(event.va + offset, None)
+            if candidate is not None:
+                self._candidates[event.va + offset] = (candidate, value)
 
     def lost(self) -> list[Candidate]:
-        """The candidates whose value is not where the address leads now. They are candidates no more."""
-        lost = [c for c in self._candidates.values() if self._arrived(c.store) is False]
-        for candidate in lost:
-            del self._candidates[candidate.store.va]
-        return lost
+        """The stores of which a byte is not where its address leads now. They are candidates no more."""
+        lost = {
+            candidate.event: candidate
+            for va, (candidate, value) in self._candidates.items()
+            if not self._arrived(VirtAddr(va), value)
+        }
+        self._candidates = {va: held for va, held in self._candidates.items() if held[0].event not in lost}
+        return list(lost.values())
 
     def forget(self) -> None:
         """No operation is under way: no copy is about to replace anything."""
         self._candidates.clear()
         self._copies.clear()
 
-    def _arrived(self, store: Stored) -> bool | None:
-        """Whether the value is in the backing frame; None when nothing backs the address."""
-        found = self._peek(store.va)
-        if not isinstance(found, Walk):
-            return None
-        return int.from_bytes(self._memory.read(PhysAddr(found.pa), store.size), "little") == store.value
+    def _arrived(self, va: VirtAddr, value: int) -> bool:
+        """Whether the byte is in the backing frame, or nothing backs the address."""
+        found = self._peek(va)
+        return not isinstance(found, Walk) or self._memory.read(found.pa, 1)[0] == value

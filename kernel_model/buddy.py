@@ -116,6 +116,9 @@ class Buddy:
         if before != 1:
             return
         pfn = page_to_pfn(page)
+        # free_pages_prepare(): a poisoned page is kept without a word, whatever the configuration.
+        if await Load(field(page, Offset.FLAGS)) & PageFlag.HWPOISON:
+            return
         if await self._is_bad(page, "PAGE_FLAGS_CHECK_AT_FREE", CHECK_AT_FREE):
             return
         if pfn not in self._allocated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
@@ -18,7 +19,6 @@ from hvolab.report import Invocation
 from hvolab.run import Deadlocked, OutOfSteps, Run, run
 from hvolab.schedule import Schedule, parse
 from hvolab.script import ScriptStrategy
-from hvolab.strategy import InOrder
 from hvolab.verdict import Finding, Use, Verdict, Where
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,15 +205,13 @@ def test_every_verdict_can_be_printed(verdict: Verdict) -> None:
     schema("run").validate(run_json(Invocation(scenario("missed-cpu"), 3), made))
 
 
-def test_what_a_seed_found_has_the_schedule_to_replay_it() -> None:
-    setup = scenario("tail-write").build(2)
-    done = run(setup, lambda _system: InOrder())
-    (finding,) = run_json(Invocation(scenario("tail-write"), 2, ("--program", "it's mine.S")), done)[
-        "findings"
-    ]  # type: ignore[misc]
-    assert finding["replay"] == (
-        f"""hvolab run tail-write --cpus 2 --program 'it'"'"'s mine.S' --schedule '{done.schedule}'"""
-    )
+def test_the_replay_line_repeats_the_options_quoted_for_a_shell() -> None:
+    done = own_run("tail-write")
+    document = run_json(Invocation(scenario("tail-write"), 3, ("--program", "it's mine.S")), done)
+    schema("run").validate(document)
+    (finding,) = json.loads(json.dumps(document))["findings"]
+    words = ["hvolab", "run", "tail-write", "--cpus", "3", "--program", "it's mine.S", "--schedule"]
+    assert shlex.split(finding["replay"]) == [*words, str(done.schedule)]
 
 
 # --- what is refused ------------------------------------------------------------------------------------

@@ -1,0 +1,270 @@
+"""The shape of the source tree: imports point one way, and what no module may do, none does.
+
+Everything is read out of the syntax trees of the product's modules, imports inside functions included. Each
+rule is a function over one module's source, and has a test that shows it can fail.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {
+    "emu": {"emu"},
+    "firmware": {"firmware"},
+    "kernel_model": {"kernel_model", "emu"},
+    "hvolab": {"hvolab", "kernel_model", "firmware", "emu"},
+}
+"""Layer to the layers it may import."""
+ONLY_IMPORTER = {
+    "unicorn": ("emu/engine.py",),
+    "keystone": ("firmware/assemble.py",),
+    "capstone": ("emu/decode.py",),
+    "rich": ("hvolab/",),
+    "click": ("hvolab/",),
+}
+"""Package from outside to the modules that may import it, or the start of their paths."""
+FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve"})
+FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
+LONGEST = 420
+LONGEST_PORT = {"kernel_model/hugetlb_vmemmap.py": 480}
+"""The port follows one C file from its first function to its last."""
+
+
+class Module(NamedTuple):
+    """A module of the product: its path from the root, and its source."""
+
+    path: str
+    source: str
+
+    @property
+    def layer(self) -> str:
+        return self.path.partition("/")[0]
+
+
+@cache
+def tree(module: Module) -> ast.Module:
+    return ast.parse(module.source, module.path)
+
+
+def product() -> tuple[Module, ...]:
+    paths = sorted(path for layer in ALLOWED for path in (ROOT / layer).rglob("*.py"))
+    return tuple(
+        Module(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths
+    )
+
+
+MODULES = product()
+
+
+# --- the rules ------------------------------------------------------------------------------------------
+
+
+def imports(module: Module) -> Iterator[tuple[int, str]]:
+    """(line, full name) of everything imported, wherever in the module; a relative import made absolute."""
+    package = module.path.removesuffix(".py").split("/")
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, name.name
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: -node.level], *([node.module] if node.module else [])])
+            start = base if node.level else (node.module or "")
+            for name in node.names:
+                yield node.lineno, f"{start}.{name.name}"
+
+
+def upward_imports(module: Module) -> list[str]:
+    """Imports of a layer that this one may not know."""
+    tops = [(line, name.partition(".")[0]) for line, name in imports(module)]
+    wrong = [(line, top) for line, top in tops if top in ALLOWED and top not in ALLOWED[module.layer]]
+    return [f"{module.path}:{line} imports {top}" for line, top in wrong]
+
+
+def imports_of_tests(module: Module) -> list[str]:
+    """A product does not import its tests, nor what only they need."""
+    only_tests = {"tests", "benchmarks", "pytest", "hypothesis", "jsonschema"}
+    tops = [(line, name.partition(".")[0]) for line, name in imports(module)]
+    return [f"{module.path}:{line} imports {top}" for line, top in tops if top in only_tests]
+
+
+def foreign_imports(module: Module) -> list[str]:
+    """Imports of a package from outside that belongs to other modules."""
+    wrong = []
+    for line, name in imports(module):
+        homes = ONLY_IMPORTER.get(name.partition(".")[0])
+        if homes is not None and not module.path.startswith(homes):
+            wrong.append(f"{module.path}:{line} imports {name}")
+    return wrong
+
+
+def reads_of_the_environment(module: Module) -> list[str]:
+    """os.environ and its like, however they are reached."""
+    names = {"environ", "environb", "getenv", "getenvb"}
+    wrong = [f"{module.path}:{line}" for line, name in imports(module) if name.split(".")[-1] in names]
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Attribute) and node.attr in names:
+            wrong.append(f"{module.path}:{node.lineno}")
+    return wrong
+
+
+def code_from_data(module: Module) -> list[str]:
+    """pickle and its like, eval, exec, and imports by name at run time."""
+    wrong = []
+    for line, name in imports(module):
+        if name.partition(".")[0] in FORBIDDEN_MODULES or name.endswith("importlib.import_module"):
+            wrong.append(f"{module.path}:{line} imports {name}")
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Name) and node.id in FORBIDDEN_CALLS:
+            wrong.append(f"{module.path}:{node.lineno} uses {node.id}")
+        if isinstance(node, ast.Attribute) and node.attr == "import_module":
+            wrong.append(f"{module.path}:{node.lineno} uses import_module")
+    return wrong
+
+
+def missing_docstring(module: Module) -> list[str]:
+    return [] if (ast.get_docstring(tree(module)) or "").strip() else [f"{module.path} has no docstring"]
+
+
+def too_long(module: Module) -> list[str]:
+    lines, most = len(module.source.splitlines()), LONGEST_PORT.get(module.path, LONGEST)
+    return [f"{module.path} has {lines} lines, at most {most}"] if lines > most else []
+
+
+RULES = (
+    upward_imports,
+    imports_of_tests,
+    foreign_imports,
+    reads_of_the_environment,
+    code_from_data,
+    missing_docstring,
+    too_long,
+)
+
+
+# --- the product ----------------------------------------------------------------------------------------
+
+
+def test_the_layers_are_all_there() -> None:
+    assert {module.layer for module in MODULES} == set(ALLOWED)
+    assert len(MODULES) > 60
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_module_keeps_the_rule(rule: Callable[[Module], list[str]]) -> None:
+    assert [found for module in MODULES for found in rule(module)] == []
+
+
+@pytest.mark.parametrize("package", sorted(ONLY_IMPORTER))
+def test_every_package_from_outside_has_a_home(package: str) -> None:
+    """The table above would say nothing about a package that nobody imports any more."""
+    users = {
+        module.path for module in MODULES for _, name in imports(module) if name.partition(".")[0] == package
+    }
+    assert users
+
+
+def test_no_two_modules_import_each_other_in_a_ring() -> None:
+    """Modules of the product can be read in an order in which each needs only those before it."""
+    names = {
+        module.path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): module
+        for module in MODULES
+    }
+    left = {
+        name: {found for _, full in imports(module) if (found := _owner(full, names)) and found != name}
+        for name, module in names.items()
+    }
+    while ready := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in ready:
+            del left[name]
+    assert left == {}
+
+
+def _owner(full: str, names: dict[str, Module]) -> str | None:
+    """The module that an imported name is, or lies in."""
+    for candidate in (full, full.rpartition(".")[0]):
+        if candidate in names:
+            return candidate
+    return None
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by name alone: there are no packages among the tests."""
+    paths = list((ROOT / "tests").rglob("*.py"))
+    assert len({path.name for path in paths}) == len(paths)
+    assert [path for path in paths if path.name == "__init__.py"] == []
+
+
+# --- the rules can fail ---------------------------------------------------------------------------------
+
+GOOD = '"""A module."""\n'
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "line"),
+    [
+        (upward_imports, "emu/x.py", "import kernel_model.boot"),
+        (upward_imports, "emu/x.py", "from hvolab import run"),
+        (upward_imports, "emu/x.py", "from firmware.load import load_program"),
+        (upward_imports, "firmware/x.py", "from emu.addr import Pfn"),
+        (upward_imports, "firmware/x.py", "import kernel_model"),
+        (upward_imports, "kernel_model/x.py", "from firmware import program"),
+        (upward_imports, "kernel_model/flush/x.py", "import hvolab.run as r"),
+        (upward_imports, "emu/x.py", "def f():\n    import hvolab"),
+        (upward_imports, "emu/x.py", "if False:\n    from kernel_model import boot"),
+        (imports_of_tests, "hvolab/x.py", "import pytest"),
+        (imports_of_tests, "hvolab/x.py", "from tests import helpers"),
+        (foreign_imports, "emu/x.py", "import unicorn"),
+        (foreign_imports, "emu/guest_core.py", "from unicorn.x86_const import UC_X86_REG_RAX"),
+        (foreign_imports, "firmware/load.py", "import keystone"),
+        (foreign_imports, "kernel_model/x.py", "from rich.console import Console"),
+        (reads_of_the_environment, "hvolab/x.py", "import os\nos.environ['A']"),
+        (reads_of_the_environment, "hvolab/x.py", "import os as o\nx = o.getenv('A')"),
+        (reads_of_the_environment, "hvolab/x.py", "from os import environ"),
+        (reads_of_the_environment, "hvolab/x.py", "from os import getenv as g"),
+        (code_from_data, "hvolab/x.py", "import pickle"),
+        (code_from_data, "hvolab/x.py", "from pickle import loads"),
+        (code_from_data, "hvolab/x.py", "from importlib import import_module"),
+        (code_from_data, "hvolab/x.py", "import importlib\nimportlib.import_module('x')"),
+        (code_from_data, "hvolab/x.py", "eval('1')"),
+        (code_from_data, "hvolab/x.py", "f = exec"),
+        (code_from_data, "hvolab/x.py", "__import__('x')"),
+        (missing_docstring, "hvolab/x.py", None),
+        (too_long, "hvolab/x.py", "\n" * LONGEST),
+        (too_long, "kernel_model/hugetlb_vmemmap.py", "\n" * LONGEST_PORT["kernel_model/hugetlb_vmemmap.py"]),
+    ],
+)
+def test_a_rule_finds_what_breaks_it(
+    rule: Callable[[Module], list[str]], path: str, line: str | None
+) -> None:
+    broken = Module(path, "x = 1\n" if line is None else f"{GOOD}{line}\n")
+    assert rule(broken) != []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("hvolab/x.py", "from kernel_model.boot import boot\nfrom emu.addr import Pfn\nimport firmware"),
+        ("kernel_model/x.py", "from emu.addr import Pfn"),
+        ("emu/engine.py", "from unicorn import Uc"),
+        ("firmware/assemble.py", "import keystone"),
+        ("hvolab/x.py", "import os\nos.path.join('a', 'b')"),
+        ("hvolab/x.py", "import re\npattern = re.compile('x')"),
+        ("emu/x.py", "evaluate = 1\nexecute = evaluate"),
+        ("hvolab/x.py", "\n" * (LONGEST - 2)),
+    ],
+)
+def test_a_rule_lets_the_rest_be(path: str, line: str) -> None:
+    fine = Module(path, f"{GOOD}{line}\n")
+    assert [found for rule in RULES for found in rule(fine)] == []
+
+
+def test_a_relative_import_is_seen_for_what_it_is() -> None:
+    module = Module("kernel_model/flush/upstream.py", "from ..boot import boot\nfrom . import policy\n")
+    assert [name for _, name in imports(module)] == ["kernel_model.boot.boot", "kernel_model.flush.policy"]
