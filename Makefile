@@ -9,10 +9,10 @@ demo: $(VENV)/.run
 	$(BIN)/hvolab demo
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
 witness: $(VENV)/.dev
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

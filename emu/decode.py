@@ -252,7 +252,8 @@ def _check_registers(insn: CsInsn) -> None:
         raise KeyError(insn.mnemonic)
     if name in _IMPLICIT and insn.prefix[2] == _OPERAND_SIZE_PREFIX and not insn.rex & _REX_W:
         raise KeyError(insn.mnemonic)  # a 16-bit stack operation
-    if insn.prefix[2] == _OPERAND_SIZE_PREFIX and insn.rex & _REX_W:
+    both = insn.prefix[2] == _OPERAND_SIZE_PREFIX and insn.rex & _REX_W
+    if both and not name.startswith("mov"):
         raise KeyError(insn.mnemonic)  # REX.W wins; capstone gives operands the size of the loser
     for operand in insn.operands:
         if operand.type != x86.X86_OP_REG:

@@ -14,10 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import chain
 from typing import TypeAlias, assert_never
 
-from emu.addr import Pfn, PhysAddr
+from emu.addr import Pfn
 from emu.apic import Apic, Ipi
 from emu.choice import Answerer, Choice, Step, TakeInterrupt
 from emu.condition import Word
@@ -25,10 +24,11 @@ from emu.cpu import Cpu, GuestContext, GuestThread, KernelThread, Role, Routine,
 from emu.events import BusErrorSeen, Faulted, Finished, IpiTaken, Site, Started, Trapped
 from emu.execute import Blocked, Executor, OpRefused
 from emu.guest_core import GuestCore, GuestTrap, Halted, Refused, Retired
-from emu.memory import Moment, PhysicalMemory
+from emu.memory import PhysicalMemory
 from emu.mmu import Denied, Mmu, NonCanonical
 from emu.models import CpuModel
 from emu.ops import Await, Count, Op, ThisCpu
+from emu.spin import note_read, pause, wake_spinners
 from emu.trace import Trace
 from emu.waiting import Waiting
 from emu.walk import BusError, Control
@@ -228,7 +228,7 @@ class Machine:
                 self._step(cpu)
             case _:
                 assert_never(choice)
-        self._wake_spinners(before)
+        wake_spinners(self.cpus, self.memory.journal, before)
         self._note_once()
 
     def _step(self, cpu: Cpu) -> None:
@@ -249,11 +249,9 @@ class Machine:
             case Retired(interrupts=interrupts, spin_hint=spin_hint):
                 cpu.interrupts_enabled = interrupts
                 if spin_hint:
-                    self._pause(cpu)
+                    pause(cpu, self.memory.journal)
                 else:
-                    now = self.memory.journal.now
-                    for word in chain(context.core.words_read(), context.core.words_walked()):
-                        cpu.read_since_pause.setdefault(word, now)
+                    note_read(cpu, context.core, self.memory.journal)
             case Halted():
                 self._finish(cpu, killed=False)
             case GuestTrap() as trap:
@@ -409,30 +407,6 @@ class Machine:
             cpu.in_interrupt = None
 
     # -- waiting -------------------------------------------------------------------------------------
-
-    def _pause(self, cpu: Cpu) -> None:
-        """PAUSE: wait, unless a word read since the last one has been stored to since it was read."""
-        read = cpu.read_since_pause
-        changed = any(
-            self.memory.journal.next_change(PhysAddr(word << 3), 8, moment) is not None
-            for word, moment in read.items()
-        )
-        cpu.spinning = frozenset() if changed else frozenset(read)
-        cpu.read_since_pause = {}
-
-    def _wake_spinners(self, since: Moment) -> None:
-        """A CPU that spins does not step, so what was stored is another's or its interrupt handler's."""
-        spinners = [cpu for cpu in self.cpus if cpu.spinning]
-        if not spinners:
-            return
-        written = {
-            word
-            for entry in self.memory.journal.since(since)
-            for word in range(entry.pa >> 3, (entry.pa + len(entry.old) + 7) >> 3)
-        }
-        for cpu in spinners:
-            if cpu.spinning & written:
-                cpu.spinning = frozenset()
 
     def _note_once(self) -> None:
         for number in self._busy:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 import click
 from rich.console import Console
@@ -236,11 +237,24 @@ def _strategy(own_order: StrategyFor, seed: int | None, schedule: str | None) ->
 def _trace_listener(trace: Path | None, files: ExitStack) -> tuple[Callable[[System], Listener], ...]:
     if trace is None:
         return ()
+    stream = files.enter_context(_trace_stream(trace))
+    return (lambda _system: TraceWriter(stream),)
+
+
+@contextmanager
+def _trace_stream(trace: Path) -> Iterator[TextIO]:
+    """The file to write to; what cannot be written, up to its closing, is one error."""
     try:
-        stream = files.enter_context(trace.open("w", encoding="utf-8"))
+        stream = trace.open("w", encoding="utf-8")
     except OSError as error:
         raise click.BadParameter(f"cannot write {trace}: {error.strerror}", param_hint="--trace") from None
-    return (lambda _system: TraceWriter(stream),)
+    try:
+        yield stream
+    finally:
+        try:
+            stream.close()
+        except OSError as error:
+            raise TraceError(f"cannot write {trace}: {error.strerror}") from None
 
 
 def _run_and_show(

@@ -12,7 +12,7 @@ from hvolab.scenario import KernelActor, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.hstate import HSTATE_1G, HSTATE_2M, Hstate
 from kernel_model.image import HugePage
-from kernel_model.layout import FOLIO_LIST, NON_HVO_FOLIOS, PMD_SIZE, VMEMMAP_START
+from kernel_model.layout import FOLIO_LIST, NON_HVO_FOLIOS, PMD_SIZE, VMEMMAP_START, pfn_to_page
 from kernel_model.page import HugetlbFlag, Offset, field
 
 KERNEL = "hvolab model of Linux v6.12"
@@ -68,7 +68,11 @@ def _boot_leaves(layout: Dump) -> tuple[Leaf, ...]:
         raise DumpError(f"vmemmap begins at {layout.vmemmap_base:#x}; the model has it at {VMEMMAP_START:#x}")
     if layout.leaves is None:
         raise DumpError(f"the dump '{layout.state}' has counts only, no leaves")
+    if not layout.leaves:
+        raise DumpError(f"the dump '{layout.state}' maps nothing")
     for leaf in layout.leaves:
+        if leaf.va >= pfn_to_page((layout.ram_mb << 20) >> PAGE_SHIFT):
+            raise DumpError(f"leaf {leaf.va:#x} describes no memory: there are {layout.ram_mb} MiB")
         if leaf.level != 2:
             raise DumpError(f"leaf {leaf.va:#x} is of level {leaf.level}; a layout to boot has 2 MiB leaves")
         if leaf.flags != _BOOT_FLAGS:

@@ -13,9 +13,10 @@ from typing import TextIO
 from emu.events import GuestSite, InterruptSite, MachineEvent, RoutineSite
 from emu.tlb import TlbEntry
 
-_HEXADECIMAL = frozenset(
-    {"va", "pa", "cr2", "to", "to_pa", "source_va", "source_pa", "pfn", "old", "value", "rip", "start", "end"}
-)
+_HEXADECIMAL = frozenset({
+    "va", "pa", "to", "to_pa", "source_va", "source_pa", "pfn", "old", "value", "rip", "start", "end",
+    "folios",
+})  # fmt: skip
 
 
 class TraceError(Exception):

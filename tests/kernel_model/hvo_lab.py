@@ -56,6 +56,9 @@ OPTIMIZED = 0x10
 
 ENOMEM, ENOTSUPP = -12, -524
 
+MOST_STEPS = 500_000
+"""Of one run; the longest, a 1 GiB page, takes 110841."""
+
 _FLAGS = (
     (0, "P"),
     (1, "W"),
@@ -204,8 +207,10 @@ class Lab:
     ) -> None:
         """Until nothing is left. Raises Deadlock when something is, but nothing can happen."""
         answers = answerer or Defaults()
+        last = self.machine.steps + MOST_STEPS
         while enabled := self.machine.enabled():
             self.machine.perform(pick(enabled), answers)
+            assert self.machine.steps < last, "this never ends"
         if self.machine.busy:
             raise Deadlock(str(self.machine.blocked()))
 
