@@ -488,11 +488,14 @@ def test_the_limits_when_none_are_given() -> None:
     assert Limits() == Limits(file_bytes=64 * 2**20, document_bytes=256 * 2**20, depth=32)
 
 
+PACKED = gzip.compress(b"{}", mtime=0)
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (gzip.compress(b"{}", mtime=0)[:-9], "Compressed file ended before the end-of-stream marker was reached"),
-        (gzip.compress(b"{}", mtime=0)[:-8] + bytes(8), f"CRC check failed 0x0 != {zlib.crc32(b'{}'):#x}"),
+        (PACKED[:-9], "Compressed file ended before the end-of-stream marker was reached"),
+        (PACKED[:-8] + bytes(8), f"CRC check failed 0x0 != {zlib.crc32(b'{}'):#x}"),
         (b"\x1f\x8b\x07" + bytes(20), "Unknown compression method"),
     ],
 )
