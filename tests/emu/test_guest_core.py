@@ -396,6 +396,33 @@ def test_a_locked_increment_of_the_code_just_ahead_is_done_once() -> None:
     assert core.registers()["rax"] == 2
 
 
+def test_a_repeated_store_over_the_code_just_ahead_goes_on() -> None:
+    """RIP stays where it is while it repeats: that nothing was done shows in RCX."""
+    rig = GuestRig()
+    rig.map(VA, CODE_FRAME)
+    rig.put("rep stosb; hlt; hlt; hlt; hlt")
+    core = rig.core({"rdi": VA + 2, "rcx": 3, "rax": 0x90})
+    seen = [core.step() for _ in range(8)]
+    assert Halted() in seen
+    assert core.registers()["rcx"] == 0
+    assert rig.memory.read(rig.code_pa(CODE + 2), 4) == b"\x90\x90\x90\xf4"
+
+
+@pytest.mark.parametrize("text", ["call rcx", "push rax", "call [rbx]"])
+def test_a_push_over_the_code_just_ahead_is_done_once(text: str) -> None:
+    rig = GuestRig()
+    rig.map(VA, CODE_FRAME)
+    rig.put(text)
+    rig.memory.load_image(rig.code_pa(CODE + 0x80), (CODE + 0x200).to_bytes(8, "little"))
+    core = rig.core({"rsp": VA + 12, "rcx": CODE + 0x200, "rax": 0x9090, "rbx": VA + 0x80})
+    assert core.step() == ON
+    length = len(assemble(text))
+    assert core.rip == (CODE + 0x200 if "call" in text else CODE + length)
+    assert core.registers()["rsp"] == VA + 4
+    pushed = CODE + length if "call" in text else 0x9090
+    assert rig.memory.read(rig.code_pa(CODE + 4), 8) == pushed.to_bytes(8, "little")
+
+
 def test_a_store_elsewhere_in_the_page_that_is_being_executed_is_done_once() -> None:
     rig = GuestRig()
     rig.map(VA, CODE_FRAME)
@@ -812,6 +839,17 @@ def test_the_journal_has_every_byte_an_instruction_changed(text: str, bit: int) 
         return
     rig.memory.undo(0)
     assert rig.data() == before
+
+
+@pytest.mark.parametrize("text", ["lock cmpxchg [rbx], rcx", "cmpxchg [rbx], cl", "lock cmpxchg16b [rbx]"])
+def test_a_cmpxchg_that_fails_is_no_store_in_the_journal(text: str) -> None:
+    """As with the kernel's CmpXchg: there is nothing to take back and no new version."""
+    rig = GuestRig()
+    rig.fill_data()
+    rig.put(text)
+    core = rig.core({"rbx": VA, "rcx": 3})
+    assert core.step() == ON
+    assert rig.memory.journal.next_change(PhysAddr(DATA_FRAME * PAGE), 16, 0) is None
 
 
 def test_the_words_a_spin_loop_reads_are_known() -> None:

@@ -9,7 +9,7 @@ from guest_rig import CODE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine_rig import FLUSH, MachineRig, alone, no_traps
-from paging_rig import FRAME, PAGE, RO, ROOT, RW, VA, Pick, leaf, write
+from paging_rig import FRAME, PAGE, RO, ROOT, RW, VA, Pick, leaf, read, write
 
 from emu.addr import PhysAddr, VirtAddr
 from emu.apic import Apic, Ipi
@@ -1180,6 +1180,57 @@ def test_a_page_that_is_remapped_under_a_spin_loop_wakes_it() -> None:
 
     rig.thread(0, remapping)
     rig.step(1, 3)
+    rig.run()
+    assert not rig.machine.busy
+
+
+def test_an_invlpg_in_a_handler_wakes_a_loop_that_reads_by_a_stale_entry() -> None:
+    """The entry was stored before the loop's last read: only the INVLPG makes it see the new word."""
+    rig = MachineRig(2, model=SKYLAKE, interrupts={FLUSH: atomic()})
+    rig.memory.load_image(PhysAddr((FRAME + 1) * PAGE), b"\x01")
+    alias = table_alias(rig, VA)
+    spinning(rig)
+
+    async def remapping() -> None:
+        await Store(alias, leaf(FRAME + 1))
+        await Await(Acknowledged(await SendIpi(frozenset({1}), FLUSH)))
+
+    rig.thread(0, remapping)
+    read(rig.machine.cpus[1].mmu, VA)
+    rig.step(0)
+    rig.step(1, 3)  # reads by the old entry, and waits
+    rig.run()
+    assert not rig.machine.busy
+
+
+def test_two_loops_over_a_failing_cmpxchg_do_not_wake_each_other() -> None:
+    """A LOCK CMPXCHG that fails stores nothing: else two waiters would take turns for ever."""
+    rig = MachineRig(3)
+    rig.memory.load_image(PhysAddr(FRAME * PAGE), b"\x01")  # held by CPU 0
+
+    async def releasing() -> None:
+        await Store(VA, 0)
+
+    for cpu in (1, 2):
+        at = CODE + 0x100 * cpu
+        program = f"xor eax, eax; lock cmpxchg [rbx], rcx; je {at + 13:#x}; pause; jmp {at:#x}; hlt"
+        rig.guest(cpu, program, {"rbx": VA, "rcx": cpu + 1}, at=at)
+    rig.thread(0, releasing)
+    for _ in range(40):
+        for cpu in (1, 2):
+            if rig.machine.is_enabled(Step(cpu)):
+                rig.step(cpu)
+    assert rig.enabled() == [Step(0)]
+    rig.step(0)
+    assert rig.enabled() == [Step(1), Step(2)]
+    rig.step(1, 4)
+    assert rig.told(Finished) != []
+
+
+def test_a_program_does_not_wait_for_what_the_one_before_it_read() -> None:
+    rig = MachineRig(1)
+    rig.guest(0, "mov rax, [rbx]; hlt", {"rbx": VA})
+    rig.guest(0, "pause; hlt", at=CODE + 0x100)
     rig.run()
     assert not rig.machine.busy
 

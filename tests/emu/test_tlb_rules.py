@@ -38,7 +38,7 @@ from paging_rig import (
     write,
 )
 
-from emu.addr import PageSize, Pfn, VirtAddr
+from emu.addr import PageSize, Pfn, PhysAddr, VirtAddr
 from emu.choice import VersionQuestion
 from emu.events import Faulted, Invalidated, MultiHitSeen, Source, TlbFilled
 from emu.lazy import LazyTlb
@@ -66,7 +66,7 @@ from emu.tlb import (
     NewRoot,
     Rule,
 )
-from emu.walk import Access, Control, FaultCode, PageFault, Privilege
+from emu.walk import Access, BusError, Control, FaultCode, PageFault, Privilege
 
 OLD, NEW = FRAME, FRAME + 1
 PCIDS = Control(pcid_enable=True)
@@ -829,6 +829,18 @@ def test_psc_of_a_model_without_upper_levels_reads_them_at_every_walk() -> None:
     read(mmu, VA)
     rig.set(rig.slot(VA, 3), 0)
     assert read(mmu, VA + MIB2) is None
+
+
+@pytest.mark.parametrize("model", [SKYLAKE, ZEN_3, LAZY], ids=lambda model: model.name)
+def test_an_access_beyond_memory_is_a_bus_error_by_a_cached_entry_too(model: CpuModel) -> None:
+    """A 1G page that begins in memory and ends outside."""
+    rig = PagingRig()
+    rig.map(VA, 0, RW, PageSize.GIB1)
+    mmu = rig.mmu(model)
+    assert read(mmu, VA + 0x5000) == 5
+    outside = rig.memory.size
+    for _ in range(2):
+        assert access(mmu, VA + outside + 8) == BusError(VirtAddr(VA + outside + 8), PhysAddr(outside + 8))
 
 
 # --- the flags themselves -------------------------------------------------------------------------------

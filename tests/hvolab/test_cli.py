@@ -507,6 +507,18 @@ def test_a_replay_line_is_quoted_for_a_shell(
     assert AWKWARD in " ".join(shown.split())
 
 
+def test_a_file_name_with_control_characters_does_not_reach_the_terminal(
+    tmp_path: Path, hvolab: Hvolab
+) -> None:
+    """Only the replay line has the name as it is: it must find the file again."""
+    path = tmp_path / "a\x1b[31mb.S"
+    path.write_text("mov rax, [rdi]\nnop\nmov rbx, [rdi]\nhlt\n", encoding="utf-8")
+    done = hvolab("run", "missed-cpu", "--program", path)
+    assert done.status == 1
+    shown = [line for line in done.out.splitlines() if not line.startswith("replay ")]
+    assert [line for line in shown if "\x1b" in line] == []
+
+
 def test_a_replay_line_repeats_the_cpu_model(hvolab: Hvolab) -> None:
     first = hvolab("run", "missed-cpu", "--cpu-model", "zen-3", "--json")
     line = first.json()["findings"][0]["replay"]
