@@ -698,6 +698,24 @@ def test_set_semantics_has_the_outcomes_of_many_entries_filled_and_evicted_at_wi
     assert lazy_outcomes(lazy(Memory.SET, directories), words, program) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("directories", DirectoryCache)
+@pytest.mark.parametrize(
+    ("memory", "holds", "pages"),
+    [(Memory.SINGLE, Holds.ONE, PAGES), (Memory.SET, Holds.SEVERAL, PAGES[:1])],
+    ids=["single", "set"],
+)
+@settings(PROPERTY, max_examples=3000)
+@given(st.data())
+def test_very_many_programs_have_the_outcomes_of_explicit_fills_and_evictions(
+    memory: Memory, holds: Holds, pages: tuple[int, ...], directories: DirectoryCache, data: st.DataObject
+) -> None:
+    words, program = data.draw(programs(pages, accesses=4))
+    remembers = directories is DirectoryCache.PER_LEVEL
+    expected = explicit_outcomes(words, ROOT, program, pages, holds, remembers=remembers)
+    assert lazy_outcomes(lazy(memory, directories), words, program) == expected
+
+
 @pytest.mark.parametrize(("memory", "holds"), [(Memory.SINGLE, Holds.ONE), (Memory.SET, Holds.SEVERAL)])
 def test_every_program_of_two_stores_an_invalidation_and_accesses_at_every_point(
     memory: Memory, holds: Holds

@@ -6,8 +6,10 @@ wrong behaviour must appear: a rule whose loss nothing shows is not tested.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from paging_rig import (
@@ -872,3 +874,36 @@ def test_a_lazy_tlb_after_power_on_knows_nothing_of_what_was_mapped_before() -> 
     _, mmu = changed(LAZY)
     mmu.reset()
     assert possible(mmu, VA) == {NEW}
+
+
+# --- the documentation ----------------------------------------------------------------------------------
+
+RULES_PAGE = Path(__file__).resolve().parents[2] / "docs" / "hardware-rules.md"
+
+
+def rows() -> dict[str, str]:
+    """The rows of the tables of rules, by number."""
+    found = re.findall(r"^\| ([RL]\d+) \| (.*) \|$", RULES_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def test_the_page_of_rules_has_every_number_and_every_flag() -> None:
+    page = rows()
+    assert list(page) == [f"R{n}" for n in range(1, 20)] + [f"L{n}" for n in range(1, 8)]
+    for rule in Rule:
+        for number in re.findall(r"R\d+", rule.value.split(":")[0]):
+            assert f"`{rule.name}`" in page[number], (rule, number)
+
+
+def test_every_rule_that_is_modelled_has_a_test_with_its_number() -> None:
+    tested = {
+        number for name in globals() if name.startswith("test_r") for number in re.findall(r"r\d+", name)
+    }
+    modelled = {
+        number.lower()
+        for number, row in rows().items()
+        if number.startswith("R") and not row.split(" | ")[-1].startswith("not modelled")
+    }
+    assert modelled <= tested
+    assert modelled == {f"r{n}" for n in range(1, 19)} - {"r14"}

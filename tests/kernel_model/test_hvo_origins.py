@@ -181,11 +181,11 @@ def test_a_hotplugged_head_page_is_not_mistaken_for_a_boot_page() -> None:
 def test_split_page_counts_every_page_but_the_first() -> None:
     lab = lab_2m(origin=HOTPLUG)
     pages: Buddy = lab.kernel.pages
-    # An order-3 block somewhere free: its first page has count 1, the others none.
+    # An order-3 block: its first page has a count of its own, whatever it is, the others none.
     first = lab.config.huge_pages[0].pfn - 8
-    lab.write_struct(first, lab.struct_page(first)._replace(refcount=1))
+    lab.write_struct(first, lab.struct_page(first)._replace(refcount=2))
     lab.call(lambda: pages.split_page(lab.page(first), 3))
-    assert [lab.struct_page(first + n).refcount for n in range(8)] == [1] * 8
+    assert [lab.struct_page(first + n).refcount for n in range(8)] == [2] + [1] * 7
     assert lab.struct_page(first - 1).refcount == 0
 
 

@@ -161,7 +161,7 @@ def test_empty_ptes_are_visited() -> None:
     assert tables.visited == [("pmd", 0), *ptes(0, 3)]
 
 
-@pytest.mark.parametrize("entry", [0, 0x8000_0000 | 0x1E3], ids=["no table", "a 1 GiB leaf"])
+@pytest.mark.parametrize("entry", [0, PMD << 12 | LEAF_BITS], ids=["no table", "a 1 GiB leaf"])
 def test_without_a_pmd_table_there_is_nothing_to_visit(entry: int) -> None:
     tables = Tables()
     tables.set(PUD, START >> 30 & 511, entry)
