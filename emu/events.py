@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from emu.addr import PhysAddr, VirtAddr
+from emu.addr import PageSize, PhysAddr, VirtAddr
 from emu.tlb import Invalidation, TlbEntry
 from emu.walk import Access, PageFault
 
@@ -124,6 +124,7 @@ class MultiHitSeen:
 
     cpu: int
     va: VirtAddr
+    sizes: tuple[PageSize, ...]
     entries: tuple[TlbEntry, ...]
 
 

@@ -157,7 +157,7 @@ class Mmu:
         if isinstance(found, Walk):
             sizes.add(found.size)
         if len(sizes) > 1:
-            self._trace.add(MultiHitSeen(self.cpu, va, tuple(usable.entries)))
+            self._trace.add(MultiHitSeen(self.cpu, va, tuple(sorted(sizes)), tuple(usable.entries)))
 
     def _walk(self, va: VirtAddr, access: Access, privilege: Privilege, port: Port) -> Translated:
         code = access_code(access, privilege, self.control)

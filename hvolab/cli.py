@@ -28,17 +28,18 @@ from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, w
 from hvolab.cli_explore import explore_command
 from hvolab.compare import compare
 from hvolab.dump import DumpError, read_dump, write_dump
-from hvolab.json_output import list_json, run_json
+from hvolab.json_output import compare_json, list_json, run_json
 from hvolab.pages_view import PagesView
 from hvolab.real_input import StopAt, dump_system, setup_from
 from hvolab.report import (
     Invocation,
+    Order,
     show_end,
     show_finding,
     show_phases,
     show_question,
     show_timeline,
-    show_use,
+    show_uses,
 )
 from hvolab.run import Run, StrategyFor, run
 from hvolab.scenario import Group, GuestActor, Scenario, Setup
@@ -146,13 +147,15 @@ def run_command(
     options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
     inputs = {"--layout": layout, "--folios": folios, "--until": until}
     invocation = Invocation(chosen, count, repeated({**options, **inputs}))
+    given = (seed, schedule, program, cpu_model, failures, layout)
+    order = Order.OWN if all(one is None for one in given) else Order.OTHER
     with ExitStack() as files:
         listeners = _trace_listener(trace, files)
         if as_json:
             done = run(setup, strategy_for, listeners)
             click.echo(json.dumps(run_json(invocation, done), indent=1))
         else:
-            done = _run_and_show(Console(), invocation, setup, strategy_for, listeners)
+            done = _run_and_show(Console(), invocation, setup, strategy_for, listeners, order)
     if dump is not None:
         write_dump(dump_system(done.system, until or "end"), dump)
     return 3 if done.model_error else int(done.wrong)
@@ -172,7 +175,7 @@ def demo_command() -> int:
     for chosen in SCENARIOS:
         count = cpu_count(chosen, None)
         setup = chosen.build(count)
-        done = _run_and_show(console, Invocation(chosen, count), setup, _script_of(setup), ())
+        done = _run_and_show(console, Invocation(chosen, count), setup, _script_of(setup), (), Order.OWN)
         console.print()
         if {f.verdict for f in done.findings if f.verdict.is_violation} != chosen.verdicts:
             surprises.append(chosen.name)
@@ -195,8 +198,12 @@ numbers taken by their roles (docs/dump-format.md). Exit status 1 if anything do
 )
 @click.argument("left", type=click.Path(path_type=Path))
 @click.argument("right", type=click.Path(path_type=Path))
-def compare_command(left: Path, right: Path) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+def compare_command(left: Path, right: Path, as_json: bool) -> int:  # noqa: FBT001
     differences = compare(read_dump(left), read_dump(right))
+    if as_json:
+        click.echo(json.dumps(compare_json(differences), indent=1))
+        return int(bool(differences))
     for difference in differences:
         click.echo(str(difference))
     if not differences:
@@ -263,6 +270,7 @@ def _run_and_show(
     setup: Setup,
     strategy_for: StrategyFor,
     listeners: tuple[Callable[[System], Listener], ...],
+    order: Order,
 ) -> Run:
     chosen, cpus = invocation.scenario, invocation.cpus
     show_question(console, chosen, cpus)
@@ -282,12 +290,10 @@ def _run_and_show(
         show_timeline(console, timeline.lines, cpus)
     for view in pages:
         show_phases(console, view.phases)
-    for use in done.uses:
-        if not use.verdict.is_violation:
-            show_use(console, use)
+    show_uses(console, done.uses)
     for finding in done.findings:
         show_finding(console, finding, invocation.replay(done.schedule))
-    show_end(console, chosen, done)
+    show_end(console, chosen, done, order)
     return done
 
 

@@ -47,7 +47,8 @@ def with_guest(setup: Setup, program: Path | None) -> Setup:
         source = program.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"cannot read {program}: {error}", param_hint="--program") from None
-    return with_program(setup, program.name, source)
+    name = program.name if program.name.isprintable() else repr(program.name)
+    return with_program(setup, name, source)
 
 
 def repeated(options: Mapping[str, object]) -> tuple[str, ...]:

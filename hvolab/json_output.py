@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from hvolab.compare import Difference
 from hvolab.explore.explorer import Exploration
 from hvolab.report import Invocation
 from hvolab.run import Run
@@ -64,6 +67,16 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
         "findings": [
             {**_finding(one.finding, invocation.replay(one.schedule)), "at_run": one.at_run}
             for one in done.found
+        ],
+    }
+
+
+def compare_json(differences: Sequence[Difference]) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "differences": [
+            {"where": one.where, "field": one.field, "left": one.left, "right": one.right}
+            for one in differences
         ],
     }
 

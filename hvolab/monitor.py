@@ -77,8 +77,10 @@ class Monitor:
                     self._use(number, event, va, entry, source, Access.WRITE)
                     self._updates.stored(number, event, self._backing_frame(va, entry))
                 self._stores.observe(number, event, self._operations.current(event))
-            case Copied(source_va=va, source_entry=entry, to_pa=to_pa):
+            case Copied(source_va=va, source_entry=entry, to=to, to_pa=to_pa, to_entry=to_entry):
                 self._stores.bulk(to_pa)
+                if VMEMMAP_START <= to < VMEMMAP_END:
+                    self._use(number, event, to, to_entry, Source.HIT, Access.WRITE)
                 if VMEMMAP_START <= va < VMEMMAP_END:
                     self._use(number, event, va, entry, Source.HIT, Access.READ)
                     self._updates.copied(number, event)
@@ -92,8 +94,8 @@ class Monitor:
                 self._announced(number, event, payload)
             case Faulted():
                 self._fault[event.cpu] = (number, event)
-            case MultiHitSeen(va=va, entries=entries):
-                sizes = " and ".join(str(entry.size) for entry in entries)
+            case MultiHitSeen(va=va, sizes=seen):
+                sizes = " and ".join(str(size) for size in seen)
                 self._find(
                     number, event.cpu, None, va, Verdict.TLB_MULTIHIT, f"{sizes} entries for one address"
                 )

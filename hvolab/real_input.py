@@ -51,9 +51,9 @@ def setup_from(layout: Dump, folios: Dump, cpus: int, stop_at: StopAt) -> Setup:
     blocks = {VirtAddr(leaf.va): Pfn(leaf.pfn) for leaf in _boot_leaves(layout)}
     huge_pages = tuple(HugePage(Pfn(row.pfn), _hstate(row)) for row in folios.folios)
     if not huge_pages:
-        raise DumpError(f"the dump '{folios.state}' lists no folios to optimize")
+        raise DumpError(f"the dump {folios.state!r} lists no folios to optimize")
     if len({huge.hstate for huge in huge_pages}) > 1:
-        raise DumpError(f"the dump '{folios.state}' lists folios of more than one order")
+        raise DumpError(f"the dump {folios.state!r} lists folios of more than one order")
     if layout.ram_mb != folios.ram_mb:
         raise DumpError(f"the dumps are of machines with {layout.ram_mb} and {folios.ram_mb} MiB")
     if not SMALLEST <= layout.ram_mb << 20 <= LARGEST or layout.ram_mb % 2:
@@ -67,16 +67,16 @@ def _boot_leaves(layout: Dump) -> tuple[Leaf, ...]:
     if layout.vmemmap_base != VMEMMAP_START:
         raise DumpError(f"vmemmap begins at {layout.vmemmap_base:#x}; the model has it at {VMEMMAP_START:#x}")
     if layout.leaves is None:
-        raise DumpError(f"the dump '{layout.state}' has counts only, no leaves")
+        raise DumpError(f"the dump {layout.state!r} has counts only, no leaves")
     if not layout.leaves:
-        raise DumpError(f"the dump '{layout.state}' maps nothing")
+        raise DumpError(f"the dump {layout.state!r} maps nothing")
     for leaf in layout.leaves:
         if leaf.va >= pfn_to_page((layout.ram_mb << 20) >> PAGE_SHIFT):
             raise DumpError(f"leaf {leaf.va:#x} describes no memory: there are {layout.ram_mb} MiB")
         if leaf.level != 2:
             raise DumpError(f"leaf {leaf.va:#x} is of level {leaf.level}; a layout to boot has 2 MiB leaves")
         if leaf.flags != _BOOT_FLAGS:
-            raise DumpError(f"leaf {leaf.va:#x} has flags '{leaf.flags}'; the model boots '{_BOOT_FLAGS}'")
+            raise DumpError(f"leaf {leaf.va:#x} has flags {leaf.flags!r}; the model boots '{_BOOT_FLAGS}'")
     return layout.leaves
 
 

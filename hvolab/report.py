@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from enum import Enum
 
 from rich.console import Console, Group
 from rich.markup import escape
@@ -18,6 +19,15 @@ from hvolab.scenario import Scenario
 from hvolab.schedule import Schedule
 from hvolab.timeline import Line
 from hvolab.verdict import Finding, Use, Verdict
+
+MOST_USES = 4
+
+
+class Order(Enum):
+    """Whose order a run was in."""
+
+    OWN = "the scenario's script"
+    OTHER = "a schedule, a seed, or another system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,15 @@ def show_phases(console: Console, phases: list[Phase]) -> None:
         console.print(table)
 
 
+def show_uses(console: Console, uses: tuple[Use, ...]) -> None:
+    """The uses that were stale and allowed: the first few, and how many more there were."""
+    allowed = [use for use in uses if not use.verdict.is_violation]
+    for use in allowed[:MOST_USES]:
+        show_use(console, use)
+    if len(allowed) > MOST_USES:
+        console.print(f"       and {len(allowed) - MOST_USES} more places with a stale use that was allowed")
+
+
 def show_use(console: Console, use: Use) -> None:
     """A use that was stale, and why that was allowed."""
     where = use.where
@@ -109,17 +128,18 @@ def show_finding(console: Console, finding: Finding, replay: str) -> None:
     console.print(Text.assemble(("replay ", "bold"), replay), soft_wrap=True)
 
 
-def show_end(console: Console, scenario: Scenario, run: Run) -> None:
-    """What it came to."""
+def show_end(console: Console, scenario: Scenario, run: Run, order: Order) -> None:
+    """What it came to. The scenario's own story is told only of its own order."""
     if not isinstance(run.outcome, Completed):
         console.print(f"[bold red]{escape(str(run.outcome))}[/]")
     found = {finding.verdict for finding in run.findings if finding.verdict.is_violation}
-    if found == scenario.verdicts:
+    if order is Order.OWN and found == scenario.verdicts:
         console.print(f"[bold]as expected[/bold]  {escape(scenario.expected)}")
     else:
         names = ", ".join(sorted(verdict.value for verdict in found)) or "no violation"
         console.print(f"[bold]found[/bold]  {names}")
         console.print(f"[bold]in its own order[/bold]  {escape(scenario.expected)}")
+        return
     console.print(f"[bold]means[/bold]  {escape(scenario.means)}")
 
 

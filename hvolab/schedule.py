@@ -92,7 +92,7 @@ def parse(text: str) -> Schedule:
     words = text.split()
     if not words or words[0] != FORMAT:
         raise ScheduleError(
-            f"a schedule begins with {FORMAT!r}, this one with {words[0]!r}"
+            f"a schedule begins with {FORMAT!r}, this one with {_brief(words[0])}"
             if words
             else "the schedule is empty"
         )
@@ -100,11 +100,16 @@ def parse(text: str) -> Schedule:
     for number, word in enumerate(words[1:], start=2):
         found = _parse_word(word)
         if found is None:
-            raise ScheduleError(f"word {number} of the schedule is not a pick: {word!r}")
+            raise ScheduleError(f"word {number} of the schedule is not a pick: {_brief(word)}")
         picks += found
         if len(picks) > MOST_PICKS:
             raise ScheduleError(f"more than {MOST_PICKS} picks at word {number} of the schedule")
     return Schedule(tuple(picks))
+
+
+def _brief(word: str) -> str:
+    """A word of a text that may be anything, fit for a message."""
+    return repr(word if len(word) <= 40 else word[:40] + "...")
 
 
 def _parse_word(word: str) -> list[Pick] | None:

@@ -6,7 +6,7 @@ from random import Random
 from typing import Protocol
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
-from hvolab.schedule import Answer, DecidePick, Schedule, ScheduleError, VersionPick
+from hvolab.schedule import Answer, DecidePick, Schedule, ScheduleError, VersionPick, answer_to
 
 
 class Strategy(Protocol):
@@ -56,7 +56,7 @@ class Replay:
         wanted = self._next()
         kind = VersionPick if isinstance(question, VersionQuestion) else DecidePick
         if not isinstance(wanted, kind) or wanted.options != question.options:
-            raise self._diverged(f"was asked to choose among {question.options}")
+            raise self._diverged(f"asks for {answer_to(question, question.default)} or the like")
         return wanted.pick
 
     def finish(self) -> None:

@@ -69,13 +69,14 @@ class Traps:
 
 
 def _all_permit(entries: list[tuple[int, Pte]], code: FaultCode) -> bool:
-    """spurious_kernel_fault_check() at the leaf and at the PMD above it."""
+    """spurious_kernel_fault_check() at the leaf and, above a PTE, at the PMD; no higher level is asked."""
     level, leaf = entries[-1]
     if not leaf.present or (level > 1 and not leaf.page_size):
         return False
+    asked = entries[-2:] if level == 1 else entries[-1:]
     return not any(
         (FaultCode.WRITE in code and not entry.writable) or (FaultCode.FETCH in code and entry.no_execute)
-        for _, entry in entries
+        for _, entry in asked
     )
 
 

@@ -250,6 +250,17 @@ def test_an_operand_size_prefix_before_rex_w_does_not_make_the_operand_small(eng
     assert engine.run(code, registers).pages == foreseen(insn, registers)
 
 
+def test_a_repeat_prefix_before_movnti_does_not_make_its_operand_small(engine: FillLog) -> None:
+    """F3 48 0F C3 03: the engine stores 8 bytes, the disassembler says 4. It is undefined: refuse it."""
+    code = b"\xf3\x48\x0f\xc3\x03"
+    registers = registers_with_offset(PAGE - 4)
+    try:
+        insn = decode(code.ljust(15, b"\x90"), CODE)
+    except UnsupportedInstruction:
+        return
+    assert engine.run(code, registers).pages == foreseen(insn, registers)
+
+
 # --- what is said of an instruction ---------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from hvolab.catalog import SCENARIOS, scenario
 from hvolab.pages_view import PageRow, PagesView, Phase, meaning
 from hvolab.report import (
     Invocation,
+    Order,
     show_end,
     show_finding,
     show_phases,
@@ -86,7 +87,7 @@ def show(name: str, console: Console) -> None:
         show_use(console, use)
     for finding in done.findings:
         show_finding(console, finding, Invocation(chosen, 3).replay(done.schedule))
-    show_end(console, chosen, done)
+    show_end(console, chosen, done, Order.OWN)
 
 
 # --- on any screen --------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ def with_outcome(done: Run, outcome: Completed | Deadlocked | OutOfSteps) -> Run
 
 def test_an_end_that_was_not_expected_says_what_was_found() -> None:
     console = screen()
-    show_end(console, scenario("stale-read"), ran("tail-write")[1])
+    show_end(console, scenario("stale-read"), ran("tail-write")[1], Order.OTHER)
     text = flat(console)
     assert "found violation: write-protect" in text
     assert "in its own order " in text
@@ -152,20 +153,20 @@ def test_an_end_that_was_not_expected_says_what_was_found() -> None:
 
 def test_an_end_without_the_violation_expected_says_so() -> None:
     console = screen()
-    show_end(console, scenario("tail-write"), ran("stale-read")[1])
+    show_end(console, scenario("tail-write"), ran("stale-read")[1], Order.OTHER)
     assert "found no violation" in flat(console)
 
 
 def test_a_deadlock_is_said_with_what_is_waited_for() -> None:
     console = screen()
     outcome = Deadlocked(((0, "[lock] = 0"), (2, "a word it spins on")))
-    show_end(console, scenario("stale-read"), with_outcome(ran("stale-read")[1], outcome))
+    show_end(console, scenario("stale-read"), with_outcome(ran("stale-read")[1], outcome), Order.OWN)
     assert "deadlock: cpu0 waits for [lock] = 0; cpu2 waits for a word it spins on" in flat(console)
 
 
 def test_a_run_that_was_cut_off_says_after_how_many_steps() -> None:
     console = screen()
-    show_end(console, scenario("stale-read"), with_outcome(ran("stale-read")[1], OutOfSteps(1234)))
+    show_end(console, scenario("stale-read"), with_outcome(ran("stale-read")[1], OutOfSteps(1234)), Order.OWN)
     assert "cut off after 1234 steps" in flat(console)
 
 
