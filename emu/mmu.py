@@ -106,8 +106,11 @@ class Mmu:
         # R7: only an entry cached with D=1 lets a write straight out.
         if access is Access.WRITE and not entry.dirty and Rule.DIRTY_NEEDS_WALK in self.model.rules:
             return self._walk(va, access, privilege, port)
+        pa = entry.translate(va)
+        if pa >= self._memory.size:
+            return BusError(va, pa)
         self.tlb.used(entry, va, port)
-        return Translation(entry.translate(va), entry, Source.HIT)
+        return Translation(pa, entry, Source.HIT)
 
     def peek(self, va: VirtAddr) -> Walked:
         """What a supervisor read's walk would find now, changing nothing: for monitors and reports."""

@@ -81,12 +81,12 @@ def answering(question: Question) -> Callable[[Replay], object]:
         (
             "v1 0",
             answering(versions(2)),
-            "pick 1 of the schedule is 0, but the run was asked to choose among 2",
+            "pick 1 of the schedule is 0, but the run asks for t1/2 or the like",
         ),
         (
             "v1 t0/2",
             answering(versions(3)),
-            "pick 1 of the schedule is t0/2, but the run was asked to choose among 3",
+            "pick 1 of the schedule is t0/2, but the run asks for t2/3 or the like",
         ),
         ("v1", picking(Step(0)), "the schedule ends after 0 picks, but the run goes on"),
         ("v1", answering(decide(2)), "the schedule ends after 0 picks, but the run goes on"),
