@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import takewhile
 from typing import Protocol
 
 from capstone import CS_ARCH_X86, CS_MODE_64, CS_OP_MEM, Cs, CsInsn
@@ -243,6 +244,14 @@ _FORBIDDEN = frozenset({
     "enter", "retf", "retfq", "lmsw", "smsw", "maskmovdqu", "maskmovq", "verr", "verw", "str", "sldt",
 })  # fmt: skip
 _OPERAND_SIZE_PREFIX, _REX_W = 0x66, 8
+_LEGACY_PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
+_PREFIX_LOST = frozenset({"movnti", "movsb", "movsw", "movsd", "movsq"})
+
+
+def _has_repeat_prefix(code: bytes) -> bool:
+    """Whether F2 or F3 is among the legacy prefixes the instruction begins with."""
+    prefixes = takewhile(lambda byte: byte in _LEGACY_PREFIXES, code)
+    return any(byte in (0xF2, 0xF3) for byte in prefixes)
 
 
 def _check_registers(insn: CsInsn) -> None:
@@ -252,6 +261,8 @@ def _check_registers(insn: CsInsn) -> None:
         raise KeyError(insn.mnemonic)
     if name in _IMPLICIT and insn.prefix[2] == _OPERAND_SIZE_PREFIX and not insn.rex & _REX_W:
         raise KeyError(insn.mnemonic)  # a 16-bit stack operation
+    if name in _PREFIX_LOST and _has_repeat_prefix(insn.bytes) and not insn.mnemonic.startswith("rep"):
+        raise KeyError(insn.mnemonic)  # the engine obeys a prefix that capstone does not tell of
     both = insn.prefix[2] == _OPERAND_SIZE_PREFIX and insn.rex & _REX_W
     if both and not name.startswith("mov"):
         raise KeyError(insn.mnemonic)  # REX.W wins; capstone gives operands the size of the loser

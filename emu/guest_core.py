@@ -156,19 +156,24 @@ class GuestCore:
 
     def _execute(self, rip: VirtAddr, insn: Decoded, pieces: list[_Piece]) -> StepResult:
         before = [self._memory.read(piece.pa, piece.size) for piece in pieces]
-        for piece, old in zip(pieces, before, strict=True):
-            if piece.access is Access.WRITE:
-                self._memory.journal.record(piece.pa, old)
         vector = self._engine.run(rip, self._code_pa, self._code[: insn.length])
         if vector is None and self._engine.values[RIP] == rip and not insn.may_stay:
             self._engine.run_again(rip, insn.length)
         if vector is not None:
             return GuestTrap(vector)
+        if not self._compare_failed(insn):
+            for piece, old in zip(pieces, before, strict=True):
+                if piece.access is Access.WRITE:
+                    self._memory.journal.record(piece.pa, old)
         if self._trace.listening:
             self._tell(self.site(), insn, pieces, before)
         else:
             self._trace.next_number += len(pieces)
         return self._retired(insn)
+
+    def _compare_failed(self, insn: Decoded) -> bool:
+        """A CMPXCHG that did not exchange: a write access, but no store."""
+        return insn.compares and not self._engine.values[RFLAGS] & RFLAGS_ZF
 
     def _retired(self, insn: Decoded) -> Retired:
         if self._trace.listening:
@@ -182,7 +187,7 @@ class GuestCore:
         for piece, old in zip(pieces, before, strict=True):
             now = self._memory.read(piece.pa, piece.size)
             value = int.from_bytes(now, "little")
-            failed = insn.compares and not self._engine.values[RFLAGS] & RFLAGS_ZF
+            failed = self._compare_failed(insn)
             if piece.access is Access.READ or failed:
                 self._trace.add(
                     Loaded(self._cpu, site, piece.va, piece.pa, piece.size, value, piece.entry, piece.source)

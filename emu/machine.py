@@ -329,6 +329,8 @@ class Machine:
 
     def _next_thread(self, cpu: Cpu) -> None:
         self._busy.discard(cpu.number)
+        cpu.spinning = frozenset()
+        cpu.read_since_pause = {}
         if not cpu.queue:
             return
         thread = cpu.queue.popleft()
@@ -373,6 +375,7 @@ class Machine:
 
     def _take_interrupt(self, cpu: Cpu) -> None:
         ipi = self.apic.take(cpu.number)
+        cpu.spinning = frozenset()  # an interrupt ends a PAUSE; the loop looks again
         handler = self._software.interrupts.get(ipi.vector)
         if handler is None:
             raise LookupError(f"no handler for vector {ipi.vector:#x} on cpu{cpu.number}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import PROPERTY
 
 from emu.addr import (
     PAGE_BYTES,
@@ -35,11 +36,13 @@ def test_page_constants_agree_with_one_another() -> None:
     assert (PAGE_SHIFT, PAGE_BYTES, PAGE_MASK, WORD_MASK) == (12, 4096, 0xFFF, 0xFFFF_FFFF_FFFF_FFFF)
 
 
+@PROPERTY
 @given(WORDS)
 def test_canonical_means_equal_to_its_own_sign_extension(value: int) -> None:
     assert is_canonical(value) == (sign_extended(value) == value)
 
 
+@PROPERTY
 @given(WORDS)
 def test_every_sign_extension_is_canonical(value: int) -> None:
     assert virt_addr(sign_extended(value)) == sign_extended(value)
@@ -68,6 +71,7 @@ def test_an_address_that_is_not_canonical_is_refused_with_its_value(value: int) 
         virt_addr(value)
 
 
+@PROPERTY
 @given(WORDS, st.sampled_from(PageSize))
 def test_page_start_is_the_largest_multiple_of_the_size_not_above(value: int, size: PageSize) -> None:
     start = page_start(VirtAddr(value), size)
@@ -79,6 +83,7 @@ def test_page_start_without_a_size_is_that_of_the_4k_page() -> None:
     assert page_start(VirtAddr(0xFFFF_FFFF_FFFF_FFFF)) == 0xFFFF_FFFF_FFFF_F000
 
 
+@PROPERTY
 @given(st.integers(0, 2**52 - 1))
 def test_frame_and_offset_make_up_the_physical_address(pa: int) -> None:
     assert frame_start(frame(PhysAddr(pa))) + pa % 4096 == pa

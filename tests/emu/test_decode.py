@@ -7,6 +7,7 @@ import random
 import keystone
 import pytest
 from fill_log import CODE, FS_BASE, GS_BASE, PAGE, FillLog
+from random_code import random_code
 
 from emu.decode import REGISTERS, Decoded, Kind, Segment, UnsupportedInstruction, decode, is_whole
 from emu.walk import Access
@@ -150,16 +151,6 @@ def test_cmpxchg_is_a_write_access_whether_it_succeeds_or_not(engine: FillLog, t
 
 # --- whatever the table accepts -------------------------------------------------------------------------
 
-_PREFIXES = (
-    b"", b"", b"", b"", b"\x48", b"\x48", b"\x66", b"\xf0", b"\xf0\x48", b"\xf3", b"\xf2", b"\xf3\x48",
-    b"\x41", b"\x4c", b"\x65", b"\x64",
-)  # fmt: skip
-
-
-def random_code(rng: random.Random) -> bytes:
-    escape = b"\x0f" if rng.random() < 0.4 else b""
-    return (rng.choice(_PREFIXES) + escape + rng.randbytes(12)).ljust(15, b"\x90")[:15]
-
 
 def compare_random_instructions(engine: FillLog, seed: int, count: int) -> int:
     """Decode random bytes; run what is accepted. Returns how many ran to their end."""
@@ -248,6 +239,16 @@ def test_an_operand_size_prefix_before_rex_w_does_not_make_the_operand_small(eng
     except UnsupportedInstruction:
         return
     assert engine.run(code, registers).pages == foreseen(insn, registers)
+
+
+def test_a_repne_prefix_before_movsd_is_not_overlooked(engine: FillLog) -> None:
+    """F2 A5: the engine repeats it, the disassembler does not say so. It is undefined: refuse it."""
+    code = b"\xf2\xa5"
+    try:
+        insn = decode(code.ljust(15, b"\x90"), CODE)
+    except UnsupportedInstruction:
+        return
+    assert insn.repeats
 
 
 def test_a_repeat_prefix_before_movnti_does_not_make_its_operand_small(engine: FillLog) -> None:

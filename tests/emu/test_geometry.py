@@ -24,6 +24,7 @@ from paging_rig import (
     read,
     write,
 )
+from property_settings import PROPERTY
 
 from emu.addr import PageSize, Pfn, VirtAddr, page_start
 from emu.events import Source
@@ -167,12 +168,14 @@ def test_low_bits_choose_the_set() -> None:
     assert probe.held() == {1, 2}
 
 
+@PROPERTY
 @given(st.integers(0, 2**36 - 1), st.sampled_from(tuple(PageSize)))
 def test_the_low_bits_are_those_of_the_number_of_the_page_of_that_size(number: int, size: PageSize) -> None:
     spec = array(sets=16)
     assert spec.set_of(page_start(VirtAddr(number * PAGE), size), size) == number * PAGE // size % 16
 
 
+@PROPERTY
 @given(st.integers(0, 2**36 - 1))
 def test_the_xor_hash_folds_two_groups_of_seven_bits(number: int) -> None:
     digits = f"{number:036b}"
@@ -380,7 +383,7 @@ STEPS = st.lists(
 SHAPES = st.lists(st.tuples(st.sampled_from((1, 2, 3, 4)), st.integers(1, 4)), min_size=1, max_size=2)
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(PROPERTY, max_examples=300)
 @given(SHAPES, STEPS)
 def test_lru_sets_hit_and_hold_as_in_the_naive_model(
     shapes: list[tuple[int, int]], steps: list[tuple[int, str]]

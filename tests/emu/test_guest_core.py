@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import gc
+import random
 from collections.abc import Mapping
 
 import pytest
 from guest_rig import CODE, CODE_FRAME, DATA_FRAME, EXECUTABLE, PAGES, GuestRig, assemble, steps
 from paging_rig import PAGE, RO, RW, VA, A, P, Pick, fetch, leaf, read
+from random_code import random_code
 
 from emu.addr import PageSize, PhysAddr, VirtAddr
 from emu.choice import Question
-from emu.decode import Decoded, Kind, UnsupportedInstruction, decode
+from emu.decode import REGISTERS, Decoded, Kind, UnsupportedInstruction, decode
 from emu.engine import EngineError
 from emu.events import Executed, Faulted, GuestSite, Invalidated, Loaded, Stored, TlbFilled
 from emu.geometry import ArraySpec, Geometry
@@ -850,6 +852,50 @@ def test_a_cmpxchg_that_fails_is_no_store_in_the_journal(text: str) -> None:
     core = rig.core({"rbx": VA, "rcx": 3})
     assert core.step() == ON
     assert rig.memory.journal.next_change(PhysAddr(DATA_FRAME * PAGE), 16, 0) is None
+
+
+def wrong_after_random_instructions(seed: int, count: int) -> dict[str, str]:
+    """Run random accepted instructions one at a time. Returns what each kind did that it may not."""
+    rng = random.Random(seed)
+    rig = GuestRig()
+    rig.fill_data()
+    core = rig.core()
+    wrong = {}
+    for _ in range(count):
+        code = random_code(rng)
+        try:
+            text = decode(code, CODE).text
+        except UnsupportedInstruction:
+            continue
+        rig.put(code)
+        inside = {name: VA + rng.randrange(PAGES * PAGE) for name in REGISTERS}
+        core.load("random", VirtAddr(CODE), inside | {"rcx": rng.choice((0, 3, inside["rcx"]))})
+        before = whole_state(rig, core)
+        try:
+            result: object = core.step()
+        except EngineError as error:
+            result = error
+        if isinstance(result, EngineError):
+            wrong[text] = f"{code.hex()}: {result}"
+        elif not isinstance(result, Retired | Halted) and whole_state(rig, core) != before:
+            wrong[text] = f"{code.hex()}: {result}, and yet something happened"
+        rig.memory.undo(0)
+        rig.memory.journal.forget()
+        rig.last_mmu.reset()
+        if rig.data() != before[1]:
+            wrong[text] = f"{code.hex()}: changed what the journal does not know"
+            rig.fill_data()
+    return wrong
+
+
+def test_random_instructions_happen_whole_or_not_at_all_and_are_journaled() -> None:
+    assert wrong_after_random_instructions(seed=1, count=12_000) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 6))
+def test_very_many_random_instructions_do(seed: int) -> None:
+    assert wrong_after_random_instructions(seed, count=100_000) == {}
 
 
 def test_the_words_a_spin_loop_reads_are_known() -> None:

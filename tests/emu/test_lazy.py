@@ -17,7 +17,7 @@ from explicit_tlb import (
     Writes,
     explicit_outcomes,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from paging_rig import (
     FRAME,
@@ -44,6 +44,7 @@ from paging_rig import (
     read,
     write,
 )
+from property_settings import PROPERTY
 
 from emu.addr import PageSize, Pfn, VirtAddr
 from emu.choice import Question, VersionQuestion
@@ -665,9 +666,6 @@ def lazy_outcomes(model: CpuModel, words: dict[int, int], program: list[Event]) 
         if not answers:
             return found
         answers[-1] += 1
-
-
-PROPERTY = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def lazy(memory: Memory, directories: DirectoryCache) -> CpuModel:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine_rig import FLUSH, MachineRig, alone, no_traps
 from paging_rig import FRAME, PAGE, RO, ROOT, RW, VA, Pick, leaf, read, write
+from property_settings import PROPERTY
 
 from emu.addr import PhysAddr, VirtAddr
 from emu.apic import Apic, Ipi
@@ -168,7 +169,7 @@ def test_loads_and_stores_move_that_many_bytes_little_endian(size: int) -> None:
 MASKS = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF, 8: 2**64 - 1}
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(PROPERTY, max_examples=60)
 @given(st.sampled_from((1, 2, 4, 8)), *[st.integers(0, 2**64 - 1)] * 3)
 def test_read_modify_writes_against_integers(size: int, old: int, first: int, second: int) -> None:
     mask = MASKS[size]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import PROPERTY
 
 from emu.addr import Pfn, PhysAddr
 from emu.memory import LARGEST, MIB, SMALLEST, Journal, OutsideMemory, Overwritten, PhysicalMemory
@@ -53,6 +54,7 @@ def fresh() -> PhysicalMemory:
     return memory
 
 
+@PROPERTY
 @given(st.lists(stores(), max_size=12))
 def test_word_at_a_moment_is_what_a_full_copy_of_that_moment_holds(history: list[AStore]) -> None:
     memory = fresh()
@@ -64,6 +66,7 @@ def test_word_at_a_moment_is_what_a_full_copy_of_that_moment_holds(history: list
             assert memory.word_at(PhysAddr(BASE + offset), moment) == expected
 
 
+@PROPERTY
 @given(st.lists(stores(), max_size=12))
 def test_undo_to_any_moment_gives_the_full_copy_of_that_moment(history: list[AStore]) -> None:
     for moment in range(len(history) + 1):
@@ -73,6 +76,7 @@ def test_undo_to_any_moment_gives_the_full_copy_of_that_moment(history: list[ASt
         assert memory.read(BASE, WINDOW) == taken[moment]
 
 
+@PROPERTY
 @given(st.lists(stores(), max_size=12), st.sampled_from(WORD_OFFSETS), st.sampled_from((1, 4, 8)))
 def test_changes_of_bytes_are_the_stores_that_overlap_them(
     history: list[AStore], offset: int, length: int

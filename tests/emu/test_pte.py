@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import PROPERTY
 
 from emu.addr import PageSize, Pfn
 from emu.pte import Pte, PteBit
@@ -49,6 +50,7 @@ def test_each_bit_has_the_number_of_the_manual() -> None:
     assert {bit: int(bit).bit_length() - 1 for bit in PteBit} == BIT_NUMBERS
 
 
+@PROPERTY
 @given(WORDS)
 def test_each_question_asks_its_own_bit_and_no_other(word: int) -> None:
     assert {name: getattr(Pte(word), name) for name in NAMES} == {
@@ -56,11 +58,13 @@ def test_each_question_asks_its_own_bit_and_no_other(word: int) -> None:
     }
 
 
+@PROPERTY
 @given(WORDS)
 def test_pfn_is_bits_51_to_12(word: int) -> None:
     assert Pte(word).pfn == field(word, 51, 12)
 
 
+@PROPERTY
 @given(WORDS)
 def test_the_frame_of_a_large_leaf_leaves_out_pat_and_the_reserved_bits(word: int) -> None:
     assert Pte(word).leaf_pfn(PageSize.KIB4) == field(word, 51, 12)
@@ -68,6 +72,7 @@ def test_the_frame_of_a_large_leaf_leaves_out_pat_and_the_reserved_bits(word: in
     assert Pte(word).leaf_pfn(PageSize.GIB1) == field(word, 51, 30) << 18
 
 
+@PROPERTY
 @given(st.integers(0, 2**40 - 1), st.lists(st.sampled_from(tuple(PteBit))))
 def test_make_puts_frame_and_bits_together(pfn: int, chosen: list[PteBit]) -> None:
     bits = PteBit(0)
@@ -78,6 +83,7 @@ def test_make_puts_frame_and_bits_together(pfn: int, chosen: list[PteBit]) -> No
     assert int(entry) == pfn * 4096 + int(bits)
 
 
+@PROPERTY
 @given(WORDS, st.sampled_from(tuple(PteBit)))
 def test_with_bits_and_without_touch_nothing_else(word: int, bit: PteBit) -> None:
     number = BIT_NUMBERS[bit]

@@ -13,7 +13,7 @@ import pytest
 
 import emu.events
 import kernel_model.events
-from emu.addr import Pfn, PhysAddr, VirtAddr
+from emu.addr import PageSize, Pfn, PhysAddr, VirtAddr
 from emu.events import (
     Annotated,
     BusErrorSeen,
@@ -230,7 +230,7 @@ def test_a_fault() -> None:
 
 def test_events_that_no_scenario_has() -> None:
     entry = some_entry()
-    two = written(MultiHitSeen(2, VirtAddr(VMEMMAP), (entry, entry)))
+    two = written(MultiHitSeen(2, VirtAddr(VMEMMAP), (PageSize.KIB4, PageSize.MIB2), (entry, entry)))
     assert two["va"] == "0xffffea0000000000"
     assert two["entries"] == [{"entry": str(entry), "filled_at": entry.filled_at}] * 2
     bus = written(BusErrorSeen(0, InterruptSite(0xFB), VirtAddr(VMEMMAP), PhysAddr(1 << 40)))
