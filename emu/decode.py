@@ -261,7 +261,9 @@ def _check_registers(insn: CsInsn) -> None:
         raise KeyError(insn.mnemonic)
     if name in _IMPLICIT and insn.prefix[2] == _OPERAND_SIZE_PREFIX and not insn.rex & _REX_W:
         raise KeyError(insn.mnemonic)  # a 16-bit stack operation
-    if name in _PREFIX_LOST and _has_repeat_prefix(insn.bytes) and not insn.mnemonic.startswith("rep"):
+    is_vector = "xmm" in insn.op_str
+    told = insn.mnemonic.startswith("rep") or is_vector
+    if name in _PREFIX_LOST and _has_repeat_prefix(insn.bytes) and not told:
         raise KeyError(insn.mnemonic)  # the engine obeys a prefix that capstone does not tell of
     both = insn.prefix[2] == _OPERAND_SIZE_PREFIX and insn.rex & _REX_W
     if both and not name.startswith("mov"):
