@@ -244,13 +244,14 @@ _FORBIDDEN = frozenset({
     "enter", "retf", "retfq", "lmsw", "smsw", "maskmovdqu", "maskmovq", "verr", "verw", "str", "sldt",
 })  # fmt: skip
 _OPERAND_SIZE_PREFIX, _REX_W = 0x66, 8
-_LEGACY_PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3})
+# With the REX bytes: one that is not the last prefix means nothing, and hides nothing either.
+_PREFIXES = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)})
 _PREFIX_LOST = frozenset({"movnti", "movsb", "movsw", "movsd", "movsq"})
 
 
 def _has_repeat_prefix(code: bytes) -> bool:
-    """Whether F2 or F3 is among the legacy prefixes the instruction begins with."""
-    prefixes = takewhile(lambda byte: byte in _LEGACY_PREFIXES, code)
+    """Whether F2 or F3 is among the prefixes the instruction begins with."""
+    prefixes = takewhile(lambda byte: byte in _PREFIXES, code)
     return any(byte in (0xF2, 0xF3) for byte in prefixes)
 
 
