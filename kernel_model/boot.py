@@ -83,6 +83,7 @@ class System:
         """Back to time zero: the same run can be made again. Much cheaper than another boot."""
         self.machine.reset()
         self.kernel.pages.reset()
+        self.kernel.pages.failures = self.config.failures
         self.kernel.stacks.reset()
         self.kernel.hvo.vmemmap_optimize_enabled = self.config.kernel.vmemmap_optimize_enabled
 
