@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hvolab.explore.guide import PointSearch
 from hvolab.explore.search import Point, SchedulePoint, size
 
 
@@ -20,7 +21,7 @@ class _Branch:
     running: int | None
 
 
-class DepthFirst:
+class DepthFirst(PointSearch):
     """`preemptions`: at most so many in one run; None for no bound."""
 
     def __init__(self, preemptions: int | None) -> None:

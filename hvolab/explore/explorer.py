@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 from hvolab.explore.budget import Budget
 from hvolab.explore.depth_first import DepthFirst
-from hvolab.explore.guide import Guide
-from hvolab.explore.search import Freedom, Search
+from hvolab.explore.search import Freedom, Redundant, Search
 from hvolab.run import Deadlocked, OutOfSteps, Run, run_on
 from hvolab.scenario import Setup
 from hvolab.schedule import Schedule
 from hvolab.verdict import Finding, Verdict, Where
-from kernel_model.boot import boot
+from kernel_model.boot import System, boot
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class Coverage:
     longest: int
     cut_off: int
     deadlocks: int
+    redundant: int
     seconds: float
     stopped_by: str | None
 
@@ -47,6 +47,8 @@ class Coverage:
         if self.stopped_by is not None:
             line = f"not complete ({self.extent}), stopped by {self.stopped_by}; over {{{over}}} at "
             line += f"{self.cpus} CPUs: {self.schedules} schedules"
+        if self.redundant:
+            line += f" and {self.redundant} given up as redundant"
         if self.cut_off:
             line += f", {self.cut_off} of them cut off by the step budget"
         return line
@@ -76,19 +78,22 @@ def explore(
     """
     system = boot(setup.boot)
     found: dict[tuple[Verdict, Where], Found] = {}
-    runs = steps = longest = cut_off = deadlocks = 0
+    runs = steps = longest = cut_off = deadlocks = redundant = 0
     begun = time.monotonic()
     stopped_by: str | None = None
     try:
         while stopped_by is None and search.begin():
-            done = run_on(system, setup, lambda _system: Guide(search, freedoms), most_steps=budget.steps)
+            done = _one_run(system, setup, search, freedoms, budget)
+            if done is None:
+                redundant += 1
+                stopped_by = budget.spent(runs, time.monotonic() - begun)
+                continue
             runs, steps = runs + 1, steps + len(done.schedule.picks)
             longest = max(longest, len(done.schedule.picks))
             cut_off += isinstance(done.outcome, OutOfSteps)
             deadlocks += isinstance(done.outcome, Deadlocked)
             _note(done, runs, found)
             progress(runs, len(found))
-            system.reset()
             stopped_by = budget.spent(runs, time.monotonic() - begun)
     except KeyboardInterrupt:
         stopped_by = "an interrupt"
@@ -101,6 +106,7 @@ def explore(
         longest,
         cut_off,
         deadlocks,
+        redundant,
         time.monotonic() - begun,
         stopped_by,
     )
@@ -135,6 +141,19 @@ def explore_deepening(
             break
     coverage = replace(done.coverage, schedules=runs, seconds=time.monotonic() - begun)
     return Exploration(coverage, tuple(found.values()))
+
+
+def _one_run(
+    system: System, setup: Setup, search: Search, freedoms: frozenset[Freedom], budget: Budget
+) -> Run | None:
+    """The next run, on a machine at time zero that is put back there; None for a redundant one."""
+    try:
+        done = run_on(system, setup, lambda system: search.strategy(system, freedoms), (), budget.steps)
+    except Redundant:
+        done = None
+    search.end(system)
+    system.reset()
+    return done
 
 
 def _note(done: Run, number: int, found: dict[tuple[Verdict, Where], Found]) -> None:

@@ -1,15 +1,42 @@
-"""Between a run and a search: offers the run's choices as points, honouring which freedoms are on."""
+"""Between a run and a search by points: offers the run's choices, honouring which freedoms are on."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from emu.choice import Choice, Question, TakeInterrupt, VersionQuestion
-from hvolab.explore.search import AnswerPoint, Freedom, SchedulePoint, Search
+from hvolab.explore.search import AnswerPoint, Freedom, Point, SchedulePoint
+from hvolab.strategy import Strategy
+from kernel_model.boot import System
+
+
+class PointSearch(ABC):
+    """A search that needs to know no more than what can be chosen at each point."""
+
+    @abstractmethod
+    def begin(self) -> bool:
+        """Start another run. False when there is nothing left to explore."""
+
+    @abstractmethod
+    def choose(self, point: Point) -> int:
+        """The number of the option to take. Points with one option are not asked about."""
+
+    @abstractmethod
+    def extent(self) -> str:
+        """What a search that came to its end has covered, in words."""
+
+    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
+        del system
+        return Guide(self, freedoms)
+
+    def end(self, system: System) -> None:  # noqa: B027
+        """Nothing to learn from the machine."""
 
 
 class Guide:
     """The strategy of one run."""
 
-    def __init__(self, search: Search, freedoms: frozenset[Freedom]) -> None:
+    def __init__(self, search: PointSearch, freedoms: frozenset[Freedom]) -> None:
         self._search = search
         self._freedoms = freedoms
         self._last: Choice | None = None

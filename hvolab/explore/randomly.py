@@ -5,10 +5,11 @@ from __future__ import annotations
 from random import Random
 
 from emu.choice import Choice
+from hvolab.explore.guide import PointSearch
 from hvolab.explore.search import AnswerPoint, Point, size
 
 
-class Uniform:
+class Uniform(PointSearch):
     """Every option equally likely, `runs` times. A baseline: a CPU with few steps is always done first."""
 
     def __init__(self, seed: int, runs: int) -> None:
@@ -26,7 +27,7 @@ class Uniform:
         return f"{self._runs} uniformly random runs"
 
 
-class Pct:
+class Pct(PointSearch):
     """Random priorities with `depth - 1` change points (Burckhardt et al., ASPLOS 2010).
 
     The run's length, from which the change points are drawn, is that of the longest run so far: the paper

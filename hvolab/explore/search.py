@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Protocol, TypeAlias
 
 from emu.choice import Choice
+from hvolab.strategy import Strategy
+from kernel_model.boot import System
 
 
 class Freedom(Enum):
@@ -45,16 +47,24 @@ def size(point: Point) -> int:
 
 
 class Search(Protocol):
-    """A strategy. The explorer owns the loop: begin, any number of choose, and begin again."""
+    """A way through the runs. The explorer owns the loop: begin, a run with the strategy, end, and again."""
 
     def begin(self) -> bool:
         """Start another run. False when there is nothing left to explore."""
         ...
 
-    def choose(self, point: Point) -> int:
-        """The number of the option to take. Points with one option are not asked about."""
+    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
+        """What picks in the run just begun. It may raise `Redundant` from `pick`."""
+        ...
+
+    def end(self, system: System) -> None:
+        """The run is over; the machine still is as it was at its end."""
         ...
 
     def extent(self) -> str:
         """What a search that came to its end has covered, in words."""
         ...
+
+
+class Redundant(Exception):
+    """The rest of this run can show nothing that other runs do not show."""

@@ -1,0 +1,295 @@
+"""Exhaustive search with dynamic partial-order reduction: one run for all orders that nobody can tell apart.
+
+Depth first over the choices, but another process is tried at a step only where a race says that the order
+matters (source sets: Abdulla et al., POPL 2014), and one that has been tried sleeps until a step conflicts
+with it. The answers inside a step are all tried. What counts as a conflict is the footprints' affair.
+
+A *process* is a CPU's thread, or its interrupts: handlers are ordered against the code they interrupt only
+by what they touch. Promised: the same findings as the unreduced search has. That needs both freedoms of the
+schedule, and CPUs with a lazy TLB, whose state is what was stored and invalidated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
+from emu.cpu import RoutineContext
+from emu.lazy import LazySpec, Memory
+from emu.machine import Machine
+from emu.ops import Await
+from emu.walk import Walk
+from hvolab.explore.footprint import Recorder, in_handler
+from hvolab.explore.happens_before import History, Steps
+from hvolab.explore.resource import NOTHING, Footprint, conflict
+from hvolab.explore.search import Freedom, Redundant
+from hvolab.explore.tables import Tables
+from hvolab.strategy import Strategy
+from kernel_model.boot import System
+
+
+class CannotReduce(ValueError):
+    """Reduction would not be sound for this setup."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A question inside a step: its options as groups of equal outcome, and which group it is at."""
+
+    options: tuple[int, ...]
+    at: int = 0
+
+
+@dataclass(slots=True)
+class _Node:
+    """A state on the current path: what can step there, what has been tried, what is still to be."""
+
+    enabled: dict[int, Choice]
+    sleep: dict[int, Footprint]
+    current: int
+    to_try: set[int] = field(default_factory=set)
+    tried: dict[int, Footprint] = field(default_factory=dict)
+    footprint: Footprint = NOTHING  # of the current process, over all answers so far
+    answers: list[_Answer] = field(default_factory=list)
+
+    def next_answer(self) -> bool:
+        """Move on to other answers inside the same step."""
+        while self.answers:
+            if self.answers[-1].at + 1 < len(self.answers[-1].options):
+                self.answers[-1].at += 1
+                return True
+            self.answers.pop()
+        return False
+
+    def next_process(self) -> bool:
+        """Move on to another process."""
+        self.tried[self.current] = self.footprint
+        left = [p for p in sorted(self.to_try) if p not in self.tried and p not in self.sleep]
+        if not left:
+            return False
+        self.current, self.footprint = left[0], NOTHING
+        return True
+
+    def covers(self, firsts: set[int]) -> bool:
+        """Whether one of these processes is tried here, or need not be."""
+        return any(p in self.to_try or p in self.tried or p in self.sleep for p in firsts)
+
+
+class Reduced:
+    """The search. `redundant`: runs given up as everything was asleep. `restarts`: times it learned something."""
+
+    def __init__(self) -> None:
+        self.redundant = 0
+        self.restarts = 0
+        self._nodes: list[_Node] = []
+        self._history = History()
+        self._tables: Tables | None = None
+        self._run: _Run | None = None
+        self._begun = False
+
+    def begin(self) -> bool:
+        if self._begun and not self._backtrack():
+            return False
+        self._begun = True
+        return True
+
+    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
+        """Raises CannotReduce where reduction would not be sound."""
+        if not freedoms >= {Freedom.SCHEDULE, Freedom.IRQ}:
+            raise CannotReduce("reduction needs the freedoms schedule and irq")
+        model = system.machine.cpus[0].mmu.model
+        if not isinstance(model.tlb, LazySpec):
+            raise CannotReduce(f"reduction needs a lazy TLB; {model.name} has one with a geometry")
+        if self._tables is None:
+            self._tables = Tables(system.machine.memory, model)
+        self._run = _Run(system.machine, self._nodes, self._history, self._tables, freedoms)
+        return self._run
+
+    def end(self, system: System) -> None:
+        del system
+        assert self._run is not None
+        assert self._tables is not None
+        self._run.conclude()
+        self.redundant += self._run.redundant
+        if self._tables.grown:
+            self._tables.grown = False
+            self.restarts += 1
+            self._nodes.clear()
+            self._history.cut(0)
+            self._begun = False
+
+    def extent(self) -> str:
+        return "exhaustive"
+
+    def _backtrack(self) -> bool:
+        while self._nodes:
+            node = self._nodes[-1]
+            if node.next_answer() or node.next_process():
+                self._history.cut(len(self._nodes) - 1)
+                return True
+            self._nodes.pop()
+        return False
+
+
+class _Run:
+    """The strategy of one run: follows the path to its last node, then goes on where nothing sleeps."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        nodes: list[_Node],
+        history: History,
+        tables: Tables,
+        freedoms: frozenset[Freedom],
+    ) -> None:
+        self.redundant = 0
+        self._machine = machine
+        self._nodes = nodes
+        self._history = history
+        self._freedoms = freedoms
+        self._recorder = Recorder(machine, tables)
+        self._depth = 0  # steps begun
+        self._asked = 0  # questions within the step
+        self._last: Choice | None = None
+        self._waits = False
+        self._model = machine.cpus[0].mmu.model
+
+    def pick(self, enabled: list[Choice]) -> Choice:
+        happened = self._ended()
+        if self._depth == len(self._nodes):
+            self._nodes.append(self._node(enabled, happened))
+        node = self._nodes[self._depth]
+        choice = node.enabled[node.current]
+        self._depth += 1
+        self._asked = 0
+        self._last = choice
+        self._waits = self._may_wait(choice)
+        self._recorder.before(choice)
+        return choice
+
+    def answer(self, question: Question) -> int:
+        freedom = Freedom.TLB if isinstance(question, VersionQuestion) else Freedom.ALLOC
+        if freedom not in self._freedoms or question.options == 1:
+            return question.default
+        answers = self._nodes[self._depth - 1].answers
+        if self._asked == len(answers):
+            answers.append(_Answer(self._distinct(question)))
+        answer = answers[self._asked]
+        self._asked += 1
+        return answer.options[answer.at]
+
+    def finish(self) -> None:
+        """Any end is fine."""
+
+    def conclude(self) -> None:
+        """The run has ended, or was given up."""
+        if self.redundant:
+            return
+        self._ended()
+        for number, cpu in enumerate(self._machine.cpus):
+            for choice in (Step(number), TakeInterrupt(number)):
+                waits = cpu.top is not None if isinstance(choice, Step) else self._pending(number)
+                if waits and not self._machine.is_enabled(choice):
+                    self._blocked(choice)
+
+    # -- one step ------------------------------------------------------------------------------------
+
+    def _ended(self) -> Footprint:
+        """Take note of the step begun last, if there is one: its footprint."""
+        if self._last is None:
+            return NOTHING
+        footprint = self._recorder.after(self._last)
+        self._last = None
+        node = self._nodes[self._depth - 1]
+        if self._depth - 1 == len(self._history.steps):
+            node.footprint = node.footprint.union(footprint)
+            races = self._history.add(node.current, footprint, frozenset(node.enabled), waits=self._waits)
+            self._try_reversed(races, node.current, self._history.steps[-1].before)
+        return footprint
+
+    def _node(self, enabled: list[Choice], happened: Footprint) -> _Node:
+        processes = {self._process(choice): choice for choice in enabled}
+        sleep: dict[int, Footprint] = {}
+        running = None
+        if self._depth:
+            parent = self._nodes[self._depth - 1]
+            running = parent.current
+            sleep = {
+                process: footprint
+                for process, footprint in (parent.sleep | parent.tried).items()
+                if process != parent.current and not conflict(footprint, happened)
+            }
+        awake = [process for process in processes if process not in sleep]
+        if not awake:
+            self.redundant = 1
+            raise Redundant
+        current = running if running in awake else awake[0]
+        assert current is not None
+        return _Node(processes, sleep, current, {current})
+
+    def _try_reversed(self, races: list[int], process: int, before: Steps) -> None:
+        for race in races:
+            node = self._nodes[race]
+            firsts = self._history.firsts(race, process, before)
+            if node.covers(firsts):
+                continue
+            possible = sorted(p for p in firsts if p in node.enabled)
+            if process in possible:
+                node.to_try.add(process)
+            elif possible:
+                node.to_try.add(possible[0])
+            else:
+                node.to_try.update(node.enabled)
+
+    def _blocked(self, choice: Choice) -> None:
+        """A step that never came: who made it wait may have come after it instead."""
+        process, footprint = self._process(choice), self._recorder.blocked(choice)
+        before = self._history.before_blocked(process, footprint)
+        self._try_reversed(self._history.would_race(process, footprint), process, before)
+
+    # -- what the machine says -----------------------------------------------------------------------
+
+    def _process(self, choice: Choice) -> int:
+        """Two for each CPU: its threads, and its interrupts."""
+        interrupt = isinstance(choice, TakeInterrupt) or in_handler(self._machine.cpus[choice.cpu])
+        return 2 * choice.cpu + interrupt
+
+    def _may_wait(self, choice: Choice) -> bool:
+        if isinstance(choice, TakeInterrupt):
+            return True
+        cpu = self._machine.cpus[choice.cpu]
+        if isinstance(cpu.top, RoutineContext):
+            return isinstance(cpu.top.pending, Await)
+        return self._recorder.spun(choice.cpu)
+
+    def _pending(self, cpu: int) -> bool:
+        return cpu in self._machine.apic.interrupted
+
+    def _distinct(self, question: Question) -> tuple[int, ...]:
+        """One option of each outcome, the default's last: the unusual first."""
+        options = [n for n in range(question.options) if n != question.default] + [question.default]
+        if not isinstance(question, VersionQuestion) or not self._forgets_nothing():
+            return tuple(options)
+        kept: dict[object, int] = {}
+        for option in options:
+            kept[self._outcome(question, option)] = option
+        return tuple(sorted(kept.values(), key=options.index))
+
+    def _forgets_nothing(self) -> bool:
+        """With one entry a page, using a version has consequences of its own."""
+        return isinstance(self._model.tlb, LazySpec) and self._model.tlb.memory is Memory.SET
+
+    def _outcome(self, question: VersionQuestion, option: int) -> object:
+        """What tells one version from another: where it leads, and what it allows."""
+        if option < len(question.entries):
+            entry = question.entries[option]
+            frame, rights, dirty = int(entry.frame_of(question.va)), entry.rights, entry.dirty
+        else:
+            found = self._machine.cpus[question.cpu].mmu.peek(question.va)
+            if not isinstance(found, Walk):
+                return option
+            frame, rights, dirty = found.pa >> 12, found.rights, found.leaf.dirty
+        # A frame that has been freed meanwhile is not what it was: a use of it now has another verdict.
+        if frame in self._recorder.freed:
+            return option
+        return (frame, rights, dirty)

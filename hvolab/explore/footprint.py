@@ -1,0 +1,304 @@
+"""The footprint of a step, recorded as it happens: what it touched, what enabled it, what verdicts read.
+
+A recorder listens to a machine. `before` and `after` each step it is told that one begins and has ended.
+Beside the memory words of every access a footprint holds what a monitor looks at (ghosts): the owner of the
+frame used, the flushes owed to the page, stores an operation may lose. See docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
+from emu.choice import Choice, TakeInterrupt
+from emu.condition import Acknowledged, AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, WordIs
+from emu.cpu import Cpu, Role, RoutineContext
+from emu.events import (
+    Annotated,
+    Copied,
+    Faulted,
+    Filled,
+    Invalidated,
+    IpiAcknowledged,
+    IpiSent,
+    IpiTaken,
+    Loaded,
+    MachineEvent,
+    Stored,
+)
+from emu.machine import Machine
+from emu.ops import AddWords, Await
+from emu.tlb import FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
+from hvolab.explore.resource import Footprint, Kind, Resource, Touched
+from hvolab.explore.tables import PAGES_OF_ALL, Tables
+from kernel_model.events import (
+    AllocationFailed,
+    FlushBegun,
+    FlushCompleted,
+    OperationBegun,
+    OperationReturned,
+    PageAllocated,
+    PageFreed,
+)
+from kernel_model.layout import VMEMMAP_START
+
+_VMEMMAP_END = VMEMMAP_START + (1 << 40)
+_DIRECTORIES = Resource(Kind.DIRECTORIES)
+_ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
+
+
+def in_handler(cpu: Cpu) -> bool:
+    """Whether a stepwise interrupt handler is among the CPU's contexts."""
+    return any(
+        isinstance(context, RoutineContext) and context.role is Role.INTERRUPT for context in cpu.contexts
+    )
+
+
+class Recorder:
+    """Footprints of one run on one machine. `tables` outlives the run."""
+
+    def __init__(self, machine: Machine, tables: Tables) -> None:
+        self.freed: set[int] = set()  # the frames freed in this run
+        self._machine = machine
+        self._tables = tables
+        self._reads: set[Touched] = set()
+        self._writes: set[Touched] = set()
+        self._marks: set[Touched] = set()
+        self._cpu = 0
+        self._interrupts_enabled: list[bool] = []
+        self._spun: dict[int, frozenset[int]] = {}
+        self._senders: dict[int, int] = {}
+        self._flushes: dict[int, FlushBegun] = {}
+        self._changed: dict[int, set[int]] = {}  # CPU -> pages its operation has remapped
+        self._stores = 0
+        machine.trace.listen(self.observe)
+
+    # -- around a step -------------------------------------------------------------------------------
+
+    def before(self, choice: Choice) -> None:
+        """That choice is about to be performed."""
+        self._reads, self._writes, self._marks = set(), set(), set()
+        cpu = self._machine.cpus[choice.cpu]
+        self._cpu = cpu.number
+        self._interrupts_enabled = [cpu.interrupts_enabled for cpu in self._machine.cpus]
+        self._stores = self._machine.memory.journal.now
+        if isinstance(choice, TakeInterrupt):
+            self._reads.add(Resource(Kind.INTERRUPT_FLAG, cpu.number))
+            return
+        self._reads.add(Resource(Kind.CONTEXT, cpu.number))
+        if in_handler(cpu):
+            self._writes.add(Resource(Kind.CONTEXT, cpu.number))
+        self._reads |= self._spun.pop(cpu.number, frozenset())
+        if isinstance(cpu.top, RoutineContext):
+            match cpu.top.pending:
+                case Await(condition=condition, then=changes):
+                    self._reads |= self.condition(condition, cpu.number)
+                    self._writes |= {word for word, _ in changes}
+                case AddWords(changes=changes):
+                    self._writes |= {word for word, _ in changes}
+                case _:
+                    pass
+
+    def after(self, choice: Choice) -> Footprint:
+        """It has been performed: its footprint."""
+        cpu = self._machine.cpus[choice.cpu]
+        for other, was in zip(self._machine.cpus, self._interrupts_enabled, strict=True):
+            if other.interrupts_enabled != was:
+                self._writes.add(Resource(Kind.INTERRUPT_FLAG, other.number))
+        if isinstance(choice, TakeInterrupt):
+            if in_handler(cpu):
+                self._writes.add(Resource(Kind.CONTEXT, cpu.number))
+        elif cpu.spinning:
+            self._spun[cpu.number] = cpu.spinning
+            self._reads |= cpu.spinning
+        if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
+            condition = cpu.top.pending.condition
+            if isinstance(condition, EachOnce):  # what holds when the wait begins counts
+                self._reads |= self.condition(condition, cpu.number)
+        return Footprint(frozenset(self._reads), frozenset(self._writes), frozenset(self._marks))
+
+    def spun(self, cpu: int) -> bool:
+        """Whether the next step of that CPU had to wait at a PAUSE."""
+        return cpu in self._spun
+
+    def blocked(self, choice: Choice) -> Footprint:
+        """What a choice that cannot be made now waits for and would do."""
+        cpu = self._machine.cpus[choice.cpu]
+        if isinstance(choice, TakeInterrupt):
+            taken = {Resource(Kind.INTERRUPT_FLAG, cpu.number)}
+            return Footprint(frozenset(taken), frozenset({Resource(Kind.IPI, cpu.number)}), frozenset())
+        reads: set[Touched] = {Resource(Kind.CONTEXT, cpu.number), *self._spun.get(cpu.number, ())}
+        writes: set[Touched] = set()
+        if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
+            reads |= self.condition(cpu.top.pending.condition, cpu.number)
+            writes |= {word for word, _ in cpu.top.pending.then}
+        return Footprint(frozenset(reads), frozenset(writes), frozenset())
+
+    def condition(self, condition: Condition, cpu: int) -> set[Touched]:
+        """What a condition that `cpu` waits for is over."""
+        match condition:
+            case WordIs(word=word):
+                return {word}
+            case MemoryIs(pa=pa):
+                return {pa >> 3, Resource(Kind.BULK_WRITE, pa >> PAGE_SHIFT)}
+            case InterruptsOn(cpu=other):
+                return {Resource(Kind.INTERRUPT_FLAG, other)}
+            case Acknowledged():
+                return {Resource(Kind.ACKNOWLEDGED, cpu, other.number) for other in self._machine.cpus}
+            case AllOf(parts=parts) | EachOnce(parts=parts):
+                return {touched for part in parts for touched in self.condition(part, cpu)}
+            case _:
+                assert_never(condition)
+
+    # -- events --------------------------------------------------------------------------------------
+
+    def observe(self, number: int, event: MachineEvent) -> None:
+        """Add what one event says."""
+        match event:
+            case Loaded():
+                self._read_words(event.pa, event.size)
+                self._used(event.cpu, event.va, event.entry)
+            case Stored():
+                self._read_words(event.pa, event.size)
+                self._write_words(event.pa, event.size)
+                self._used(event.cpu, event.va, event.entry)
+                self._updated(event.va)
+                self._translations(event.pa, event.size, event.old.to_bytes(event.size, "little"))
+            case Copied():
+                self._reads.add(Resource(Kind.BULK_READ, event.source_pa >> PAGE_SHIFT))
+                self._used(event.cpu, event.source_va, event.source_entry)
+                self._bulk_write(event.to_pa, event.length)
+                self._used(event.cpu, event.to, event.to_entry)
+                self._updated(event.to)
+            case Filled():
+                self._bulk_write(event.pa, event.length)
+                self._used(event.cpu, event.va, event.entry)
+                self._updated(event.va)
+            case Invalidated():
+                self._invalidated(event.cpu, event.what)
+            case Faulted():
+                if event.entry is not None:
+                    self._used(event.cpu, event.fault.va, event.entry)
+                else:
+                    self._walked(event.cpu, event.fault.va >> PAGE_SHIFT)
+            case IpiSent():
+                self._senders[event.request] = event.cpu
+                self._writes |= {Resource(Kind.IPI, target) for target in event.targets}
+            case IpiTaken():
+                self._writes.add(Resource(Kind.IPI, event.cpu))
+            case IpiAcknowledged():
+                sender = self._senders[event.request]
+                self._writes.add(Resource(Kind.ACKNOWLEDGED, sender, event.cpu))
+            case Annotated():
+                self._announced(number, event.cpu, event.payload)
+            case _:
+                pass
+
+    def _read_words(self, pa: PhysAddr, size: int) -> None:
+        self._reads.update(range(pa >> 3, (pa + size + 7) >> 3))
+        self._marks.add(Resource(Kind.BULK_WRITE, pa >> PAGE_SHIFT))
+
+    def _write_words(self, pa: PhysAddr, size: int) -> None:
+        self._writes.update(range(pa >> 3, (pa + size + 7) >> 3))
+        self._marks.add(Resource(Kind.BULK_READ, pa >> PAGE_SHIFT))
+
+    def _bulk_write(self, pa: PhysAddr, length: int) -> None:
+        frame = pa >> PAGE_SHIFT
+        self._writes |= {Resource(Kind.BULK_READ, frame), Resource(Kind.BULK_WRITE, frame)}
+        journal = self._machine.memory.journal
+        self._translations(pa, length, next(journal.since(journal.now - 1)).old)
+
+    def _translations(self, pa: PhysAddr, length: int, before: bytes) -> None:
+        """What a store changes for those who translate through it."""
+        effect = self._tables.effect(pa, length, before)
+        self._writes.update(Resource(Kind.TRANSLATION, page) for page in effect.pages)
+        if effect.directories:
+            self._writes.add(_DIRECTORIES)
+        if effect.everything:
+            self._writes.add(_ALL_TRANSLATIONS)
+        if effect.pages and self._cpu in self._changed:
+            self._changed[self._cpu].update(effect.pages)
+
+    def _walked(self, cpu: int, page: int) -> None:
+        if not self._tables.is_volatile(page):
+            return
+        self._reads.add(Resource(Kind.TRANSLATION, page))
+        self._reads.add(Resource(Kind.TLB, cpu, page))
+        if self._tables.directories_change:
+            self._reads |= {_DIRECTORIES, Resource(Kind.TLB, cpu, PAGES_OF_ALL)}
+        if self._tables.everything_changes:
+            self._reads.add(_ALL_TRANSLATIONS)
+
+    def _used(self, cpu: int, va: VirtAddr, entry: TlbEntry) -> None:
+        self._tables.learn(entry)
+        page = va >> PAGE_SHIFT
+        self._walked(cpu, page)
+        if VMEMMAP_START <= va < _VMEMMAP_END:
+            self._reads.add(Resource(Kind.OWNER, entry.frame_of(va)))
+            if entry.filled_at < 0:  # a lazy TLB's older version
+                self._reads.add(Resource(Kind.OWED, page))
+
+    def _updated(self, va: VirtAddr) -> None:
+        page = va >> PAGE_SHIFT
+        if VMEMMAP_START <= va < _VMEMMAP_END and self._tables.is_volatile(page):
+            self._marks.add(Resource(Kind.UPDATE, page))
+
+    def _invalidated(self, cpu: int, what: Invalidation) -> None:
+        match what:
+            case Invlpg(va=va, pages=pages):
+                covered = self._volatile(va, VirtAddr(va + pages * PAGE_BYTES))
+            case InvpcidAddress(va=va) | FaultedAt(va=va):
+                covered = self._volatile(va, VirtAddr(va + 1))
+            case _:
+                covered = set(self._tables.volatile)
+        self._writes.update(Resource(Kind.TLB, cpu, page) for page in covered)
+        self._reads.update(Resource(Kind.TRANSLATION, page) for page in covered)
+        if self._tables.directories_change:
+            self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
+            self._reads.add(_DIRECTORIES)
+        if self._tables.everything_changes:
+            self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
+            self._reads.add(_ALL_TRANSLATIONS)
+
+    def _volatile(self, start: int, end: int) -> set[int]:
+        """The pages of [start, end), in bytes, whose translation some run changes."""
+        first, last = start >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT
+        if last - first < len(self._tables.volatile):
+            return {page for page in range(first, last + 1) if page in self._tables.volatile}
+        return {page for page in self._tables.volatile if first <= page <= last}
+
+    # -- ghosts --------------------------------------------------------------------------------------
+
+    def _announced(self, number: int, cpu: int, payload: object) -> None:
+        match payload:
+            case PageAllocated(pfn=pfn, order=order):
+                self._owner(range(pfn, pfn + (1 << order)))
+            case PageFreed(pfn=pfn, order=order):
+                frames = range(pfn, pfn + (1 << order))
+                self._owner(frames)
+                self.freed.update(frames)
+            case AllocationFailed():
+                pass
+            case FlushBegun():
+                self._flushes[number] = payload
+                pages = self._volatile(payload.start, payload.end)
+                self._reads.update(Resource(Kind.TRANSLATION, page) for page in pages)
+                self._owed(pages)
+            case FlushCompleted(begun=begun):
+                request = self._flushes[begun]
+                self._owed(self._volatile(request.start, request.end))
+            case OperationBegun():
+                self._changed[cpu] = set()
+            case OperationReturned():
+                changed = self._changed.pop(cpu, set())
+                self._owed(changed)
+                self._reads.update(Resource(Kind.UPDATE, page) for page in changed)
+            case _:
+                pass
+
+    def _owner(self, frames: Iterable[int]) -> None:
+        self._writes.update(Resource(Kind.OWNER, frame) for frame in frames)
+
+    def _owed(self, pages: Iterable[int]) -> None:
+        self._marks.update(Resource(Kind.OWED, page) for page in pages)

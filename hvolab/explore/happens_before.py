@@ -1,0 +1,169 @@
+"""Which steps of a run had to come before which, and which pairs could have come the other way round.
+
+Steps are numbered from 0; a set of steps is an integer with a bit for each. A *race* is a pair of steps of
+two processes that conflict with no other step between them in the order (Flanagan and Godefroid, POPL 2005;
+Abdulla et al., POPL 2014, whose source sets the search uses).
+
+A step that may have waited is special: what it waited for comes before it, yet is no race, while the step
+that made it wait is one (the race of an acquire is with the other acquire, never with the release).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TypeAlias
+
+from hvolab.explore.resource import Footprint, Touched
+
+Steps: TypeAlias = int  # a set of step numbers
+
+
+class _Mode(IntEnum):
+    READ = 0
+    WRITE = 1
+    MARK = 2
+
+
+@dataclass(slots=True)
+class _Touch:
+    step: int
+    mode: _Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A step: its process, the steps before it and itself."""
+
+    process: int
+    enabled: frozenset[int]  # the processes that could step just before it
+    before: Steps
+    touched: tuple[Touched, ...]
+
+
+@dataclass(slots=True)
+class History:
+    """The steps of one run, so far."""
+
+    steps: list[Happened] = field(default_factory=list)
+    _touches: dict[Touched, list[_Touch]] = field(default_factory=dict)
+    _last_of: dict[int, list[int]] = field(default_factory=dict)
+
+    def cut(self, length: int) -> None:
+        """Forget all but the first `length` steps."""
+        while len(self.steps) > length:
+            gone = self.steps.pop()
+            self._last_of[gone.process].pop()
+            for touched in gone.touched:
+                self._touches[touched].pop()
+
+    def add(self, process: int, footprint: Footprint, enabled: frozenset[int], *, waits: bool) -> list[int]:
+        """The next step. Returns the steps it races with."""
+        number = len(self.steps)
+        own = self._own(process)
+        candidates = list(self._conflicting(footprint))
+        before = own | (1 << number)
+        for step in candidates:
+            before |= self.steps[step].before
+        races = self._races(process, own, candidates)
+        if waits:
+            races = self._waiting_races(process, own, footprint)
+        touched = []
+        for mode, resources in (
+            (_Mode.READ, footprint.reads),
+            (_Mode.WRITE, footprint.writes),
+            (_Mode.MARK, footprint.marks),
+        ):
+            for resource in resources:
+                self._touches.setdefault(resource, []).append(_Touch(number, mode))
+                touched.append(resource)
+        self._last_of.setdefault(process, []).append(number)
+        self.steps.append(Happened(process, enabled, before, tuple(touched)))
+        return races
+
+    def would_race(self, process: int, footprint: Footprint) -> list[int]:
+        """The races of a step that is blocked at the end of the run."""
+        return self._waiting_races(process, self._own(process), footprint)
+
+    def before_blocked(self, process: int, footprint: Footprint) -> Steps:
+        """What comes before a step that is blocked at the end of the run."""
+        before = self._own(process)
+        for step in self._conflicting(footprint):
+            before |= self.steps[step].before
+        return before
+
+    def firsts(self, race: int, process: int, before: Steps) -> set[int]:
+        """The processes that can begin what leads, without step `race`, to the later step of a race.
+
+        That is everything after `race` that does not need it, and then the later step itself, given by its
+        process and what comes before it.
+        """
+        kept: Steps = 0
+        firsts: set[int] = set()
+        seen: set[int] = set()
+        for number in range(race + 1, len(self.steps)):
+            step = self.steps[number]
+            if step.before >> race & 1:
+                continue
+            if not step.before & kept and step.process not in seen:
+                firsts.add(step.process)
+            seen.add(step.process)
+            kept |= 1 << number
+        if not before & kept and process not in seen:
+            firsts.add(process)
+        return firsts
+
+    def _own(self, process: int) -> Steps:
+        last = self._last_of.get(process)
+        return self.steps[last[-1]].before if last else 0
+
+    def _conflicting(self, footprint: Footprint) -> Iterator[int]:
+        """The latest steps in conflict: behind them lie only steps that come before one of them."""
+        for mode, resources in (
+            (_Mode.READ, footprint.reads),
+            (_Mode.WRITE, footprint.writes),
+            (_Mode.MARK, footprint.marks),
+        ):
+            for resource in resources:
+                for touch in reversed(self._touches.get(resource, ())):
+                    if mode is _Mode.WRITE or touch.mode is not mode:
+                        yield touch.step
+                    if touch.mode is _Mode.WRITE:
+                        break
+
+    def _all_conflicting(self, footprint: Footprint) -> Iterator[int]:
+        for mode, resources in (
+            (_Mode.READ, footprint.reads),
+            (_Mode.WRITE, footprint.writes),
+            (_Mode.MARK, footprint.marks),
+        ):
+            for resource in resources:
+                for touch in self._touches.get(resource, ()):
+                    if mode is _Mode.WRITE or touch.mode is not mode:
+                        yield touch.step
+
+    def _races(self, process: int, own: Steps, candidates: list[int]) -> list[int]:
+        found = []
+        distinct = set(candidates)
+        for step in sorted(distinct):
+            happened = self.steps[step]
+            if happened.process == process or own >> step & 1:
+                continue
+            if any(other > step and self.steps[other].before >> step & 1 for other in distinct):
+                continue
+            found.append(step)
+        return found
+
+    def _waiting_races(self, process: int, own: Steps, footprint: Footprint) -> list[int]:
+        last = self._last_of.get(process)
+        since = last[-1] if last else -1
+        found = []
+        for step in sorted(set(self._all_conflicting(footprint))):
+            happened = self.steps[step]
+            if happened.process == process or own >> step & 1:
+                continue
+            if step > since and process not in happened.enabled:
+                continue  # it could not have stepped there: what it waited for was still to come
+            found.append(step)
+        return found
