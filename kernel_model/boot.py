@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from emu.addr import PAGE_SHIFT, Pfn, VirtAddr, frame_start
-from emu.machine import Grain, InterruptHandler, Machine, Software
+from emu.machine import InterruptHandler, Machine, Software
 from emu.memory import PhysicalMemory
 from emu.models import SKYLAKE, CpuModel
 from kernel_model.buddy import Buddy
@@ -103,7 +103,7 @@ def boot(config: BootConfig) -> System:
     pages.failures = config.failures
     software = Software(
         Traps(image.root).handle,
-        {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, Grain.ATOMIC)},
+        {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, config.policy.grain)},
     )
     machine = Machine(memory, config.cpus, config.model, image.root, software)
     if config.origin is VmemmapOrigin.BOOT:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from emu.addr import PAGE_SHIFT
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
 from emu.cpu import RoutineContext
 from emu.lazy import LazySpec, Memory
@@ -21,8 +22,8 @@ from emu.ops import Await
 from emu.walk import Walk
 from hvolab.explore.footprint import Recorder, in_handler
 from hvolab.explore.happens_before import History, Steps
-from hvolab.explore.resource import NOTHING, Footprint, conflict
-from hvolab.explore.search import Freedom, Redundant
+from hvolab.explore.resource import NOTHING, Footprint, Kind, conflict
+from hvolab.explore.search import Freedom, Next, Redundant
 from hvolab.explore.tables import Tables
 from hvolab.strategy import Strategy
 from kernel_model.boot import System
@@ -76,11 +77,10 @@ class _Node:
 
 
 class Reduced:
-    """The search. `redundant`: runs given up as everything was asleep. `restarts`: times it learned something."""
+    """The search. `without` is for tests: kinds of resources to leave out of footprints, which is unsound."""
 
-    def __init__(self) -> None:
-        self.redundant = 0
-        self.restarts = 0
+    def __init__(self, without: frozenset[Kind] = frozenset()) -> None:
+        self._without = without
         self._nodes: list[_Node] = []
         self._history = History()
         self._tables: Tables | None = None
@@ -102,21 +102,21 @@ class Reduced:
             raise CannotReduce(f"reduction needs a lazy TLB; {model.name} has one with a geometry")
         if self._tables is None:
             self._tables = Tables(system.machine.memory, model)
-        self._run = _Run(system.machine, self._nodes, self._history, self._tables, freedoms)
+        self._run = _Run(system.machine, self._nodes, self._history, self._tables, freedoms, self._without)
         return self._run
 
-    def end(self, system: System) -> None:
+    def end(self, system: System) -> Next:
         del system
         assert self._run is not None
         assert self._tables is not None
         self._run.conclude()
-        self.redundant += self._run.redundant
-        if self._tables.grown:
-            self._tables.grown = False
-            self.restarts += 1
-            self._nodes.clear()
-            self._history.cut(0)
-            self._begun = False
+        if not self._tables.grown:
+            return Next.GO_ON
+        self._tables.grown = False
+        self._nodes.clear()
+        self._history.cut(0)
+        self._begun = False
+        return Next.START_AGAIN
 
     def extent(self) -> str:
         return "exhaustive"
@@ -141,13 +141,14 @@ class _Run:
         history: History,
         tables: Tables,
         freedoms: frozenset[Freedom],
+        without: frozenset[Kind],
     ) -> None:
-        self.redundant = 0
+        self._given_up = False
         self._machine = machine
         self._nodes = nodes
         self._history = history
         self._freedoms = freedoms
-        self._recorder = Recorder(machine, tables)
+        self._recorder = Recorder(machine, tables, without)
         self._depth = 0  # steps begun
         self._asked = 0  # questions within the step
         self._last: Choice | None = None
@@ -171,6 +172,8 @@ class _Run:
         freedom = Freedom.TLB if isinstance(question, VersionQuestion) else Freedom.ALLOC
         if freedom not in self._freedoms or question.options == 1:
             return question.default
+        if isinstance(question, VersionQuestion):
+            self._recorder.offered(question.entries)
         answers = self._nodes[self._depth - 1].answers
         if self._asked == len(answers):
             answers.append(_Answer(self._distinct(question)))
@@ -183,7 +186,7 @@ class _Run:
 
     def conclude(self) -> None:
         """The run has ended, or was given up."""
-        if self.redundant:
+        if self._given_up:
             return
         self._ended()
         for number, cpu in enumerate(self._machine.cpus):
@@ -221,7 +224,7 @@ class _Run:
             }
         awake = [process for process in processes if process not in sleep]
         if not awake:
-            self.redundant = 1
+            self._given_up = True
             raise Redundant
         current = running if running in awake else awake[0]
         assert current is not None
@@ -280,16 +283,18 @@ class _Run:
         return isinstance(self._model.tlb, LazySpec) and self._model.tlb.memory is Memory.SET
 
     def _outcome(self, question: VersionQuestion, option: int) -> object:
-        """What tells one version from another: where it leads, and what it allows."""
-        if option < len(question.entries):
-            entry = question.entries[option]
-            frame, rights, dirty = int(entry.frame_of(question.va)), entry.rights, entry.dirty
-        else:
-            found = self._machine.cpus[question.cpu].mmu.peek(question.va)
-            if not isinstance(found, Walk):
-                return option
-            frame, rights, dirty = found.pa >> 12, found.rights, found.leaf.dirty
+        """What tells one version from another: where it leads, what it allows, which flush it survived."""
+        found = self._machine.cpus[question.cpu].mmu.peek(question.va)
+        current = None
+        if isinstance(found, Walk):
+            current = (found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty)
+        if option == len(question.entries):
+            return option if current is None else current
+        entry = question.entries[option]
+        outcome = (int(entry.frame_of(question.va)), entry.rights, entry.dirty)
         # A frame that has been freed meanwhile is not what it was: a use of it now has another verdict.
-        if frame in self._recorder.freed:
+        if outcome[0] in self._recorder.freed:
             return option
-        return (frame, rights, dirty)
+        if outcome == current:
+            return current
+        return (outcome, sum(begun > entry.moment for begun in self._recorder.flushes_begun))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hvolab.explore.budget import Budget
+from hvolab.explore.coverage import Coverage, Tally
 from hvolab.explore.depth_first import DepthFirst
-from hvolab.explore.search import Freedom, Redundant, Search
-from hvolab.run import Deadlocked, OutOfSteps, Run, run_on
+from hvolab.explore.search import Freedom, Next, Redundant, Search
+from hvolab.run import Run, run_on
 from hvolab.scenario import Setup
 from hvolab.schedule import Schedule
 from hvolab.verdict import Finding, Verdict, Where
@@ -23,35 +24,6 @@ class Found:
     finding: Finding
     schedule: Schedule
     at_run: int
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """What an exploration has covered. `stopped_by` is None when the search came to its end."""
-
-    extent: str
-    freedoms: frozenset[Freedom]
-    cpus: int
-    schedules: int
-    steps: int
-    longest: int
-    cut_off: int
-    deadlocks: int
-    redundant: int
-    seconds: float
-    stopped_by: str | None
-
-    def __str__(self) -> str:
-        over = ", ".join(sorted(freedom.value for freedom in self.freedoms)) or "nothing"
-        line = f"{self.extent} over {{{over}}} at {self.cpus} CPUs: {self.schedules} schedules"
-        if self.stopped_by is not None:
-            line = f"not complete ({self.extent}), stopped by {self.stopped_by}; over {{{over}}} at "
-            line += f"{self.cpus} CPUs: {self.schedules} schedules"
-        if self.redundant:
-            line += f" and {self.redundant} given up as redundant"
-        if self.cut_off:
-            line += f", {self.cut_off} of them cut off by the step budget"
-        return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +46,27 @@ def explore(
 ) -> Exploration:
     """Explore `setup`. `progress` is told after every run how many there were and how much was found.
 
-    KeyboardInterrupt ends it like a budget does: what was found is kept.
+    KeyboardInterrupt ends it like a budget does: what was found is kept. Raises what the search raises when
+    it cannot explore the setup (CannotReduce).
     """
     system = boot(setup.boot)
     found: dict[tuple[Verdict, Where], Found] = {}
-    runs = steps = longest = cut_off = deadlocks = redundant = 0
+    tally = Tally()
     begun = time.monotonic()
     stopped_by: str | None = None
     try:
         while stopped_by is None and search.begin():
-            done = _one_run(system, setup, search, freedoms, budget)
-            if done is None:
-                redundant += 1
-                stopped_by = budget.spent(runs, time.monotonic() - begun)
-                continue
-            runs, steps = runs + 1, steps + len(done.schedule.picks)
-            longest = max(longest, len(done.schedule.picks))
-            cut_off += isinstance(done.outcome, OutOfSteps)
-            deadlocks += isinstance(done.outcome, Deadlocked)
-            _note(done, runs, found)
-            progress(runs, len(found))
-            stopped_by = budget.spent(runs, time.monotonic() - begun)
+            done, following = _one_run(system, setup, search, freedoms, budget, tally)
+            if done is not None:
+                _note(done, tally.runs, found)
+            if following is Next.START_AGAIN:
+                tally.learned()
+            progress(tally.runs, len(found))
+            stopped_by = budget.spent(tally.runs, time.monotonic() - begun)
     except KeyboardInterrupt:
         stopped_by = "an interrupt"
-    coverage = Coverage(
-        search.extent(),
-        freedoms,
-        setup.boot.cpus,
-        runs,
-        steps,
-        longest,
-        cut_off,
-        deadlocks,
-        redundant,
-        time.monotonic() - begun,
-        stopped_by,
+    coverage = tally.coverage(
+        search.extent(), freedoms, setup.boot.cpus, time.monotonic() - begun, stopped_by
     )
     return Exploration(coverage, tuple(found.values()))
 
@@ -144,16 +102,23 @@ def explore_deepening(
 
 
 def _one_run(
-    system: System, setup: Setup, search: Search, freedoms: frozenset[Freedom], budget: Budget
-) -> Run | None:
+    system: System,
+    setup: Setup,
+    search: Search,
+    freedoms: frozenset[Freedom],
+    budget: Budget,
+    tally: Tally,
+) -> tuple[Run | None, Next]:
     """The next run, on a machine at time zero that is put back there; None for a redundant one."""
+    done: Run | None = None
     try:
         done = run_on(system, setup, lambda system: search.strategy(system, freedoms), (), budget.steps)
+        tally.completed(done)
     except Redundant:
-        done = None
-    search.end(system)
+        tally.given_up(system.machine.steps)
+    following = search.end(system)
     system.reset()
-    return done
+    return done, following
 
 
 def _note(done: Run, number: int, found: dict[tuple[Verdict, Where], Found]) -> None:

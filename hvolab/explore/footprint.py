@@ -30,7 +30,7 @@ from emu.events import (
 from emu.machine import Machine
 from emu.ops import AddWords, Await
 from emu.tlb import FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
-from hvolab.explore.resource import Footprint, Kind, Resource, Touched
+from hvolab.explore.resource import Footprint, Kind, Resource, Touched, kind_of
 from hvolab.explore.tables import PAGES_OF_ALL, Tables
 from kernel_model.events import (
     AllocationFailed,
@@ -56,10 +56,15 @@ def in_handler(cpu: Cpu) -> bool:
 
 
 class Recorder:
-    """Footprints of one run on one machine. `tables` outlives the run."""
+    """Footprints of one run on one machine. `tables` outlives the run.
 
-    def __init__(self, machine: Machine, tables: Tables) -> None:
+    `without` leaves kinds of resources out, which is unsound: for tests that show each of them matters.
+    """
+
+    def __init__(self, machine: Machine, tables: Tables, without: frozenset[Kind] = frozenset()) -> None:
+        self._without = without
         self.freed: set[int] = set()  # the frames freed in this run
+        self.flushes_begun: list[int] = []  # after how many stores
         self._machine = machine
         self._tables = tables
         self._reads: set[Touched] = set()
@@ -70,7 +75,7 @@ class Recorder:
         self._spun: dict[int, frozenset[int]] = {}
         self._senders: dict[int, int] = {}
         self._flushes: dict[int, FlushBegun] = {}
-        self._changed: dict[int, set[int]] = {}  # CPU -> pages its operation has remapped
+        self._changed: dict[int, set[int]] = {}  # CPU -> pages its operation has remapped, ~page where split
         self._stores = 0
         machine.trace.listen(self.observe)
 
@@ -116,24 +121,37 @@ class Recorder:
             condition = cpu.top.pending.condition
             if isinstance(condition, EachOnce):  # what holds when the wait begins counts
                 self._reads |= self.condition(condition, cpu.number)
-        return Footprint(frozenset(self._reads), frozenset(self._writes), frozenset(self._marks))
+        return self._footprint(self._reads, self._writes, self._marks)
 
     def spun(self, cpu: int) -> bool:
         """Whether the next step of that CPU had to wait at a PAUSE."""
         return cpu in self._spun
 
+    def offered(self, entries: Iterable[TlbEntry]) -> None:
+        """These could be used: what leads to them matters even if no run uses them."""
+        for entry in entries:
+            self._tables.learn(entry)
+
     def blocked(self, choice: Choice) -> Footprint:
         """What a choice that cannot be made now waits for and would do."""
         cpu = self._machine.cpus[choice.cpu]
         if isinstance(choice, TakeInterrupt):
-            taken = {Resource(Kind.INTERRUPT_FLAG, cpu.number)}
-            return Footprint(frozenset(taken), frozenset({Resource(Kind.IPI, cpu.number)}), frozenset())
+            flag, pending = Resource(Kind.INTERRUPT_FLAG, cpu.number), Resource(Kind.IPI, cpu.number)
+            return self._footprint({flag}, {pending}, set())
         reads: set[Touched] = {Resource(Kind.CONTEXT, cpu.number), *self._spun.get(cpu.number, ())}
         writes: set[Touched] = set()
         if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
             reads |= self.condition(cpu.top.pending.condition, cpu.number)
             writes |= {word for word, _ in cpu.top.pending.then}
-        return Footprint(frozenset(reads), frozenset(writes), frozenset())
+        return self._footprint(reads, writes, set())
+
+    def _footprint(self, reads: set[Touched], writes: set[Touched], marks: set[Touched]) -> Footprint:
+        if self._without:
+            reads, writes, marks = (
+                {touched for touched in some if kind_of(touched) not in self._without}
+                for some in (reads, writes, marks)
+            )
+        return Footprint(frozenset(reads), frozenset(writes), frozenset(marks))
 
     def condition(self, condition: Condition, cpu: int) -> set[Touched]:
         """What a condition that `cpu` waits for is over."""
@@ -217,14 +235,19 @@ class Recorder:
             self._writes.add(_DIRECTORIES)
         if effect.everything:
             self._writes.add(_ALL_TRANSLATIONS)
-        if effect.pages and self._cpu in self._changed:
+        self._writes.update(Resource(Kind.SPLIT, page) for page in effect.splits)
+        if self._cpu in self._changed:
             self._changed[self._cpu].update(effect.pages)
+            self._changed[self._cpu].update(~page for page in effect.splits)
 
     def _walked(self, cpu: int, page: int) -> None:
         if not self._tables.is_volatile(page):
             return
         self._reads.add(Resource(Kind.TRANSLATION, page))
         self._reads.add(Resource(Kind.TLB, cpu, page))
+        large = page & ~511
+        if large in self._tables.split:
+            self._reads.add(Resource(Kind.TLB, cpu, ~large))
         if self._tables.directories_change:
             self._reads |= {_DIRECTORIES, Resource(Kind.TLB, cpu, PAGES_OF_ALL)}
         if self._tables.everything_changes:
@@ -237,7 +260,7 @@ class Recorder:
         if VMEMMAP_START <= va < _VMEMMAP_END:
             self._reads.add(Resource(Kind.OWNER, entry.frame_of(va)))
             if entry.filled_at < 0:  # a lazy TLB's older version
-                self._reads.add(Resource(Kind.OWED, page))
+                self._reads |= {Resource(Kind.OWED, page), Resource(Kind.OWED, ~(page & ~511))}
 
     def _updated(self, va: VirtAddr) -> None:
         page = va >> PAGE_SHIFT
@@ -247,13 +270,15 @@ class Recorder:
     def _invalidated(self, cpu: int, what: Invalidation) -> None:
         match what:
             case Invlpg(va=va, pages=pages):
-                covered = self._volatile(va, VirtAddr(va + pages * PAGE_BYTES))
+                covered, large = self._in_range(va, va + pages * PAGE_BYTES)
             case InvpcidAddress(va=va) | FaultedAt(va=va):
-                covered = self._volatile(va, VirtAddr(va + 1))
+                covered, large = self._in_range(va, va + 1)
             case _:
-                covered = set(self._tables.volatile)
+                covered, large = self._tables.volatile, self._tables.split
         self._writes.update(Resource(Kind.TLB, cpu, page) for page in covered)
         self._reads.update(Resource(Kind.TRANSLATION, page) for page in covered)
+        self._writes.update(Resource(Kind.TLB, cpu, ~page) for page in large)
+        self._reads.update(Resource(Kind.SPLIT, page) for page in large)
         if self._tables.directories_change:
             self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
             self._reads.add(_DIRECTORIES)
@@ -261,12 +286,12 @@ class Recorder:
             self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
             self._reads.add(_ALL_TRANSLATIONS)
 
-    def _volatile(self, start: int, end: int) -> set[int]:
-        """The pages of [start, end), in bytes, whose translation some run changes."""
+    def _in_range(self, start: int, end: int) -> tuple[set[int], set[int]]:
+        """Of [start, end), in bytes: the pages some run changes, the first pages of large ones it splits."""
         first, last = start >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT
-        if last - first < len(self._tables.volatile):
-            return {page for page in range(first, last + 1) if page in self._tables.volatile}
-        return {page for page in self._tables.volatile if first <= page <= last}
+        pages = {page for page in self._tables.volatile if first <= page <= last}
+        large = {page for page in self._tables.split if page <= last and first < page + 512}
+        return pages, large
 
     # -- ghosts --------------------------------------------------------------------------------------
 
@@ -282,18 +307,20 @@ class Recorder:
                 pass
             case FlushBegun():
                 self._flushes[number] = payload
-                pages = self._volatile(payload.start, payload.end)
+                self.flushes_begun.append(self._machine.memory.journal.now)
+                pages, large = self._in_range(payload.start, payload.end)
+                self._reads.update(Resource(Kind.SPLIT, page) for page in large)
                 self._reads.update(Resource(Kind.TRANSLATION, page) for page in pages)
                 self._owed(pages)
             case FlushCompleted(begun=begun):
                 request = self._flushes[begun]
-                self._owed(self._volatile(request.start, request.end))
+                self._owed(self._in_range(request.start, request.end)[0])
             case OperationBegun():
                 self._changed[cpu] = set()
             case OperationReturned():
                 changed = self._changed.pop(cpu, set())
                 self._owed(changed)
-                self._reads.update(Resource(Kind.UPDATE, page) for page in changed)
+                self._reads.update(Resource(Kind.UPDATE, page) for page in changed if page >= 0)
             case _:
                 pass
 

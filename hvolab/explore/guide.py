@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from emu.choice import Choice, Question, TakeInterrupt, VersionQuestion
-from hvolab.explore.search import AnswerPoint, Freedom, Point, SchedulePoint
+from hvolab.explore.search import AnswerPoint, Freedom, Next, Point, SchedulePoint
 from hvolab.strategy import Strategy
 from kernel_model.boot import System
 
@@ -29,8 +29,10 @@ class PointSearch(ABC):
         del system
         return Guide(self, freedoms)
 
-    def end(self, system: System) -> None:  # noqa: B027
+    def end(self, system: System) -> Next:
         """Nothing to learn from the machine."""
+        del system
+        return Next.GO_ON
 
 
 class Guide:

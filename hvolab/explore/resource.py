@@ -15,18 +15,21 @@ from emu.condition import Word
 class Kind(IntEnum):
     """What a resource is. A memory word (8 bytes) is a plain number, address / 8; a named word itself."""
 
+    MEMORY = -1
+    NAMED = 0
     BULK_READ = 1  # frame: read as a whole, against any store in it
     BULK_WRITE = 2  # frame: written as a whole, against any access in it
     TRANSLATION = 3  # page number: what the page tables say of a page, now and in the past; -1 = of all
-    TLB = 4  # cpu, page number: since when this CPU has not invalidated the page; -1 = its directories
-    DIRECTORIES = 5  # entries of directories that a paging-structure cache may still hold
-    IPI = 6  # cpu: what is pending there
-    INTERRUPT_FLAG = 7  # cpu
-    ACKNOWLEDGED = 8  # sender, target
-    CONTEXT = 9  # cpu: which context runs, thread or stepwise handler
-    OWNER = 10  # frame: allocated or free, and for how many times
-    OWED = 11  # page number: which flushes were begun and ended for it, and which operations returned
-    UPDATE = 12  # page number: stores into the struct pages there, which an operation may lose
+    TLB = 4  # cpu, page number: since when this CPU has not invalidated the page
+    SPLIT = 5  # first page: when a large page was replaced by a table, for those who invalidate it
+    DIRECTORIES = 6  # entries of directories that a paging-structure cache may still hold
+    IPI = 7  # cpu: what is pending there
+    INTERRUPT_FLAG = 8  # cpu
+    ACKNOWLEDGED = 9  # sender, target
+    CONTEXT = 10  # cpu: which context runs, thread or stepwise handler
+    OWNER = 11  # frame: allocated or free, and for how many times
+    OWED = 12  # page number: which flushes were begun and ended for it, and which operations returned
+    UPDATE = 13  # page number: stores into the struct pages there, which an operation may lose
 
 
 class Resource(NamedTuple):
@@ -65,6 +68,11 @@ def conflict(a: Footprint, b: Footprint) -> bool:
     )
 
 
-def kind_of(touched: Touched) -> Kind | None:
-    """Its kind; None for a word, in memory or named."""
-    return touched.kind if isinstance(touched, Resource) else None
+def kind_of(touched: Touched) -> Kind:
+    match touched:
+        case Resource(kind=kind):
+            return kind
+        case Word():
+            return Kind.NAMED
+        case _:
+            return Kind.MEMORY

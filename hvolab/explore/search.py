@@ -46,6 +46,13 @@ def size(point: Point) -> int:
     return point.options if isinstance(point, AnswerPoint) else len(point.options)
 
 
+class Next(Enum):
+    """What a search makes of a run that has ended."""
+
+    GO_ON = "the run counts"
+    START_AGAIN = "something was learned that the runs so far should have known: they do not count"
+
+
 class Search(Protocol):
     """A way through the runs. The explorer owns the loop: begin, a run with the strategy, end, and again."""
 
@@ -57,7 +64,7 @@ class Search(Protocol):
         """What picks in the run just begun. It may raise `Redundant` from `pick`."""
         ...
 
-    def end(self, system: System) -> None:
+    def end(self, system: System) -> Next:
         """The run is over; the machine still is as it was at its end."""
         ...
 

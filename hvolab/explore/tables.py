@@ -21,18 +21,23 @@ PAGES_OF_ALL = -1
 class Effect:
     """What a store does to translations: the 4 KiB pages (by number) whose translation it changes.
 
-    `directories`: a paging-structure cache may hold what it replaced. `everything`: too high up to list.
+    `splits`: the first page of each large page whose entry it replaced: that entry's end is the store, even
+    where no translation changed. `directories`: a paging-structure cache may hold what it replaced.
+    `everything`: too high up to list.
     """
 
-    __slots__ = ("directories", "everything", "pages")
+    __slots__ = ("directories", "everything", "pages", "splits")
 
-    def __init__(self, pages: Iterable[int], *, directories: bool, everything: bool) -> None:
+    def __init__(
+        self, pages: Iterable[int], splits: Iterable[int], *, directories: bool, everything: bool
+    ) -> None:
         self.pages = tuple(pages)
+        self.splits = tuple(splits)
         self.directories = directories
         self.everything = everything
 
 
-NO_EFFECT = Effect((), directories=False, everything=False)
+NO_EFFECT = Effect((), (), directories=False, everything=False)
 
 
 class Tables:
@@ -41,6 +46,7 @@ class Tables:
     def __init__(self, memory: PhysicalMemory, model: CpuModel) -> None:
         self.grown = False
         self.volatile: set[int] = set()  # pages whose translation some run changes
+        self.split: set[int] = set()  # first pages of the large pages that some run splits
         self.directories_change = False
         self.everything_changes = False
         self._memory = memory
@@ -76,6 +82,7 @@ class Tables:
         if places is None:
             return NO_EFFECT
         pages: set[int] = set()
+        splits: set[int] = set()
         directories = everything = False
         for number in range(pa >> 3, (pa + length + 7) >> 3):
             word = PhysAddr(number << 3)
@@ -89,13 +96,19 @@ class Tables:
                 if level > 2:
                     everything = True
                     continue
-                found = set(self._changed(level, first + (number & 511) * _SPAN[level], Pte(old), Pte(new)))
+                page = first + (number & 511) * _SPAN[level]
+                found = set(self._changed(level, page, Pte(old), Pte(new)))
                 pages |= found
+                if level == 2 and lives and Pte(old).present and Pte(old).page_size:
+                    splits.add(page)
                 directories = directories or (level == 2 and bool(found)) or not lives
-        self._note(pages, directories, everything)
-        return Effect(pages, directories=directories, everything=everything)
+        self._note(pages, splits, directories, everything)
+        return Effect(pages, splits, directories=directories, everything=everything)
 
-    def _note(self, pages: set[int], directories: bool, everything: bool) -> None:  # noqa: FBT001
+    def _note(self, pages: set[int], splits: set[int], directories: bool, everything: bool) -> None:  # noqa: FBT001
+        if not splits <= self.split:
+            self.split |= splits
+            self.grown = True
         if not pages <= self.volatile:
             self.volatile |= pages
             self.grown = True
@@ -111,7 +124,7 @@ class Tables:
         return int.from_bytes(now, "little")
 
     def _lives(self, frame: int, parent: PhysAddr | None) -> bool | None:
-        """True: the entry at `parent` leads to the table. False: it once did. None: nobody could see it yet."""
+        """True: the entry at `parent` leads to the table. False: it once did. None: nobody could see it."""
         if parent is None or _leads_to(self._memory.read_word(parent), frame):
             return True
         journal = self._memory.journal

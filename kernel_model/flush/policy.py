@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from emu.addr import VirtAddr
+from emu.machine import Grain
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class NamedPolicy:
     name: str
     summary: str
     build: Callable[[FlushSite], FlushPolicy]
+    grain: Grain = Grain.ATOMIC  # of the interrupt handler; stepwise where its steps can be told apart
 
 
 PolicyFactory: TypeAlias = Callable[[FlushSite], FlushPolicy]

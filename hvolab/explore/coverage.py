@@ -1,0 +1,113 @@
+"""What an exploration has covered, counted honestly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from hvolab.explore.search import Freedom
+from hvolab.run import Deadlocked, OutOfSteps, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What an exploration has covered. `stopped_by` is None when the search came to its end.
+
+    `schedules` ran to their end or were cut off (`cut_off`); `redundant` ones were given up because others
+    show the same. `learning` runs only taught the search which translations change. `distinct_states`:
+    different contents of memory at the end of a run.
+    """
+
+    extent: str
+    freedoms: frozenset[Freedom]
+    cpus: int
+    schedules: int
+    steps: int
+    longest: int
+    cut_off: int
+    deadlocks: int
+    redundant: int
+    learning: int
+    distinct_schedules: int
+    distinct_states: int
+    seconds: float
+    stopped_by: str | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything within the extent has been covered."""
+        return self.stopped_by is None and not self.cut_off
+
+    def __str__(self) -> str:
+        over = ", ".join(sorted(freedom.value for freedom in self.freedoms)) or "nothing"
+        line = f"{self.extent} over {{{over}}} at {self.cpus} CPUs: {self.schedules} schedules"
+        if not self.complete:
+            why = self.stopped_by or f"the step budget, which cut off {self.cut_off}"
+            line = f"not complete ({self.extent}), stopped by {why}; over {{{over}}} at {self.cpus} CPUs: "
+            line += f"{self.schedules} schedules"
+        if self.redundant:
+            line += f" and {self.redundant} given up as redundant"
+        return line + f", {self.distinct_states} final states, at most {self.longest} picks"
+
+
+class Tally:
+    """Counts runs as they end."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self._steps = self._longest = self._cut_off = self._deadlocks = self._redundant = self._learning = 0
+        self._schedules: set[bytes] = set()
+        self._states: set[bytes] = set()
+
+    def completed(self, done: Run) -> None:
+        """A run came to its end. The machine is still as it was then."""
+        self.runs += 1
+        self._steps += done.system.machine.steps
+        self._longest = max(self._longest, len(done.schedule.picks))
+        self._cut_off += isinstance(done.outcome, OutOfSteps)
+        self._deadlocks += isinstance(done.outcome, Deadlocked)
+        self._schedules.add(blake2b(str(done.schedule).encode(), digest_size=8).digest())
+        self._states.add(_final_state(done))
+
+    def given_up(self, steps: int) -> None:
+        """A run was given up as redundant."""
+        self._redundant += 1
+        self._steps += steps
+
+    def learned(self) -> None:
+        """The runs so far were made without knowing what they should have known."""
+        self._learning += self.runs + self._redundant
+        self.runs = self._redundant = self._cut_off = self._deadlocks = self._longest = 0
+        self._schedules.clear()
+        self._states.clear()
+
+    def coverage(
+        self, extent: str, freedoms: frozenset[Freedom], cpus: int, seconds: float, stopped_by: str | None
+    ) -> Coverage:
+        return Coverage(
+            extent,
+            freedoms,
+            cpus,
+            self.runs,
+            self._steps,
+            self._longest,
+            self._cut_off,
+            self._deadlocks,
+            self._redundant,
+            self._learning,
+            len(self._schedules),
+            len(self._states),
+            seconds,
+            stopped_by,
+        )
+
+
+def _final_state(done: Run) -> bytes:
+    """A digest of all memory that was stored to, as it is at the end."""
+    memory = done.system.machine.memory
+    touched = {(entry.pa, len(entry.old)) for entry in memory.journal.since(0)}
+    digest = blake2b(digest_size=8)
+    for pa, length in sorted(touched):
+        digest.update(pa.to_bytes(8, "little"))
+        digest.update(memory.read(pa, length))
+    return digest.digest()
