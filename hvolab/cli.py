@@ -28,6 +28,10 @@ from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, w
 from hvolab.cli_explore import explore_command
 from hvolab.compare import compare
 from hvolab.dump import DumpError, read_dump, write_dump
+from hvolab.explore.budget import Budget
+from hvolab.explore.randomly import Pct
+from hvolab.explore.search import Freedom
+from hvolab.fingerprint import fingerprint
 from hvolab.json_output import compare_json, list_json, run_json
 from hvolab.pages_view import PagesView
 from hvolab.real_input import StopAt, dump_system, setup_from
@@ -45,10 +49,14 @@ from hvolab.run import Run, StrategyFor, run
 from hvolab.scenario import Group, GuestActor, Scenario, Setup
 from hvolab.schedule import ScheduleError, parse
 from hvolab.script import ScriptError, ScriptStrategy
-from hvolab.strategy import InOrder, Priorities, Replay
+from hvolab.strategy import InOrder, Replay, ReplayThenInOrder, Strategy
 from hvolab.timeline import Timeline
 from hvolab.trace_json import TraceError, TraceWriter
 from kernel_model.boot import LayoutError, System
+
+# As `hvolab explore --strategy pct` has them when it is told nothing else.
+PCT_DEPTH = 3
+PCT_FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 
 BAD_INPUT = (
     AssemblyError,
@@ -111,6 +119,9 @@ violation was found, which some scenarios expect.""",
 @click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
 @click.option("--seed", type=click.IntRange(0), help="Random priorities from this seed, not the script.")
 @click.option("--schedule", help="Follow this schedule, as a replay line has it.")
+@click.option(
+    "--past-divergence", is_flag=True, help="Where the run is not the schedule's, say so and go on in order."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
 @click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
@@ -129,6 +140,7 @@ def run_command(
     cpus: int | None,
     seed: int | None,
     schedule: str | None,
+    past_divergence: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
     trace: Path | None,
     program: Path | None,
@@ -143,7 +155,11 @@ def run_command(
     count = cpu_count(chosen, cpus)
     setup, own_order = _setup(chosen, count, layout, folios, until)
     setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
-    strategy_for = _strategy(own_order, seed, schedule)
+    if past_divergence and schedule is None:
+        raise click.UsageError("--past-divergence goes with --schedule")
+    follow = ReplayThenInOrder if past_divergence else Replay
+    replay = None if schedule is None else follow(parse(schedule), fingerprint(setup))
+    strategy_for = _strategy(own_order, setup, seed, replay)
     options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
     inputs = {"--layout": layout, "--folios": folios, "--until": until}
     invocation = Invocation(chosen, count, repeated({**options, **inputs}))
@@ -158,6 +174,8 @@ def run_command(
             done = _run_and_show(Console(), invocation, setup, strategy_for, listeners, order)
     if dump is not None:
         write_dump(dump_system(done.system, until or "end"), dump)
+    if replay is not None:
+        _tell(replay)
     return 3 if done.model_error else int(done.wrong)
 
 
@@ -230,15 +248,36 @@ def _script_of(setup: Setup) -> StrategyFor:
     return lambda system: ScriptStrategy(setup.script, system.machine)
 
 
-def _strategy(own_order: StrategyFor, seed: int | None, schedule: str | None) -> StrategyFor:
-    if seed is not None and schedule is not None:
+def _strategy(
+    own_order: StrategyFor, setup: Setup, seed: int | None, replay: Replay | ReplayThenInOrder | None
+) -> StrategyFor:
+    if seed is not None and replay is not None:
         raise click.UsageError("--seed and --schedule exclude each other")
     if seed is not None:
-        return lambda _system: Priorities(seed)
-    if schedule is not None:
-        parsed = parse(schedule)
-        return lambda _system: Replay(parsed)
+        return _seeded(setup, seed)
+    if replay is not None:
+        return lambda _system: replay
     return own_order
+
+
+def _seeded(setup: Setup, seed: int) -> StrategyFor:
+    """Random priorities. PCT spreads its change points over a run's length, which a run before tells it."""
+    search = Pct(seed, runs=2, depth=PCT_DEPTH)
+
+    def strategy_for(system: System) -> Strategy:
+        search.begin()
+        return search.strategy(system, PCT_FREEDOMS)
+
+    run(setup, strategy_for, most_steps=Budget().steps)
+    return strategy_for
+
+
+def _tell(replay: Replay | ReplayThenInOrder) -> None:
+    """A line on stderr when the schedule was not this setup's, or was left."""
+    if isinstance(replay, ReplayThenInOrder) and replay.diverged_at is not None:
+        click.echo(f"hvolab: note: diverged at pick {replay.diverged_at}: {replay.why}", err=True)
+    elif replay.stale is not None:
+        click.echo(f"hvolab: note: {replay.stale}", err=True)
 
 
 def _trace_listener(trace: Path | None, files: ExitStack) -> tuple[Callable[[System], Listener], ...]:

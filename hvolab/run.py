@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from emu.choice import Question
 from emu.events import MachineEvent
 from emu.trace import Listener
+from hvolab.fingerprint import stamped
 from hvolab.monitor import Monitor
 from hvolab.scenario import Setup, start_actors
 from hvolab.schedule import Pick, Schedule, answer_to
@@ -97,11 +98,12 @@ def run(
     listeners: tuple[Callable[[System], Listener], ...] = (),
     most_steps: int = MOST_STEPS,
 ) -> Run:
-    """Boot `setup` and run it.
+    """Boot `setup` and run it. The schedule has the fingerprint of the setup.
 
     Raises what the strategy raises when it cannot go on: ScriptError, ScheduleError.
     """
-    return run_on(boot(setup.boot), setup, strategy_for, listeners, most_steps)
+    done = run_on(boot(setup.boot), setup, strategy_for, listeners, most_steps)
+    return replace(done, schedule=stamped(done.schedule, setup))
 
 
 def run_on(
@@ -111,7 +113,10 @@ def run_on(
     listeners: tuple[Callable[[System], Listener], ...] = (),
     most_steps: int = MOST_STEPS,
 ) -> Run:
-    """Run `setup` on a system at time zero that was booted from it. It is not reset afterwards."""
+    """Run `setup` on a system at time zero that was booted from it. It is not reset afterwards.
+
+    The schedule has no fingerprint: who makes many runs of one setup stamps those that are kept.
+    """
     machine = system.machine
     monitor = Monitor(machine)
     for listener in listeners:

@@ -1,9 +1,11 @@
 """A schedule: the list of everything that was picked in a run, as a value with a text form.
 
-    v1 0*12 i1 1*3 t0/2 d1/2
+    v2 @1a2b3c4d 0*12 i1 1*3 t0/2 d1/2
 
-`N*k`: CPU N steps k times. `iN`: CPU N takes an interrupt. `tP/O`: of O versions of a translation, number P
-is used. `dP/O`: a decision comes out as P of O. `v1` names the format. `parse(str(s)) == s`, always.
+`v2` names the format. `@` and 8 hexadecimal digits: the fingerprint of the setup it was made from
+(`hvolab.fingerprint`), if it is known. `N*k`: CPU N steps k times. `iN`: CPU N takes an interrupt. `tP/O`: of
+O versions of a translation, number P is used. `dP/O`: a decision comes out as P of O. `parse(str(s)) == s`,
+always. `v1`, which had no fingerprints, is still read.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from typing import TypeAlias
 from emu.choice import Choice, DecideQuestion, Question, Step, TakeInterrupt, VersionQuestion
 from emu.machine import MOST_CPUS
 
-FORMAT = "v1"
+FORMAT = "v2"
+FORMAT_WITHOUT_FINGERPRINT = "v1"
+FINGERPRINT_DIGITS = 8
 LONGEST_TEXT = 1 << 22
 MOST_PICKS = 1 << 24
 
@@ -60,14 +64,26 @@ def answer_to(question: Question, pick: int) -> Answer:
             return DecidePick(pick, options)
 
 
+_DIGITS = re.compile(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}")
+_WHAT_A_FINGERPRINT_IS = f"{FINGERPRINT_DIGITS} digits, 0-9 or a-f"
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Picks in the order they were made."""
+    """Picks in the order they were made. `fingerprint`: of the setup they were made on, None if not known.
+
+    Raises ValueError for a fingerprint that is none.
+    """
 
     picks: tuple[Pick, ...]
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fingerprint is not None and not _DIGITS.fullmatch(self.fingerprint):
+            raise ValueError(f"{self.fingerprint!r} is no fingerprint: {_WHAT_A_FINGERPRINT_IS}")
 
     def __str__(self) -> str:
-        words = [FORMAT]
+        words = [FORMAT] if self.fingerprint is None else [FORMAT, f"@{self.fingerprint}"]
         for pick, run in groupby(self.picks):
             count = sum(1 for _ in run)
             match pick:
@@ -90,21 +106,32 @@ def parse(text: str) -> Schedule:
     if len(text) > LONGEST_TEXT:
         raise ScheduleError(f"schedule text of {len(text)} characters; at most {LONGEST_TEXT} are read")
     words = text.split()
-    if not words or words[0] != FORMAT:
-        raise ScheduleError(
-            f"a schedule begins with {FORMAT!r}, this one with {_brief(words[0])}"
-            if words
-            else "the schedule is empty"
-        )
+    if not words:
+        raise ScheduleError("the schedule is empty")
+    if words[0] not in (FORMAT, FORMAT_WITHOUT_FINGERPRINT):
+        known = f"{FORMAT!r} (or {FORMAT_WITHOUT_FINGERPRINT!r})"
+        raise ScheduleError(f"a schedule begins with {known}, this one with {_brief(words[0])}")
+    fingerprint = _parse_fingerprint(words)
+    first = 1 if fingerprint is None else 2
     picks: list[Pick] = []
-    for number, word in enumerate(words[1:], start=2):
+    for number, word in enumerate(words[first:], start=first + 1):
         found = _parse_word(word)
         if found is None:
             raise ScheduleError(f"word {number} of the schedule is not a pick: {_brief(word)}")
         picks += found
         if len(picks) > MOST_PICKS:
             raise ScheduleError(f"more than {MOST_PICKS} picks at word {number} of the schedule")
-    return Schedule(tuple(picks))
+    return Schedule(tuple(picks), fingerprint)
+
+
+def _parse_fingerprint(words: list[str]) -> str | None:
+    if words[0] != FORMAT or len(words) == 1 or not words[1].startswith("@"):
+        return None
+    digits = words[1][1:]
+    if not _DIGITS.fullmatch(digits):
+        is_not = f"is not a fingerprint, @ and {_WHAT_A_FINGERPRINT_IS}"
+        raise ScheduleError(f"word 2 of the schedule {is_not}: {_brief(words[1])}")
+    return digits
 
 
 def _brief(word: str) -> str:

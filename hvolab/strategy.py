@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from random import Random
+from dataclasses import dataclass
 from typing import Protocol
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
-from hvolab.schedule import Answer, DecidePick, Schedule, ScheduleError, VersionPick, answer_to
+from hvolab.schedule import DecidePick, Pick, Schedule, ScheduleError, VersionPick, answer_to
 
 
 class Strategy(Protocol):
@@ -38,71 +38,125 @@ class InOrder:
         """Any end is fine."""
 
 
-class Replay:
-    """Follows a schedule. What the run offers must be what the schedule was made from."""
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A schedule was made from one setup and is followed on another: their fingerprints."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    made_from: str
+    runs_on: str
+
+    def __str__(self) -> str:
+        return f"the schedule was made from another setup (@{self.made_from}, this one is @{self.runs_on})"
+
+
+class Diverged(ScheduleError):
+    """A run cannot follow a schedule, from pick `at` on, counted from 1."""
+
+    def __init__(self, at: int, why: str) -> None:
+        super().__init__(why)
+        self.at = at
+
+
+class Replay:
+    """Follows a schedule. What the run offers must be what the schedule was made from, or it is Diverged.
+
+    `fingerprint` is that of the setup it runs on; None when nobody knows it, and then nothing is stale.
+    """
+
+    def __init__(self, schedule: Schedule, fingerprint: str | None = None) -> None:
         self._picks = schedule.picks
         self._at = 0
+        self._made_from = schedule.fingerprint
+        self._runs_on = fingerprint
+
+    @property
+    def stale(self) -> Stale | None:
+        """That the schedule was made from another setup. It may fit all the same."""
+        if self._made_from is None or self._runs_on is None or self._made_from == self._runs_on:
+            return None
+        return Stale(self._made_from, self._runs_on)
 
     def pick(self, enabled: list[Choice]) -> Choice:
         wanted = self._next()
         if not isinstance(wanted, Step | TakeInterrupt) or wanted not in enabled:
-            offered = ", ".join(str(Schedule((choice,))).split()[1] for choice in enabled)
-            raise self._diverged(f"can run: {offered}")
+            offered = ", ".join(_word(choice) for choice in enabled)
+            raise self._another(f"can run: {offered}")
         return wanted
 
     def answer(self, question: Question) -> int:
         wanted = self._next()
         kind = VersionPick if isinstance(question, VersionQuestion) else DecidePick
         if not isinstance(wanted, kind) or wanted.options != question.options:
-            raise self._diverged(f"asks for {answer_to(question, question.default)} or the like")
+            raise self._another(f"asks for {answer_to(question, question.default)} or the like")
         return wanted.pick
 
     def finish(self) -> None:
         if self._at < len(self._picks):
-            raise ScheduleError(f"the run ended after {self._at} of the schedule's {len(self._picks)} picks")
+            why = f"the run ended after {self._at} of the schedule's {len(self._picks)} picks"
+            raise self._diverged(self._at + 1, why)
 
-    def _next(self) -> Choice | Answer:
+    def _next(self) -> Pick:
         if self._at == len(self._picks):
-            raise ScheduleError(f"the schedule ends after {self._at} picks, but the run goes on")
+            raise self._diverged(
+                self._at + 1, f"the schedule ends after {self._at} picks, but the run goes on"
+            )
         self._at += 1
         return self._picks[self._at - 1]
 
-    def _diverged(self, instead: str) -> ScheduleError:
-        wanted = str(Schedule((self._picks[self._at - 1],))).split()[1]
-        return ScheduleError(f"pick {self._at} of the schedule is {wanted}, but the run {instead}")
+    def _another(self, instead: str) -> Diverged:
+        wanted = _word(self._picks[self._at - 1])
+        return self._diverged(self._at, f"pick {self._at} of the schedule is {wanted}, but the run {instead}")
+
+    def _diverged(self, at: int, why: str) -> Diverged:
+        return Diverged(at, why if self.stale is None else f"{why}; {self.stale}")
 
 
-class Priorities:
-    """Random priorities of the CPUs with a few change points, from a seed (after PCT, ASPLOS 2010).
+class ReplayThenInOrder:
+    """Follows a schedule as long as the run offers what it asks for, and then goes in order.
 
-    A uniform choice of the next CPU would hardly ever let one CPU fall behind another by more than a few
-    steps; priorities do. Interrupts have priorities of their own.
+    `diverged_at` is the number of the first pick, counted from 1, that is not the schedule's, and `why` says
+    what was in the way; both None until then.
     """
 
-    CHANGE_POINTS = 3
-    RUN_LENGTH = 512
+    def __init__(self, schedule: Schedule, fingerprint: str | None = None) -> None:
+        self._replay = Replay(schedule, fingerprint)
+        self._in_order = InOrder()
+        self.diverged_at: int | None = None
+        self.why: str | None = None
 
-    def __init__(self, seed: int) -> None:
-        self._random = Random(seed)
-        self._priority: dict[Choice, float] = {}
-        points = self._random.sample(range(1, self.RUN_LENGTH), self.CHANGE_POINTS)
-        self._change_at = frozenset(points)
-        self._step = 0
+    @property
+    def stale(self) -> Stale | None:
+        """As of `Replay`."""
+        return self._replay.stale
 
     def pick(self, enabled: list[Choice]) -> Choice:
-        for choice in enabled:
-            if choice not in self._priority:
-                self._priority[choice] = self._random.random()
-        best = max(enabled, key=lambda choice: self._priority[choice])
-        self._step += 1
-        if self._step in self._change_at:
-            self._priority[best] = -self._random.random()
-        return best
+        if self.diverged_at is None:
+            try:
+                return self._replay.pick(enabled)
+            except Diverged as diverged:
+                self._remember(diverged)
+        return self._in_order.pick(enabled)
 
     def answer(self, question: Question) -> int:
-        return self._random.randrange(question.options) if isinstance(question, VersionQuestion) else 0
+        if self.diverged_at is None:
+            try:
+                return self._replay.answer(question)
+            except Diverged as diverged:
+                self._remember(diverged)
+        return self._in_order.answer(question)
 
     def finish(self) -> None:
-        """Any end is fine."""
+        """Any end is fine; one before the schedule's is where they diverged."""
+        if self.diverged_at is None:
+            try:
+                self._replay.finish()
+            except Diverged as diverged:
+                self._remember(diverged)
+
+    def _remember(self, diverged: Diverged) -> None:
+        self.diverged_at, self.why = diverged.at, str(diverged)
+
+
+def _word(pick: Pick) -> str:
+    """A pick as the text of a schedule has it."""
+    return str(Schedule((pick,))).split()[1]

@@ -42,11 +42,13 @@ class Coverage:
         over = ", ".join(sorted(freedom.value for freedom in self.freedoms)) or "nothing"
         line = f"{self.extent} over {{{over}}} at {self.cpus} CPUs: {self.schedules} schedules"
         if not self.complete:
-            why = self.stopped_by or f"the step budget, which cut off {self.cut_off}"
+            why = self.stopped_by or "the step budget of a run"
             line = f"not complete ({self.extent}), stopped by {why}; over {{{over}}} at {self.cpus} CPUs: "
             line += f"{self.schedules} schedules"
         if self.redundant:
             line += f" and {self.redundant} given up as redundant"
+        if self.cut_off:
+            line += f", {self.cut_off} of them cut off by the step budget"
         return line + f", {self.distinct_states} final states, at most {self.longest} picks"
 
 

@@ -164,7 +164,9 @@ class _Run:
         self._depth += 1
         self._asked = 0
         self._last = choice
-        self._waits = self._may_wait(choice)
+        self._recorder.replaying = self._depth <= len(self._history.steps)
+        if not self._recorder.replaying:
+            self._waits = self._may_wait(choice)
         self._recorder.before(choice)
         return choice
 
@@ -201,13 +203,15 @@ class _Run:
         """Take note of the step begun last, if there is one: its footprint."""
         if self._last is None:
             return NOTHING
-        footprint = self._recorder.after(self._last)
-        self._last = None
+        last, self._last = self._last, None
+        if self._recorder.replaying:
+            self._recorder.replayed(last, self._history.steps[self._depth - 1].footprint)
+            return NOTHING
+        footprint = self._recorder.after(last)
         node = self._nodes[self._depth - 1]
-        if self._depth - 1 == len(self._history.steps):
-            node.footprint = node.footprint.union(footprint)
-            races = self._history.add(node.current, footprint, frozenset(node.enabled), waits=self._waits)
-            self._try_reversed(races, node.current, self._history.steps[-1].before)
+        node.footprint = node.footprint.union(footprint)
+        races = self._history.add(node.current, footprint, frozenset(node.enabled), waits=self._waits)
+        self._try_reversed(races, node.current, self._history.steps[-1].before)
         return footprint
 
     def _node(self, enabled: list[Choice], happened: Footprint) -> _Node:

@@ -10,6 +10,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.coverage import Coverage, Tally
 from hvolab.explore.depth_first import DepthFirst
 from hvolab.explore.search import Freedom, Next, Redundant, Search
+from hvolab.fingerprint import stamped
 from hvolab.run import Run, run_on
 from hvolab.scenario import Setup
 from hvolab.schedule import Schedule
@@ -68,7 +69,8 @@ def explore(
     coverage = tally.coverage(
         search.extent(), freedoms, setup.boot.cpus, time.monotonic() - begun, stopped_by
     )
-    return Exploration(coverage, tuple(found.values()))
+    kept = [replace(one, schedule=stamped(one.schedule, setup)) for one in found.values()]
+    return Exploration(coverage, tuple(kept))
 
 
 def explore_deepening(

@@ -63,6 +63,7 @@ class Recorder:
 
     def __init__(self, machine: Machine, tables: Tables, without: frozenset[Kind] = frozenset()) -> None:
         self._without = without
+        self.replaying = False  # the step's footprint is known: only what later steps need is noted
         self.freed: set[int] = set()  # the frames freed in this run
         self.flushes_begun: list[int] = []  # after how many stores
         self._machine = machine
@@ -76,18 +77,20 @@ class Recorder:
         self._senders: dict[int, int] = {}
         self._flushes: dict[int, FlushBegun] = {}
         self._changed: dict[int, set[int]] = {}  # CPU -> pages its operation has remapped, ~page where split
-        self._stores = 0
         machine.trace.listen(self.observe)
 
     # -- around a step -------------------------------------------------------------------------------
 
     def before(self, choice: Choice) -> None:
         """That choice is about to be performed."""
-        self._reads, self._writes, self._marks = set(), set(), set()
         cpu = self._machine.cpus[choice.cpu]
         self._cpu = cpu.number
+        if self.replaying:
+            if not isinstance(choice, TakeInterrupt):
+                self._spun.pop(cpu.number, None)
+            return
+        self._reads, self._writes, self._marks = set(), set(), set()
         self._interrupts_enabled = [cpu.interrupts_enabled for cpu in self._machine.cpus]
-        self._stores = self._machine.memory.journal.now
         if isinstance(choice, TakeInterrupt):
             self._reads.add(Resource(Kind.INTERRUPT_FLAG, cpu.number))
             return
@@ -117,11 +120,21 @@ class Recorder:
         elif cpu.spinning:
             self._spun[cpu.number] = cpu.spinning
             self._reads |= cpu.spinning
+        if cpu.number in self._changed:
+            self._changed[cpu.number] |= _remapped(self._writes)
         if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
             condition = cpu.top.pending.condition
             if isinstance(condition, EachOnce):  # what holds when the wait begins counts
                 self._reads |= self.condition(condition, cpu.number)
         return self._footprint(self._reads, self._writes, self._marks)
+
+    def replayed(self, choice: Choice, known: Footprint) -> None:
+        """It has been performed again, and this was its footprint the first time."""
+        cpu = self._machine.cpus[choice.cpu]
+        if cpu.spinning and not isinstance(choice, TakeInterrupt):
+            self._spun[cpu.number] = cpu.spinning
+        if cpu.number in self._changed:
+            self._changed[cpu.number] |= _remapped(known.writes)
 
     def spun(self, cpu: int) -> bool:
         """Whether the next step of that CPU had to wait at a PAUSE."""
@@ -173,6 +186,8 @@ class Recorder:
 
     def observe(self, number: int, event: MachineEvent) -> None:
         """Add what one event says."""
+        if self.replaying and not isinstance(event, Annotated | IpiSent):
+            return
         match event:
             case Loaded():
                 self._read_words(event.pa, event.size)
@@ -236,9 +251,6 @@ class Recorder:
         if effect.everything:
             self._writes.add(_ALL_TRANSLATIONS)
         self._writes.update(Resource(Kind.SPLIT, page) for page in effect.splits)
-        if self._cpu in self._changed:
-            self._changed[self._cpu].update(effect.pages)
-            self._changed[self._cpu].update(~page for page in effect.splits)
 
     def _walked(self, cpu: int, page: int) -> None:
         if not self._tables.is_volatile(page):
@@ -329,3 +341,15 @@ class Recorder:
 
     def _owed(self, pages: Iterable[int]) -> None:
         self._marks.update(Resource(Kind.OWED, page) for page in pages)
+
+
+def _remapped(writes: Iterable[Touched]) -> set[int]:
+    """The pages that a step gave another translation; ~page for a large page it split."""
+    found: set[int] = set()
+    for touched in writes:
+        if isinstance(touched, Resource):
+            if touched.kind is Kind.TRANSLATION:
+                found.add(touched.a)
+            elif touched.kind is Kind.SPLIT:
+                found.add(~touched.a)
+    return found

@@ -10,9 +10,7 @@ that made it wait is one (the race of an acquire is with the other acquire, neve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import TypeAlias
 
 from hvolab.explore.resource import Footprint, Touched
@@ -20,16 +18,15 @@ from hvolab.explore.resource import Footprint, Touched
 Steps: TypeAlias = int  # a set of step numbers
 
 
-class _Mode(IntEnum):
-    READ = 0
-    WRITE = 1
-    MARK = 2
+class _Touches:
+    """The steps that read, wrote and marked one resource, in their order."""
 
+    __slots__ = ("marks", "reads", "writes")
 
-@dataclass(slots=True)
-class _Touch:
-    step: int
-    mode: _Mode
+    def __init__(self) -> None:
+        self.reads: list[int] = []
+        self.writes: list[int] = []
+        self.marks: list[int] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ class Happened:
     process: int
     enabled: frozenset[int]  # the processes that could step just before it
     before: Steps
-    touched: tuple[Touched, ...]
+    footprint: Footprint
 
 
 @dataclass(slots=True)
@@ -47,7 +44,7 @@ class History:
     """The steps of one run, so far."""
 
     steps: list[Happened] = field(default_factory=list)
-    _touches: dict[Touched, list[_Touch]] = field(default_factory=dict)
+    _touches: dict[Touched, _Touches] = field(default_factory=dict)
     _last_of: dict[int, list[int]] = field(default_factory=dict)
 
     def cut(self, length: int) -> None:
@@ -55,31 +52,32 @@ class History:
         while len(self.steps) > length:
             gone = self.steps.pop()
             self._last_of[gone.process].pop()
-            for touched in gone.touched:
-                self._touches[touched].pop()
+            for resource in gone.footprint.reads:
+                self._touches[resource].reads.pop()
+            for resource in gone.footprint.writes:
+                self._touches[resource].writes.pop()
+            for resource in gone.footprint.marks:
+                self._touches[resource].marks.pop()
 
     def add(self, process: int, footprint: Footprint, enabled: frozenset[int], *, waits: bool) -> list[int]:
         """The next step. Returns the steps it races with."""
         number = len(self.steps)
         own = self._own(process)
-        candidates = list(self._conflicting(footprint))
+        candidates = self._conflicting(footprint)
         before = own | (1 << number)
         for step in candidates:
             before |= self.steps[step].before
         races = self._races(process, own, candidates)
         if waits:
             races = self._waiting_races(process, own, footprint)
-        touched = []
-        for mode, resources in (
-            (_Mode.READ, footprint.reads),
-            (_Mode.WRITE, footprint.writes),
-            (_Mode.MARK, footprint.marks),
-        ):
-            for resource in resources:
-                self._touches.setdefault(resource, []).append(_Touch(number, mode))
-                touched.append(resource)
+        for resource in footprint.reads:
+            self._of(resource).reads.append(number)
+        for resource in footprint.writes:
+            self._of(resource).writes.append(number)
+        for resource in footprint.marks:
+            self._of(resource).marks.append(number)
         self._last_of.setdefault(process, []).append(number)
-        self.steps.append(Happened(process, enabled, before, tuple(touched)))
+        self.steps.append(Happened(process, enabled, before, footprint))
         return races
 
     def would_race(self, process: int, footprint: Footprint) -> list[int]:
@@ -118,39 +116,50 @@ class History:
         last = self._last_of.get(process)
         return self.steps[last[-1]].before if last else 0
 
-    def _conflicting(self, footprint: Footprint) -> Iterator[int]:
+    def _of(self, resource: Touched) -> _Touches:
+        found = self._touches.get(resource)
+        if found is None:
+            found = self._touches[resource] = _Touches()
+        return found
+
+    def _conflicting(self, footprint: Footprint) -> set[int]:
         """The latest steps in conflict: behind them lie only steps that come before one of them."""
-        for mode, resources in (
-            (_Mode.READ, footprint.reads),
-            (_Mode.WRITE, footprint.writes),
-            (_Mode.MARK, footprint.marks),
-        ):
-            for resource in resources:
-                for touch in reversed(self._touches.get(resource, ())):
-                    if mode is _Mode.WRITE or touch.mode is not mode:
-                        yield touch.step
-                    if touch.mode is _Mode.WRITE:
-                        break
+        found: set[int] = set()
+        for resource in footprint.reads:
+            if resource in self._touches:
+                touches = self._touches[resource]
+                _latest(found, touches.writes, touches.marks)
+        for resource in footprint.writes:
+            if resource in self._touches:
+                touches = self._touches[resource]
+                _latest(found, touches.writes, touches.marks)
+                _latest(found, touches.writes, touches.reads)
+        for resource in footprint.marks:
+            if resource in self._touches:
+                touches = self._touches[resource]
+                _latest(found, touches.writes, touches.reads)
+        return found
 
-    def _all_conflicting(self, footprint: Footprint) -> Iterator[int]:
-        for mode, resources in (
-            (_Mode.READ, footprint.reads),
-            (_Mode.WRITE, footprint.writes),
-            (_Mode.MARK, footprint.marks),
-        ):
-            for resource in resources:
-                for touch in self._touches.get(resource, ()):
-                    if mode is _Mode.WRITE or touch.mode is not mode:
-                        yield touch.step
+    def _all_conflicting(self, footprint: Footprint) -> set[int]:
+        found: set[int] = set()
+        for resource in footprint.reads:
+            touches = self._of(resource)
+            found.update(touches.writes, touches.marks)
+        for resource in footprint.writes:
+            touches = self._of(resource)
+            found.update(touches.writes, touches.marks, touches.reads)
+        for resource in footprint.marks:
+            touches = self._of(resource)
+            found.update(touches.writes, touches.reads)
+        return found
 
-    def _races(self, process: int, own: Steps, candidates: list[int]) -> list[int]:
+    def _races(self, process: int, own: Steps, candidates: set[int]) -> list[int]:
         found = []
-        distinct = set(candidates)
-        for step in sorted(distinct):
+        for step in sorted(candidates):
             happened = self.steps[step]
             if happened.process == process or own >> step & 1:
                 continue
-            if any(other > step and self.steps[other].before >> step & 1 for other in distinct):
+            if any(other > step and self.steps[other].before >> step & 1 for other in candidates):
                 continue
             found.append(step)
         return found
@@ -159,7 +168,7 @@ class History:
         last = self._last_of.get(process)
         since = last[-1] if last else -1
         found = []
-        for step in sorted(set(self._all_conflicting(footprint))):
+        for step in sorted(self._all_conflicting(footprint)):
             happened = self.steps[step]
             if happened.process == process or own >> step & 1:
                 continue
@@ -167,3 +176,15 @@ class History:
                 continue  # it could not have stepped there: what it waited for was still to come
             found.append(step)
         return found
+
+
+def _latest(found: set[int], writes: list[int], others: list[int]) -> None:
+    """Add the last write, and the others since."""
+    last = -1
+    if writes:
+        last = writes[-1]
+        found.add(last)
+    for step in reversed(others):
+        if step <= last:
+            break
+        found.add(step)

@@ -81,27 +81,26 @@ class Tables:
         places = self._tables.get(pa >> PAGE_SHIFT)
         if places is None:
             return NO_EFFECT
+        lives = {place: self._lives(pa >> PAGE_SHIFT, place[2]) for place in places}
+        if all(alive is None for alive in lives.values()):
+            return NO_EFFECT
         pages: set[int] = set()
         splits: set[int] = set()
         directories = everything = False
-        for number in range(pa >> 3, (pa + length + 7) >> 3):
-            word = PhysAddr(number << 3)
-            old, new = self._old_word(word, pa, before), self._memory.read_word(word)
-            if old == new:
-                continue
-            for level, first, parent in places:
-                lives = self._lives(pa >> PAGE_SHIFT, parent)
-                if lives is None:
+        for number, old, new in self._words(pa, length, before):
+            for place, alive in lives.items():
+                level, first, _ = place
+                if alive is None:
                     continue
                 if level > 2:
                     everything = True
                     continue
                 page = first + (number & 511) * _SPAN[level]
-                found = set(self._changed(level, page, Pte(old), Pte(new)))
+                found = set(self._changed(level, page, old, new))
                 pages |= found
-                if level == 2 and lives and Pte(old).present and Pte(old).page_size:
+                if level == 2 and alive and old.present and old.page_size:
                     splits.add(page)
-                directories = directories or (level == 2 and bool(found)) or not lives
+                directories = directories or (level == 2 and bool(found)) or not alive
         self._note(pages, splits, directories, everything)
         return Effect(pages, splits, directories=directories, everything=everything)
 
@@ -117,11 +116,21 @@ class Tables:
         if everything and not self.everything_changes:
             self.everything_changes = self.grown = True
 
-    def _old_word(self, word: PhysAddr, pa: PhysAddr, before: bytes) -> int:
-        now = bytearray(self._memory.read(word, 8))
-        first, last = max(word, pa), min(word + 8, pa + len(before))
-        now[first - word : last - word] = before[first - pa : last - pa]
-        return int.from_bytes(now, "little")
+    def _words(self, pa: PhysAddr, length: int, before: bytes) -> Iterator[tuple[int, Pte, Pte]]:
+        """The words (address / 8) that the store changed: before and now."""
+        start, end = pa & ~7, (pa + length + 7) & ~7
+        now = self._memory.read(PhysAddr(start), end - start)
+        then = now[: pa - start] + before + now[pa - start + length :]
+        if then == now:
+            return
+        for offset in range(0, end - start, 8):
+            old, new = then[offset : offset + 8], now[offset : offset + 8]
+            if old != new:
+                yield (
+                    (start + offset) >> 3,
+                    Pte(int.from_bytes(old, "little")),
+                    Pte(int.from_bytes(new, "little")),
+                )
 
     def _lives(self, frame: int, parent: PhysAddr | None) -> bool | None:
         """True: the entry at `parent` leads to the table. False: it once did. None: nobody could see it."""

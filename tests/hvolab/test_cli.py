@@ -107,15 +107,19 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 SCHEDULE_ERRORS = [
     ("", "the schedule is empty"),
-    ("v2 0", "a schedule begins with 'v1', this one with 'v2'"),
-    ("v1 0*2 x", "word 3 of the schedule is not a pick: 'x'"),
-    ("v1 256", "word 2 of the schedule is not a pick: '256'"),
-    # these are schedules, but of other runs
-    ("v1", "the schedule ends after 0 picks, but the run goes on"),
-    ("v1 0*5", "the schedule ends after 5 picks, but the run goes on"),
-    ("v1 0 1 7", "pick 3 of the schedule is 7, but the run can run: 0, 1"),
-    ("v1 0 i1", "pick 2 of the schedule is i1, but the run can run: 0, 1"),
-    ("v1 0 t0/2", "pick 2 of the schedule is t0/2, but the run can run: 0, 1"),
+    ("v3 0", "a schedule begins with 'v2' (or 'v1'), this one with 'v3'"),
+    ("v2 0*2 x", "word 3 of the schedule is not a pick: 'x'"),
+    ("v2 256", "word 2 of the schedule is not a pick: '256'"),
+    ("v2 @12 0", "word 2 of the schedule is not a fingerprint, @ and 8 digits, 0-9 or a-f: '@12'"),
+    ("v1 @1a2b3c4d 0", "word 2 of the schedule is not a pick: '@1a2b3c4d'"),
+]
+DIVERGING = [
+    ("v1", 1, "the schedule ends after 0 picks, but the run goes on"),
+    ("v2", 1, "the schedule ends after 0 picks, but the run goes on"),
+    ("v2 0*5", 6, "the schedule ends after 5 picks, but the run goes on"),
+    ("v2 0 1 7", 3, "pick 3 of the schedule is 7, but the run can run: 0, 1"),
+    ("v2 0 i1", 2, "pick 2 of the schedule is i1, but the run can run: 0, 1"),
+    ("v1 0 t0/2", 2, "pick 2 of the schedule is t0/2, but the run can run: 0, 1"),
 ]
 
 
@@ -124,8 +128,22 @@ SCHEDULE_ERRORS = [
 def test_a_schedule_that_cannot_be_followed(
     text: str, message: str, form: tuple[str, ...], hvolab: Hvolab
 ) -> None:
+    for further in ((), ("--past-divergence",)):
+        done = hvolab("run", "stale-read", "--schedule", text, *form, *further)
+        assert (done.status, done.out, done.err) == (2, "", f"hvolab: {message}\n")
+
+
+@pytest.mark.parametrize(("text", "pick", "why"), DIVERGING)
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_a_schedule_of_another_run(
+    text: str, pick: int, why: str, form: tuple[str, ...], hvolab: Hvolab
+) -> None:
+    """Bad input, unless the rest of the run is asked for."""
     done = hvolab("run", "stale-read", "--schedule", text, *form)
-    assert (done.status, done.err) == (2, f"hvolab: {message}\n")
+    assert (done.status, done.err) == (2, f"hvolab: {why}\n")
+    done = hvolab("run", "stale-read", "--schedule", text, *form, "--past-divergence")
+    assert (done.status, done.err) == (0, f"hvolab: note: diverged at pick {pick}: {why}\n")
+    assert done.out != ""
 
 
 def test_a_schedule_that_goes_on_after_the_run_has_ended(hvolab: Hvolab) -> None:
@@ -136,6 +154,10 @@ def test_a_schedule_that_goes_on_after_the_run_has_ended(hvolab: Hvolab) -> None
     assert done.err.startswith("hvolab: the run ended after ")
     assert int(words[-2]) == int(words[5]) + 1
     assert done.out == ""
+    past = hvolab("run", "stale-read", "--schedule", f"{own} 0", "--json", "--past-divergence")
+    assert past.status == 0
+    assert past.err == f"hvolab: note: diverged at pick {words[-2]}: {done.err.removeprefix('hvolab: ')}"
+    assert past.json()["schedule"] == own
 
 
 WRONG_USAGE = [
@@ -156,6 +178,8 @@ WRONG_USAGE = [
     (("run", "flush-begun-before", "--cpus", "2"), "flush-begun-before has actors on 3 CPUs, not 2: --cpus"),
     (("run", "stale-read", "--seed", "-1"), "Invalid value for '--seed': -1 is not in the range x>=0."),
     (("run", "stale-read", "--seed", "1", "--schedule", "v1 0"), "--seed and --schedule exclude each other"),
+    (("run", "stale-read", "--past-divergence"), "--past-divergence goes with --schedule"),
+    (("run", "stale-read", "--past-divergence", "--seed", "1"), "--past-divergence goes with --schedule"),
     (("run", "stale-read", "--until", "before"), "--layout, --folios and --until go with the scenario remap"),
     (
         ("run", "remap-1g", "--layout", "x", "--folios", "y"),
@@ -430,6 +454,14 @@ def test_a_seed_replaces_the_script(hvolab: Hvolab) -> None:
     assert len({own, *seeded}) == 3
 
 
+def test_a_seed_takes_the_turn_from_a_cpu_in_the_middle_of_its_work(hvolab: Hvolab) -> None:
+    """The change points are spread over the whole run. Priorities alone give no more than 5 orders here."""
+    schedules = {
+        hvolab("run", "stale-read", "--json", "--seed", str(seed)).json()["schedule"] for seed in range(24)
+    }
+    assert len(schedules) > 8
+
+
 def test_the_lazy_model_can_be_chosen(hvolab: Hvolab) -> None:
     document = hvolab("run", "stale-read", "--cpu-model", "lazy", "--seed", "0", "--json").json()
     schema("run").validate(document)
@@ -482,6 +514,69 @@ def test_the_replay_line_finds_the_same_again(
     again = shell(f"{line} --json")
     assert (again.returncode, again.stderr) == (first.status, "")
     assert json.loads(again.stdout) == first.json()
+
+
+def fingerprints_of(name: str, hvolab: Hvolab, *cpus: str) -> list[str]:
+    """The second word of the schedule of a scenario's own order, on that many CPUs each."""
+    schedules = [hvolab("run", name, "--cpus", count, "--json").json()["schedule"] for count in cpus]
+    return [schedule.split()[1] for schedule in schedules]
+
+
+def test_a_replay_line_says_what_it_was_made_from(hvolab: Hvolab) -> None:
+    first = hvolab("run", "tail-write", "--json").json()
+    assert first["schedule"].startswith(f"v2 {fingerprints_of('tail-write', hvolab, '2')[0]} 0*")
+    assert shlex.split(first["findings"][0]["replay"])[-1] == first["schedule"]
+    shown = hvolab("run", "tail-write").out.splitlines()
+    assert f"replay {first['findings'][0]['replay']}" in shown
+
+
+def test_a_stale_schedule_that_does_not_fit_says_so(hvolab: Hvolab) -> None:
+    own = hvolab("run", "stale-read", "--cpus", "2", "--json").json()["schedule"]
+    two, three = fingerprints_of("stale-read", hvolab, "2", "3")
+    stale = f"the schedule was made from another setup ({two}, this one is {three})"
+    why = f"pick 11 of the schedule is 0, but the run can run: 1, i2; {stale}"
+    arguments = ("run", "stale-read", "--cpus", "3", "--schedule", own, "--json")
+    done = hvolab(*arguments)
+    assert (done.status, done.out, done.err) == (2, "", f"hvolab: {why}\n")
+    past = hvolab(*arguments, "--past-divergence")
+    assert (past.status, past.err) == (0, f"hvolab: note: diverged at pick 11: {why}\n")
+    schema("run").validate(past.json())
+    # It is a run like any other: its schedule is this setup's, and begins as the old one does.
+    schedule = past.json()["schedule"]
+    assert schedule.startswith(f"v2 {three} 0*9 i1 ")
+    again = hvolab(*arguments[:5], schedule, "--json")
+    assert (again.status, again.out, again.err) == (0, past.out, "")
+
+
+@pytest.mark.parametrize("further", [(), ("--past-divergence",)])
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_a_stale_schedule_that_fits_is_followed_with_a_note(
+    form: tuple[str, ...], further: tuple[str, ...], hvolab: Hvolab
+) -> None:
+    own = hvolab("run", "tail-write", "--json").json()["schedule"]
+    word = own.split()[1]
+    stale = own.replace(word, "@00000000")
+    done = hvolab("run", "tail-write", "--schedule", stale, *form, *further)
+    note = f"the schedule was made from another setup (@00000000, this one is {word})"
+    assert (done.status, done.err) == (1, f"hvolab: note: {note}\n")
+    assert done.out == hvolab("run", "tail-write", "--schedule", own, *form).out
+
+
+def test_a_schedule_of_another_cpu_model_is_stale(hvolab: Hvolab) -> None:
+    own = hvolab("run", "missed-cpu", "--json").json()["schedule"]
+    done = hvolab("run", "missed-cpu", "--schedule", own, "--cpu-model", "zen-3", "--json")
+    assert done.err.startswith("hvolab: note: the schedule was made from another setup (@")
+
+
+@pytest.mark.parametrize("further", [(), ("--past-divergence",)])
+def test_a_schedule_without_fingerprint_is_followed_without_a_word(
+    further: tuple[str, ...], hvolab: Hvolab
+) -> None:
+    first = hvolab("run", "tail-write", "--json")
+    words = first.json()["schedule"].split()
+    for text in (["v1", *words[2:]], ["v2", *words[2:]]):
+        done = hvolab("run", "tail-write", "--schedule", " ".join(text), "--json", *further)
+        assert (done.status, done.out, done.err) == (1, first.out, "")
 
 
 AWKWARD = 'it\'s $HOME; `a` & "b" [red]x[-red] ü.S'
@@ -598,5 +693,5 @@ def test_compare_prints_what_differs_and_exits_with_1(tmp_path: Path, hvolab: Hv
 
 def test_a_run_that_is_refused_leaves_no_dump(tmp_path: Path, hvolab: Hvolab) -> None:
     path = tmp_path / "never.json"
-    assert hvolab("run", "stale-read", "--schedule", "v1 0", "--dump", path).status == 2
+    assert hvolab("run", "stale-read", "--schedule", "v2 0", "--dump", path).status == 2
     assert not path.exists()

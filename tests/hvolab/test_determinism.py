@@ -20,11 +20,14 @@ from emu.choice import Question, Step, TakeInterrupt, VersionQuestion
 from emu.events import MachineEvent
 from emu.models import LAZY, MODELS, CpuModel
 from hvolab.catalog import SCENARIOS, scenario
+from hvolab.explore.guide import Guide
+from hvolab.explore.randomly import Uniform
+from hvolab.explore.search import Freedom
 from hvolab.pattern import BeginsFlush, Loads
 from hvolab.run import Run, collect, run
 from hvolab.scenario import GuestActor, Setup, start_actors
 from hvolab.script import ScriptStrategy, ToEnd, Until
-from hvolab.strategy import Priorities, Replay
+from hvolab.strategy import Replay
 from kernel_model.boot import System, boot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +37,11 @@ QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name != "remap-1g")
 
 def own_run(setup: Setup, events: list[tuple[int, MachineEvent]]) -> Run:
     return run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (collect(events),))
+
+
+def at_random(seed: int) -> Guide:
+    """Any order, any interrupt, any version of a translation."""
+    return Guide(Uniform(seed, 1), frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB}))
 
 
 def in_a_process(hash_seed: int, *arguments: str) -> int:
@@ -103,13 +111,13 @@ def test_a_replay_gives_the_events_of_the_script(name: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_a_replay_on_every_cpu_model(model: CpuModel) -> None:
-    """Random priorities also draw which version of a translation a lazy TLB uses."""
+    """At random, which also draws which version of a translation a lazy TLB uses."""
     setup = scenario("stale-read").build(3)
     setup = replace(setup, boot=replace(setup.boot, model=model))
     for seed in range(3):
         events: list[tuple[int, MachineEvent]] = []
         replayed: list[tuple[int, MachineEvent]] = []
-        first = run(setup, lambda _system, seed=seed: Priorities(seed), (collect(events),))
+        first = run(setup, lambda _system, seed=seed: at_random(seed), (collect(events),))
         run(setup, lambda _system, first=first: Replay(first.schedule), (collect(replayed),))
         assert replayed == events
 
@@ -155,7 +163,7 @@ def follow(system: System, setup: Setup, seed: int) -> list[tuple[int, MachineEv
     machine = system.machine
     machine.trace.listen(lambda number, event: events.append((number, event)))
     start_actors(setup, system)
-    strategy = Priorities(seed)
+    strategy = at_random(seed)
     while enabled := machine.enabled():
         machine.perform(strategy.pick(enabled), strategy)
     return events

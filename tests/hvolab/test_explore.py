@@ -23,6 +23,7 @@ from hvolab.explore.depth_first import DepthFirst
 from hvolab.explore.explorer import explore, explore_deepening
 from hvolab.explore.randomly import Pct, Uniform
 from hvolab.explore.search import Freedom
+from hvolab.fingerprint import fingerprint
 from hvolab.run import run
 from hvolab.scenario import KernelActor, Setup
 from hvolab.strategy import Replay
@@ -108,14 +109,17 @@ def test_the_budget_of_runs_and_that_it_is_said() -> None:
     assert done.coverage.schedules == 4
     assert str(done.coverage) == (
         "not complete (exhaustive), stopped by the budget of 4 runs; "
-        "over {irq, schedule, tlb} at 2 CPUs: 4 schedules"
+        "over {irq, schedule, tlb} at 2 CPUs: 4 schedules, 1 final states, at most 4 picks"
     )
 
 
 def test_a_run_longer_than_the_step_budget_is_cut_off_and_counted() -> None:
     done = explore(setup_of(5), DepthFirst(None), ALL, Budget(steps=3))
     assert done.coverage.cut_off == 1
-    assert str(done.coverage).endswith("1 of them cut off by the step budget")
+    assert str(done.coverage) == (
+        "not complete (exhaustive), stopped by the step budget of a run; over {irq, schedule, tlb} at 1 CPUs: "
+        "1 schedules, 1 of them cut off by the step budget, 1 final states, at most 3 picks"
+    )
 
 
 def test_an_interrupt_keeps_what_was_found() -> None:
@@ -163,6 +167,8 @@ def test_the_violation_is_found_without_the_script_and_replays(name: str, verdic
     (found, *_) = [one for one in done.found if one.finding.verdict is verdict]
     again = run(setup, lambda _system: Replay(found.schedule))
     assert found.finding in again.findings
+    assert found.schedule == again.schedule
+    assert found.schedule.fingerprint == fingerprint(setup)
 
 
 def test_a_store_to_the_head_is_lost_only_between_the_copy_and_the_remap() -> None:

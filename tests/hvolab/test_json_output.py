@@ -188,7 +188,7 @@ def test_other_outcomes_are_what_the_schema_says(outcome: Deadlocked | OutOfStep
 def test_a_run_without_picks_has_a_schedule() -> None:
     done = replaced(own_run("remap"), schedule=Schedule(()))
     document = run_json(Invocation(scenario("remap"), 3), done)
-    assert document["schedule"] == "v1"
+    assert document["schedule"] == "v2"
     schema("run").validate(document)
 
 
@@ -235,8 +235,10 @@ RUN_CHANGES: dict[str, Change] = {
     "too many CPUs": lambda d: d.update(cpus=257),
     "CPUs as text": lambda d: d.update(cpus="2"),
     "no schedule": lambda d: d.update(schedule=""),
-    "another format of schedule": lambda d: d.update(schedule="v2 0"),
-    "a word that is no pick": lambda d: d.update(schedule="v1 x"),
+    "another format of schedule": lambda d: d.update(schedule="v1 0"),
+    "a word that is no pick": lambda d: d.update(schedule="v2 x"),
+    "a fingerprint that is none": lambda d: d.update(schedule="v2 @12 0"),
+    "a fingerprint later": lambda d: d.update(schedule="v2 0 @1a2b3c4d"),
     "another outcome": lambda d: d.update(outcome="done"),
     "a finding more to say": lambda d: finding_of(d).update(more=1),
     "a finding without a verdict": lambda d: finding_of(d).pop("verdict"),

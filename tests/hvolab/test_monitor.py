@@ -27,6 +27,8 @@ from firmware.load import load_program
 from firmware.program import Argument
 from hvolab.catalog import scenario
 from hvolab.catalog.common import optimize, restore
+from hvolab.explore.randomly import Pct
+from hvolab.explore.search import Freedom
 from hvolab.pattern import (
     BeginsFlush,
     CopiesFrom,
@@ -40,7 +42,7 @@ from hvolab.pattern import (
 from hvolab.run import Completed, Deadlocked, OutOfSteps, Run, run
 from hvolab.scenario import GuestActor, KernelActor, Setup, vmemmap_page, with_program
 from hvolab.script import Script, ScriptStrategy, ToEnd, Until
-from hvolab.strategy import Priorities, Strategy
+from hvolab.strategy import Strategy
 from hvolab.verdict import Finding, Use, Verdict
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned
@@ -967,8 +969,13 @@ HARMLESS = {Verdict.LEGAL, Verdict.EQUIVALENT}
 
 def check_seeds(name: str, cpus: int, seeds: range) -> None:
     setup = scenario(name).build(cpus)
-    for seed in seeds:
-        done = run(setup, lambda _system, seed=seed: Priorities(seed))
+    search = Pct(seeds.start, len(seeds) + 1, depth=4)
+    freedoms = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
+    search.begin()
+    run(setup, lambda system: search.strategy(system, freedoms))  # PCT takes the length from it
+    for _ in seeds:
+        assert search.begin()
+        done = run(setup, lambda system: search.strategy(system, freedoms))
         assert isinstance(done.outcome, Completed), replay_line(name, cpus, done)
         assert not done.findings, replay_line(name, cpus, done)
         assert {use.verdict for use in done.uses} <= HARMLESS, replay_line(name, cpus, done)
