@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from hvolab.dump.fields import Place
+from hvolab.explore.saved import Json
 from hvolab.explore.search import Freedom
 from hvolab.run import Deadlocked, OutOfSteps, Run
 
@@ -83,6 +85,43 @@ class Tally:
         self._schedules.clear()
         self._states.clear()
 
+    def save(self) -> Json:
+        return {
+            "runs": self.runs,
+            "steps": self._steps,
+            "longest": self._longest,
+            "cut_off": self._cut_off,
+            "deadlocks": self._deadlocks,
+            "redundant": self._redundant,
+            "learning": self._learning,
+            "schedules": [digest.hex() for digest in sorted(self._schedules)],
+            "states": [digest.hex() for digest in sorted(self._states)],
+        }
+
+    def load(self, place: Place) -> None:
+        self.runs = place.field("runs").count()
+        self._steps = place.field("steps").count()
+        self._longest = place.field("longest").count()
+        self._cut_off = place.field("cut_off").count()
+        self._deadlocks = place.field("deadlocks").count()
+        self._redundant = place.field("redundant").count()
+        self._learning = place.field("learning").count()
+        self._schedules = _digests(place.field("schedules"))
+        self._states = _digests(place.field("states"))
+
+    def add(self, place: Place) -> None:
+        """What another process has counted, besides."""
+        other = Tally()
+        other.load(place)
+        self.runs += other.runs
+        self._steps += other._steps
+        self._longest = max(self._longest, other._longest)
+        self._cut_off += other._cut_off
+        self._deadlocks += other._deadlocks
+        self._redundant += other._redundant
+        self._schedules |= other._schedules
+        self._states |= other._states
+
     def coverage(
         self, extent: str, freedoms: frozenset[Freedom], cpus: int, seconds: float, stopped_by: str | None
     ) -> Coverage:
@@ -102,6 +141,16 @@ class Tally:
             seconds,
             stopped_by,
         )
+
+
+def _digests(place: Place) -> set[bytes]:
+    found = set()
+    for one in place.items():
+        try:
+            found.add(bytes.fromhex(one.text()))
+        except ValueError:
+            raise one.wanted("a digest in hexadecimal") from None
+    return found
 
 
 def _final_state(done: Run) -> bytes:

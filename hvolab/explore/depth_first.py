@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hvolab.dump.fields import Place
 from hvolab.explore.guide import PointSearch
+from hvolab.explore.saved import Json, load_numbers
 from hvolab.explore.search import Point, SchedulePoint, size
 
 
@@ -54,6 +56,19 @@ class DepthFirst(PointSearch):
             return "exhaustive"
         return f"bounded by {self._bound} preemption{'' if self._bound == 1 else 's'}"
 
+    def save(self) -> Json:
+        return {
+            "started": int(self._started),
+            "path": [
+                [list[Json](branch.order), branch.at, -1 if branch.running is None else branch.running]
+                for branch in self._path
+            ],
+        }
+
+    def load(self, place: Place) -> None:
+        self._started = bool(place.field("started").integer(0, 1))
+        self._path = [_load_branch(row) for row in place.field("path").items()]
+
     def _branch(self, point: Point) -> _Branch:
         """The running CPU first: the path without preemptions is the first one tried."""
         running = point.running if isinstance(point, SchedulePoint) else None
@@ -70,3 +85,43 @@ class DepthFirst(PointSearch):
                 return True
             self._path.pop()
         return False
+
+
+class Deepening(PointSearch):
+    """With 0 preemptions, then 1, and so on up to `preemptions`: what needs the fewest is found first."""
+
+    def __init__(self, preemptions: int) -> None:
+        self._most = preemptions
+        self._bound = 0
+        self._search = DepthFirst(0)
+
+    def begin(self) -> bool:
+        while not self._search.begin():
+            if self._bound == self._most:
+                return False
+            self._bound += 1
+            self._search = DepthFirst(self._bound)
+        return True
+
+    def choose(self, point: Point) -> int:
+        return self._search.choose(point)
+
+    def extent(self) -> str:
+        return self._search.extent()
+
+    def save(self) -> Json:
+        return {"bound": self._bound, "search": self._search.save()}
+
+    def load(self, place: Place) -> None:
+        self._bound = place.field("bound").integer(0, self._most)
+        self._search = DepthFirst(self._bound)
+        self._search.load(place.field("search"))
+
+
+def _load_branch(row: Place) -> _Branch:
+    parts = row.items()
+    if len(parts) != 3:
+        raise row.wanted("options, a number, and the running one")
+    order = tuple(load_numbers(parts[0]))
+    running = parts[2].integer(-1, max(order, default=0))
+    return _Branch(order, parts[1].integer(0, len(order) - 1), None if running < 0 else running)

@@ -11,8 +11,6 @@ schedule, and CPUs with a lazy TLB, whose state is what was stored and invalidat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from emu.addr import PAGE_SHIFT
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
 from emu.cpu import RoutineContext
@@ -20,9 +18,12 @@ from emu.lazy import LazySpec, Memory
 from emu.machine import Machine
 from emu.ops import Await
 from emu.walk import Walk
+from hvolab.dump.fields import Place
 from hvolab.explore.footprint import Recorder, in_handler
 from hvolab.explore.happens_before import History, Steps
+from hvolab.explore.node import Answer, Node
 from hvolab.explore.resource import NOTHING, Footprint, Kind, conflict
+from hvolab.explore.saved import Json
 from hvolab.explore.search import Freedom, Next, Redundant
 from hvolab.explore.tables import Tables
 from hvolab.strategy import Strategy
@@ -33,59 +34,21 @@ class CannotReduce(ValueError):
     """Reduction would not be sound for this setup."""
 
 
-@dataclass(slots=True)
-class _Answer:
-    """A question inside a step: its options as groups of equal outcome, and which group it is at."""
-
-    options: tuple[int, ...]
-    at: int = 0
-
-
-@dataclass(slots=True)
-class _Node:
-    """A state on the current path: what can step there, what has been tried, what is still to be."""
-
-    enabled: dict[int, Choice]
-    sleep: dict[int, Footprint]
-    current: int
-    to_try: set[int] = field(default_factory=set)
-    tried: dict[int, Footprint] = field(default_factory=dict)
-    footprint: Footprint = NOTHING  # of the current process, over all answers so far
-    answers: list[_Answer] = field(default_factory=list)
-
-    def next_answer(self) -> bool:
-        """Move on to other answers inside the same step."""
-        while self.answers:
-            if self.answers[-1].at + 1 < len(self.answers[-1].options):
-                self.answers[-1].at += 1
-                return True
-            self.answers.pop()
-        return False
-
-    def next_process(self) -> bool:
-        """Move on to another process."""
-        self.tried[self.current] = self.footprint
-        left = [p for p in sorted(self.to_try) if p not in self.tried and p not in self.sleep]
-        if not left:
-            return False
-        self.current, self.footprint = left[0], NOTHING
-        return True
-
-    def covers(self, firsts: set[int]) -> bool:
-        """Whether one of these processes is tried here, or need not be."""
-        return any(p in self.to_try or p in self.tried or p in self.sleep for p in firsts)
-
-
 class Reduced:
-    """The search. `without` is for tests: kinds of resources to leave out of footprints, which is unsound."""
+    """The search. From a state with a floor, it explores only what lies above that depth.
+
+    `without` is for tests: kinds of resources to leave out of footprints, which is unsound.
+    """
 
     def __init__(self, without: frozenset[Kind] = frozenset()) -> None:
         self._without = without
-        self._nodes: list[_Node] = []
+        self._nodes: list[Node] = []
         self._history = History()
         self._tables: Tables | None = None
         self._run: _Run | None = None
+        self._learned: Place | None = None  # out of a checkpoint, until there is a machine
         self._begun = False
+        self._floor = -1
 
     def begin(self) -> bool:
         if self._begun and not self._backtrack():
@@ -102,6 +65,8 @@ class Reduced:
             raise CannotReduce(f"reduction needs a lazy TLB; {model.name} has one with a geometry")
         if self._tables is None:
             self._tables = Tables(system.machine.memory, model)
+            if self._learned is not None:
+                self._tables.load(self._learned)
         self._run = _Run(system.machine, self._nodes, self._history, self._tables, freedoms, self._without)
         return self._run
 
@@ -113,22 +78,62 @@ class Reduced:
         if not self._tables.grown:
             return Next.GO_ON
         self._tables.grown = False
-        self._nodes.clear()
-        self._history.cut(0)
-        self._begun = False
+        if self._floor < 0:
+            self._nodes.clear()
+            self._history.cut(0)
+            self._begun = False
         return Next.START_AGAIN
 
     def extent(self) -> str:
         return "exhaustive"
 
+    def save(self) -> Json:
+        assert self._tables is not None
+        return {
+            "tables": self._tables.save(),
+            "nodes": [node.save() for node in self._nodes],
+            "begun": int(self._begun),
+            "floor": self._floor,
+        }
+
+    def load(self, place: Place) -> None:
+        self._learned = place.field("tables")
+        if self._tables is not None:
+            self._tables.load(self._learned)
+        self._nodes = [Node.load(one) for one in place.field("nodes").items()]
+        self._history.cut(0)
+        self._begun = bool(place.field("begun").integer(0, 1))
+        self._floor = place.field("floor").integer(-1, len(self._nodes) - 1)
+
     def _backtrack(self) -> bool:
         while self._nodes:
             node = self._nodes[-1]
-            if node.next_answer() or node.next_process():
+            at_floor = len(self._nodes) - 1 == self._floor
+            if node.next_answer() or (not at_floor and node.next_process()):
                 self._history.cut(len(self._nodes) - 1)
                 return True
+            if at_floor:
+                break
             self._nodes.pop()
         return False
+
+    def save_learned(self) -> Json:
+        """What has been learned of the page tables."""
+        assert self._tables is not None
+        return self._tables.save()
+
+    def learn(self, place: Place) -> None:
+        """Take over what another process has learned, and begin again."""
+        assert self._tables is not None
+        self._tables.load(place)
+        self._nodes.clear()
+        self._history.cut(0)
+        self._begun = False
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The current path. With a floor it ends there once everything above has been explored."""
+        return tuple(self._nodes)
 
 
 class _Run:
@@ -137,7 +142,7 @@ class _Run:
     def __init__(
         self,
         machine: Machine,
-        nodes: list[_Node],
+        nodes: list[Node],
         history: History,
         tables: Tables,
         freedoms: frozenset[Freedom],
@@ -178,7 +183,7 @@ class _Run:
             self._recorder.offered(question.entries)
         answers = self._nodes[self._depth - 1].answers
         if self._asked == len(answers):
-            answers.append(_Answer(self._distinct(question)))
+            answers.append(Answer(self._distinct(question)))
         answer = answers[self._asked]
         self._asked += 1
         return answer.options[answer.at]
@@ -214,7 +219,7 @@ class _Run:
         self._try_reversed(races, node.current, self._history.steps[-1].before)
         return footprint
 
-    def _node(self, enabled: list[Choice], happened: Footprint) -> _Node:
+    def _node(self, enabled: list[Choice], happened: Footprint) -> Node:
         processes = {self._process(choice): choice for choice in enabled}
         sleep: dict[int, Footprint] = {}
         running = None
@@ -232,7 +237,7 @@ class _Run:
             raise Redundant
         current = running if running in awake else awake[0]
         assert current is not None
-        return _Node(processes, sleep, current, {current})
+        return Node(processes, sleep, current, {current})
 
     def _try_reversed(self, races: list[int], process: int, before: Steps) -> None:
         for race in races:

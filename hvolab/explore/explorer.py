@@ -6,14 +6,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hvolab.dump.fields import Place
+from hvolab.dump.model import DumpError
 from hvolab.explore.budget import Budget
+from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
-from hvolab.explore.depth_first import DepthFirst
+from hvolab.explore.depth_first import Deepening
+from hvolab.explore.interrupts import held_interrupts
+from hvolab.explore.saved import Json
 from hvolab.explore.search import Freedom, Next, Redundant, Search
 from hvolab.fingerprint import stamped
 from hvolab.run import Run, run_on
 from hvolab.scenario import Setup
-from hvolab.schedule import Schedule
+from hvolab.schedule import Schedule, ScheduleError, parse
+from hvolab.strategy import Replay, Strategy
 from hvolab.verdict import Finding, Verdict, Where
 from kernel_model.boot import System, boot
 
@@ -44,33 +50,28 @@ def explore(
     freedoms: frozenset[Freedom],
     budget: Budget,
     progress: Progress = lambda _runs, _found: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Exploration:
     """Explore `setup`. `progress` is told after every run how many there were and how much was found.
 
-    KeyboardInterrupt ends it like a budget does: what was found is kept. Raises what the search raises when
-    it cannot explore the setup (CannotReduce).
+    A SIGINT ends it like a budget does, after the run under way: what was found is kept. With a checkpoint it
+    goes on where that one left off. Raises what the search raises when it cannot explore the setup
+    (CannotReduce), and CheckpointError.
     """
-    system = boot(setup.boot)
-    found: dict[tuple[Verdict, Where], Found] = {}
-    tally = Tally()
-    begun = time.monotonic()
+    exploring = Exploring(setup, search, freedoms, budget, checkpoint)
     stopped_by: str | None = None
-    try:
-        while stopped_by is None and search.begin():
-            done, following = _one_run(system, setup, search, freedoms, budget, tally)
-            if done is not None:
-                _note(done, tally.runs, found)
-            if following is Next.START_AGAIN:
-                tally.learned()
-            progress(tally.runs, len(found))
-            stopped_by = budget.spent(tally.runs, time.monotonic() - begun)
-    except KeyboardInterrupt:
-        stopped_by = "an interrupt"
-    coverage = tally.coverage(
-        search.extent(), freedoms, setup.boot.cpus, time.monotonic() - begun, stopped_by
-    )
-    kept = [replace(one, schedule=stamped(one.schedule, setup)) for one in found.values()]
-    return Exploration(coverage, tuple(kept))
+    with held_interrupts() as interrupts:
+        try:
+            while stopped_by is None and search.begin():
+                exploring.one_run()
+                progress(exploring.tally.runs, len(exploring.found))
+                stopped_by = "an interrupt" if interrupts.asked else exploring.spent()
+        except KeyboardInterrupt:
+            stopped_by = "an interrupt"
+        else:
+            if exploring.ran:
+                exploring.save()
+    return exploring.done(stopped_by)
 
 
 def explore_deepening(
@@ -80,49 +81,127 @@ def explore_deepening(
     budget: Budget,
     progress: Progress = lambda _runs, _found: None,
 ) -> Exploration:
-    """Depth first with 0 preemptions, then 1, and so on: what needs the fewest is found first.
+    """Depth first with 0 preemptions, then 1, and so on."""
+    return explore(setup, Deepening(preemptions), freedoms, budget, progress)
 
-    The coverage is that of the last depth begun; its runs and time are those of all. The budget is for all.
-    """
-    found: dict[tuple[Verdict, Where], Found] = {}
-    runs, begun = 0, time.monotonic()
-    for bound in range(preemptions + 1):
-        left = Budget(
-            None if budget.runs is None else budget.runs - runs,
-            None if budget.seconds is None else budget.seconds - (time.monotonic() - begun),
-            budget.steps,
+
+class Exploring:
+    """One exploration under way: a machine, and what has been counted and found so far."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        search: Search,
+        freedoms: frozenset[Freedom],
+        budget: Budget,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.tally = Tally()
+        self.found: dict[tuple[Verdict, Where], Found] = {}
+        self.ran = False
+        self._setup = setup
+        self._search = search
+        self._freedoms = freedoms
+        self._budget = budget
+        self._checkpoint = checkpoint
+        self._system = boot(setup.boot)
+        self._begun = time.monotonic()
+        self._before = 0.0  # seconds spent before the checkpoint
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is not None:
+            try:
+                self._load(saved)
+            except DumpError as error:
+                raise CheckpointError(f"damaged checkpoint: {error}") from None
+
+    def one_run(self) -> Next:
+        """The next run, after which the machine is at time zero again."""
+        known = len(self.found)
+        self.ran = True
+        done: Run | None = None
+        try:
+            done = run_on(self._system, self._setup, self._strategy, (), self._budget.steps)
+            self.tally.completed(done)
+            self._note(done)
+        except Redundant:
+            self.tally.given_up(self._system.machine.steps)
+        following = self._search.end(self._system)
+        self._system.reset()
+        if following is Next.START_AGAIN:
+            self.tally.learned()
+        if self._checkpoint is not None and (len(self.found) > known or self._checkpoint.due()):
+            self.save()
+        return following
+
+    def spent(self) -> str | None:
+        """Which budget is used up."""
+        return self._budget.spent(self.tally.runs, time.monotonic() - self._begun)
+
+    def done(self, stopped_by: str | None) -> Exploration:
+        seconds = self._before + time.monotonic() - self._begun
+        coverage = self.tally.coverage(
+            self._search.extent(), self._freedoms, self._setup.boot.cpus, seconds, stopped_by
         )
-        done = explore(setup, DepthFirst(bound), freedoms, left, progress)
-        for one in done.found:
-            key = (one.finding.verdict, one.finding.where)
-            found.setdefault(key, replace(one, at_run=runs + one.at_run))
-        runs += done.coverage.schedules
-        if done.coverage.stopped_by is not None:
-            break
-    coverage = replace(done.coverage, schedules=runs, seconds=time.monotonic() - begun)
-    return Exploration(coverage, tuple(found.values()))
+        found = (replace(one, schedule=stamped(one.schedule, self._setup)) for one in self.found.values())
+        return Exploration(coverage, tuple(found))
 
+    def save(self) -> None:
+        """Write the checkpoint, if there is one to be written."""
+        if self._checkpoint is not None:
+            self._checkpoint.save(self.state())
 
-def _one_run(
-    system: System,
-    setup: Setup,
-    search: Search,
-    freedoms: frozenset[Freedom],
-    budget: Budget,
-    tally: Tally,
-) -> tuple[Run | None, Next]:
-    """The next run, on a machine at time zero that is put back there; None for a redundant one."""
-    done: Run | None = None
-    try:
-        done = run_on(system, setup, lambda system: search.strategy(system, freedoms), (), budget.steps)
-        tally.completed(done)
-    except Redundant:
-        tally.given_up(system.machine.steps)
-    following = search.end(system)
-    system.reset()
-    return done, following
+    def state(self) -> Json:
+        """All there is to know between two runs."""
+        found: list[Json] = [
+            {
+                "verdict": one.finding.verdict.value,
+                "cpu": one.finding.where.cpu,
+                "va": f"{one.finding.where.va:#x}",
+                "at_run": one.at_run,
+                "schedule": str(one.schedule),
+            }
+            for one in self.found.values()
+        ]
+        milliseconds = int(1000 * (self._before + time.monotonic() - self._begun))
+        return {
+            "milliseconds": milliseconds,
+            "tally": self.tally.save(),
+            "found": found,
+            "search": self._search.save(),
+        }
 
+    def _strategy(self, system: System) -> Strategy:
+        return self._search.strategy(system, self._freedoms)
 
-def _note(done: Run, number: int, found: dict[tuple[Verdict, Where], Found]) -> None:
-    for finding in done.findings:
-        found.setdefault((finding.verdict, finding.where), Found(finding, done.schedule, number))
+    def _note(self, done: Run) -> None:
+        for finding in done.findings:
+            key = (finding.verdict, finding.where)
+            self.found.setdefault(key, Found(finding, done.schedule, self.tally.runs))
+
+    def _load(self, place: Place) -> None:
+        self._before = place.field("milliseconds").count() / 1000
+        self.tally.load(place.field("tally"))
+        self._search.load(place.field("search"))
+        self.add_found(place.field("found"))
+
+    def add_found(self, place: Place) -> None:
+        """Findings of another process, or of another time."""
+        for row in place.items():
+            found = self._replayed(row)
+            self.found.setdefault((found.finding.verdict, found.finding.where), found)
+
+    def _replayed(self, row: Place) -> Found:
+        """A finding, from the schedule that shows it."""
+        verdict, cpu, va = row.field("verdict").text(), row.field("cpu").count(), row.field("va").word()
+        try:
+            schedule = parse(row.field("schedule").text())
+            done = run_on(self._system, self._setup, lambda _system: Replay(schedule))
+        except ScheduleError as error:
+            raise row.error(str(error)) from None
+        finally:
+            self._system.reset()
+        for finding in done.findings:
+            where = finding.where
+            if (finding.verdict.value, where.cpu, where.va) == (verdict, cpu, va):
+                return Found(finding, schedule, row.field("at_run").count())
+        raise row.error(f"the schedule does not show {verdict!r} on cpu{cpu} at {va:#x}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from emu.choice import Choice, Question, TakeInterrupt, VersionQuestion
+from hvolab.dump.fields import Place
+from hvolab.explore.saved import Json
 from hvolab.explore.search import AnswerPoint, Freedom, Next, Point, SchedulePoint
 from hvolab.strategy import Strategy
 from kernel_model.boot import System
@@ -24,6 +26,14 @@ class PointSearch(ABC):
     @abstractmethod
     def extent(self) -> str:
         """What a search that came to its end has covered, in words."""
+
+    @abstractmethod
+    def save(self) -> Json:
+        """Where it is, between two runs."""
+
+    @abstractmethod
+    def load(self, place: Place) -> None:
+        """Go on from there."""
 
     def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
         del system

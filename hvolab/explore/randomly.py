@@ -1,58 +1,89 @@
-"""Random searches: PCT, and uniform choice as a baseline to compare with."""
+"""Random searches: PCT, and uniform choice as a baseline to compare with.
+
+Every run draws from a generator of its own, made from the seed and the run's number.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from random import Random
 
 from emu.choice import Choice
+from hvolab.dump.fields import Place
 from hvolab.explore.guide import PointSearch
+from hvolab.explore.saved import Json
 from hvolab.explore.search import AnswerPoint, Point, size
 
+_MOST_RUNS = 1 << 40
 
-class Uniform(PointSearch):
-    """Every option equally likely, `runs` times. A baseline: a CPU with few steps is always done first."""
+
+class RandomSearch(PointSearch):
+    """`runs` independent runs."""
 
     def __init__(self, seed: int, runs: int) -> None:
-        self._random = Random(seed)
-        self._left = self._runs = runs
+        self._seed = seed
+        self._runs = runs
+        self._done = 0
+        self._random = Random(f"{seed}/0")
 
     def begin(self) -> bool:
-        self._left -= 1
-        return self._left >= 0
+        if self._done == self._runs:
+            return False
+        self._done += 1
+        self._random = Random(f"{self._seed}/{self._done}")
+        self.prepare()
+        return True
+
+    def prepare(self) -> None:
+        """Draw what a run needs before it begins."""
+
+    def extent(self) -> str:
+        return f"{self._runs} runs of {self.kind()}"
+
+    @abstractmethod
+    def kind(self) -> str:
+        """What kind of run, in words."""
+
+    def save(self) -> Json:
+        return {"done": self._done}
+
+    def load(self, place: Place) -> None:
+        self._done = place.field("done").integer(0, _MOST_RUNS)
+
+
+class Uniform(RandomSearch):
+    """Every option equally likely. A baseline: a CPU with few steps is always done first."""
 
     def choose(self, point: Point) -> int:
         return self._random.randrange(size(point))
 
-    def extent(self) -> str:
-        return f"{self._runs} uniformly random runs"
+    def kind(self) -> str:
+        return "uniformly random choice"
 
 
-class Pct(PointSearch):
+class Pct(RandomSearch):
     """Random priorities with `depth - 1` change points (Burckhardt et al., ASPLOS 2010).
 
-    The run's length, from which the change points are drawn, is that of the longest run so far: the paper
-    takes it as known. An interrupt has a priority of its own. Answers are uniform.
+    The run's length, from which the change points are drawn, is that of the longest run so far, or `length`:
+    the paper takes it as known. An interrupt has a priority of its own. Answers are uniform.
     """
 
-    def __init__(self, seed: int, runs: int, depth: int) -> None:
+    def __init__(self, seed: int, runs: int, depth: int, length: int = 1) -> None:
         if depth < 1:
             raise ValueError(f"PCT depth {depth}: want 1 or more")
-        self._random = Random(seed)
-        self._left = self._runs = runs
+        super().__init__(seed, runs)
         self._depth = depth
-        self._longest = 1
+        self._longest = length
         self._step = 0
         self._priority: dict[Choice, float] = {}
         self._change_at: dict[int, int] = {}
 
-    def begin(self) -> bool:
+    def prepare(self) -> None:
         self._longest = max(self._longest, self._step)
-        self._left -= 1
         self._step = 0
         self._priority = {}
         points = (self._random.randint(1, self._longest) for _ in range(self._depth - 1))
         self._change_at = {step: number for number, step in enumerate(points)}
-        return self._left >= 0
 
     def choose(self, point: Point) -> int:
         if isinstance(point, AnswerPoint):
@@ -67,5 +98,12 @@ class Pct(PointSearch):
             self._priority[point.options[best]] = self._change_at[self._step] / self._depth
         return best
 
-    def extent(self) -> str:
-        return f"{self._runs} runs of PCT with depth {self._depth}"
+    def kind(self) -> str:
+        return f"PCT with depth {self._depth}"
+
+    def save(self) -> Json:
+        return {"done": self._done, "longest": max(self._longest, self._step)}
+
+    def load(self, place: Place) -> None:
+        super().load(place)
+        self._longest = place.field("longest").integer(1, _MOST_RUNS)

@@ -7,6 +7,8 @@ from enum import Enum
 from typing import Protocol, TypeAlias
 
 from emu.choice import Choice
+from hvolab.dump.fields import Place
+from hvolab.explore.saved import Json
 from hvolab.strategy import Strategy
 from kernel_model.boot import System
 
@@ -70,6 +72,14 @@ class Search(Protocol):
 
     def extent(self) -> str:
         """What a search that came to its end has covered, in words."""
+        ...
+
+    def save(self) -> Json:
+        """Where it is, between two runs: a JSON value."""
+        ...
+
+    def load(self, place: Place) -> None:
+        """Go on from there. Raises what `place` raises where the value is wrong."""
         ...
 
 

@@ -13,6 +13,8 @@ from emu.memory import PhysicalMemory
 from emu.models import CpuModel, MultiHit
 from emu.pte import Pte, PteBit
 from emu.tlb import TlbEntry
+from hvolab.dump.fields import Place
+from hvolab.explore.saved import Json, load_numbers
 
 _SPAN = {1: 1, 2: 512}  # 4 KiB pages behind one entry of a table
 PAGES_OF_ALL = -1
@@ -72,6 +74,35 @@ class Tables:
                 known.add((step.level, first, parent))
                 self.grown = True
             parent = step.pa
+
+    def save(self) -> Json:
+        """What has been learned, for a checkpoint."""
+        places: list[Json] = [
+            [frame, level, first, -1 if parent is None else parent]
+            for frame, found in sorted(self._tables.items())
+            for level, first, parent in sorted(found, key=str)
+        ]
+        return {
+            "places": places,
+            "volatile": list[Json](sorted(self.volatile)),
+            "split": list[Json](sorted(self.split)),
+            "directories": int(self.directories_change),
+            "everything": int(self.everything_changes),
+        }
+
+    def load(self, place: Place) -> None:
+        """Know what `save` said."""
+        for row in place.field("places").items():
+            numbers = load_numbers(row)
+            if len(numbers) != 4:
+                raise row.wanted("four numbers")
+            frame, level, first, parent = numbers
+            where = None if parent < 0 else PhysAddr(parent)
+            self._tables.setdefault(frame, set()).add((level, first, where))
+        self.volatile = set(load_numbers(place.field("volatile")))
+        self.split = set(load_numbers(place.field("split")))
+        self.directories_change = bool(place.field("directories").integer(0, 1))
+        self.everything_changes = bool(place.field("everything").integer(0, 1))
 
     def is_volatile(self, page: int) -> bool:
         return self.everything_changes or page in self.volatile

@@ -1,0 +1,199 @@
+"""A reduced exploration by several processes: the same findings as by one.
+
+One process begins. When it is not done after a few runs, what is left is cut into tasks (`frontier`), which
+worker processes do. The workers are forked, so that a setup need not be sent; what is sent is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+
+from hvolab.dump.fields import Place
+from hvolab.explore.budget import Budget
+from hvolab.explore.dpor import Reduced
+from hvolab.explore.explorer import Exploration, Exploring, Progress
+from hvolab.explore.frontier import Frontier
+from hvolab.explore.interrupts import Interrupts, held_interrupts
+from hvolab.explore.saved import Json
+from hvolab.explore.search import Freedom, Next
+from hvolab.scenario import Setup
+
+RUNS_BEFORE = 32
+
+
+class WorkerDied(RuntimeError):
+    """A worker process ended before its task did."""
+
+
+def explore_with_jobs(
+    setup: Setup,
+    freedoms: frozenset[Freedom],
+    budget: Budget,
+    jobs: int,
+    progress: Progress = lambda _runs, _found: None,
+) -> Exploration:
+    """Explore with partial-order reduction, by `jobs` processes (2 or more).
+
+    Raises WorkerDied when one was killed; SIGINT ends it like a budget does.
+    """
+    with held_interrupts() as interrupts, _Workers(setup, freedoms, jobs) as workers:
+        team = _Team(setup, freedoms, budget, workers, interrupts, progress)
+        try:
+            team.explore()
+        except KeyboardInterrupt:
+            team.stopped_by = "an interrupt"
+        return team.main.done(team.stopped_by)
+
+
+class _Team:
+    """One process that begins and keeps count, and the workers."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        freedoms: frozenset[Freedom],
+        budget: Budget,
+        workers: _Workers,
+        interrupts: Interrupts,
+        progress: Progress,
+    ) -> None:
+        self.stopped_by: str | None = None
+        self._search = Reduced()
+        self.main = Exploring(setup, self._search, freedoms, budget, None)
+        self._budget = budget
+        self._workers = workers
+        self._interrupts = interrupts
+        self._progress = progress
+        self._begun = time.monotonic()
+
+    def explore(self) -> None:
+        """Alone, then together; again from the start when a worker has learned something."""
+        while True:
+            self._alone()
+            if self.stopped_by is not None or not self._search.nodes:
+                return
+            if self._together(Frontier(self._search)) is Next.GO_ON or self.stopped_by is not None:
+                return
+
+    def _alone(self) -> None:
+        """The first runs. An empty path afterwards says that all is done."""
+        runs = 0
+        while self.stopped_by is None and runs < RUNS_BEFORE and self._search.begin():
+            runs = 0 if self.main.one_run() is Next.START_AGAIN else runs + 1
+            self._after()
+
+    def _together(self, frontier: Frontier) -> Next:
+        """The rest, task by task."""
+        learned = False
+        while True:
+            if not learned and self.stopped_by is None:
+                self._dispatch(frontier)
+            if frontier.idle():
+                break
+            for depth, result in self._workers.results():
+                learned = self._take(frontier, depth, result) or learned
+        if not learned:
+            return Next.GO_ON
+        self.main.tally.learned()
+        return Next.START_AGAIN
+
+    def _dispatch(self, frontier: Frontier) -> None:
+        while self._workers.idle:
+            task = frontier.take()
+            if task is None:
+                return
+            runs = None if self._budget.runs is None else self._budget.runs - self.main.tally.runs
+            seconds = self._budget.seconds
+            if seconds is not None:
+                seconds = max(0.01, seconds - (time.monotonic() - self._begun))
+            self._workers.send(*task, Budget(runs, seconds, self._budget.steps))
+
+    def _take(self, frontier: Frontier, depth: int, result: Place) -> bool:
+        """Count a result. Returns whether the worker has learned something, which `search` now knows."""
+        state = result.field("state")
+        self.main.tally.add(state.field("tally"))
+        self.main.add_found(state.field("found"))
+        learned = bool(result.field("learned").integer(0, 1))
+        if learned:
+            self._search.learn(state.field("search").field("tables"))
+        frontier.give(depth, state.field("search").field("nodes"))
+        self.stopped_by = self.stopped_by or result.field("stopped_by").text() or None
+        self._after()
+        return learned
+
+    def _after(self) -> None:
+        self._progress(self.main.tally.runs, len(self.main.found))
+        if self.stopped_by is None:
+            self.stopped_by = "an interrupt" if self._interrupts.asked else self.main.spent()
+
+
+class _Workers:
+    """Processes with a pipe each. Leaving the block ends them."""
+
+    def __init__(self, setup: Setup, freedoms: frozenset[Freedom], jobs: int) -> None:
+        self._setup = setup
+        self._freedoms = freedoms
+        self._jobs = jobs
+        self._processes: list[ForkProcess] = []
+        self.idle: list[Connection] = []
+        self.busy: dict[Connection, int] = {}
+
+    def __enter__(self) -> _Workers:
+        context = multiprocessing.get_context("fork")
+        for _ in range(self._jobs):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, self._setup, self._freedoms), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self.idle.append(ours)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+    def send(self, depth: int, state: Json, budget: Budget) -> None:
+        connection = self.idle.pop()
+        self.busy[connection] = depth
+        task = {"state": state, "runs": budget.runs, "seconds": budget.seconds, "steps": budget.steps}
+        connection.send_bytes(json.dumps(task).encode())
+
+    def results(self) -> list[tuple[int, Place]]:
+        """What has come in; waits for one at least. Raises WorkerDied."""
+        found = []
+        for ready in wait(list(self.busy)):
+            assert isinstance(ready, Connection)
+            depth = self.busy.pop(ready)
+            try:
+                text = ready.recv_bytes()
+            except EOFError:
+                raise WorkerDied("a worker process was killed") from None
+            self.idle.append(ready)
+            found.append((depth, Place("a worker", "", json.loads(text))))
+        return sorted(found, key=lambda one: one[0])
+
+
+def _work(connection: Connection, setup: Setup, freedoms: frozenset[Freedom]) -> None:
+    """A worker: one task after another until the pipe is closed."""
+    with held_interrupts() as interrupts:
+        while True:
+            try:
+                task = json.loads(connection.recv_bytes())
+            except EOFError:
+                return
+            budget = Budget(task["runs"], task["seconds"], task["steps"])
+            search = Reduced()
+            search.load(Place("a task", "", task["state"]))
+            exploring = Exploring(setup, search, freedoms, budget, None)
+            learned, stopped_by = 0, None
+            while stopped_by is None and not learned and search.begin():
+                learned = int(exploring.one_run() is Next.START_AGAIN)
+                stopped_by = "an interrupt" if interrupts.asked else exploring.spent()
+            result = {"state": exploring.state(), "learned": learned, "stopped_by": stopped_by or ""}
+            connection.send_bytes(json.dumps(result).encode())
