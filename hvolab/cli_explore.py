@@ -17,7 +17,7 @@ from emu.models import LAZY
 from hvolab.catalog import scenario
 from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
 from hvolab.explore.budget import Budget
-from hvolab.explore.depth_first import DepthFirst
+from hvolab.explore.depth_first import everything
 from hvolab.explore.explorer import Exploration, explore, explore_deepening
 from hvolab.explore.explorer import Progress as Told
 from hvolab.explore.randomly import Pct, Uniform
@@ -135,7 +135,7 @@ def _explore(setup: Setup, plan: Plan, told: Told) -> Exploration:
         case StrategyName.BOUNDED:
             return explore_deepening(setup, plan.preemptions, plan.freedoms, plan.budget, told)
         case StrategyName.EXHAUSTIVE:
-            return explore(setup, DepthFirst(None), plan.freedoms, plan.budget, told)
+            return explore(setup, everything(), plan.freedoms, plan.budget, told)
         case StrategyName.PCT:
             return explore(setup, Pct(plan.seed, plan.runs, plan.depth), plan.freedoms, plan.budget, told)
         case StrategyName.UNIFORM:

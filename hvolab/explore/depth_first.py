@@ -1,36 +1,34 @@
-"""Depth-first search over all choices, or over those with at most so many preemptions.
-
-A preemption takes the turn from a CPU that could go on. Bounded by few of them, a search is small and still
-finds most races (CHESS, PLDI 2007); unbounded it is exhaustive. Answers are free of charge.
-"""
+"""Depth-first search over all choices, or over those within a bound. Answers inside a step are free."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hvolab.dump.fields import Place
+from hvolab.explore.bounds import Bound, Delays, Preemptions, Unbounded
 from hvolab.explore.guide import PointSearch
 from hvolab.explore.saved import Json, load_numbers
-from hvolab.explore.search import Point, SchedulePoint, size
+from hvolab.explore.search import Point, SchedulePoint
 
 
 @dataclass(slots=True)
 class _Branch:
-    """A point of the current path: its options in the order they are tried, and which one it is at."""
+    """A point of the current path: its options with their costs, and which one it is at."""
 
-    order: tuple[int, ...]
-    at: int
-    running: int | None
+    options: tuple[int, ...]
+    costs: tuple[int, ...]
+    at: int = 0
 
 
 class DepthFirst(PointSearch):
-    """`preemptions`: at most so many in one run; None for no bound."""
+    """All runs within the bound, each once."""
 
-    def __init__(self, preemptions: int | None) -> None:
-        self._bound = preemptions
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
         self._path: list[_Branch] = []
         self._depth = 0
         self._spent = 0
+        self._last = -1
         self._started = False
 
     def begin(self) -> bool:
@@ -39,6 +37,7 @@ class DepthFirst(PointSearch):
         self._started = True
         self._depth = 0
         self._spent = 0
+        self._last = -1
         return True
 
     def choose(self, point: Point) -> int:
@@ -46,22 +45,20 @@ class DepthFirst(PointSearch):
             self._path.append(self._branch(point))
         branch = self._path[self._depth]
         self._depth += 1
-        picked = branch.order[branch.at]
-        if branch.running is not None and picked != branch.running:
-            self._spent += 1
+        picked = branch.options[branch.at]
+        self._spent += branch.costs[branch.at]
+        if isinstance(point, SchedulePoint):
+            self._last = point.options[picked].cpu
         return picked
 
     def extent(self) -> str:
-        if self._bound is None:
-            return "exhaustive"
-        return f"bounded by {self._bound} preemption{'' if self._bound == 1 else 's'}"
+        return str(self._bound)
 
     def save(self) -> Json:
         return {
             "started": int(self._started),
             "path": [
-                [list[Json](branch.order), branch.at, -1 if branch.running is None else branch.running]
-                for branch in self._path
+                [list[Json](branch.options), list[Json](branch.costs), branch.at] for branch in self._path
             ],
         }
 
@@ -70,17 +67,16 @@ class DepthFirst(PointSearch):
         self._path = [_load_branch(row) for row in place.field("path").items()]
 
     def _branch(self, point: Point) -> _Branch:
-        """The running CPU first: the path without preemptions is the first one tried."""
-        running = point.running if isinstance(point, SchedulePoint) else None
-        affordable = self._bound is None or self._spent < self._bound
-        numbers = range(size(point)) if running is None else [running]
-        others = [] if running is None else [n for n in range(size(point)) if n != running]
-        order = (*numbers, *others) if affordable or running is None else (running,)
-        return _Branch(tuple(order), 0, running)
+        """The cheapest first: the path that costs nothing is the first one tried."""
+        left = self._bound.most - self._spent
+        costs = {
+            option: cost for option, cost in self._bound.costs(point, self._last).items() if cost <= left
+        }
+        return _Branch(tuple(costs), tuple(costs.values()))
 
     def _backtrack(self) -> bool:
         while self._path:
-            if self._path[-1].at + 1 < len(self._path[-1].order):
+            if self._path[-1].at + 1 < len(self._path[-1].options):
                 self._path[-1].at += 1
                 return True
             self._path.pop()
@@ -88,19 +84,19 @@ class DepthFirst(PointSearch):
 
 
 class Deepening(PointSearch):
-    """With 0 preemptions, then 1, and so on up to `preemptions`: what needs the fewest is found first."""
+    """With 0 preemptions or delays, then 1, and so on: what needs the fewest is found first."""
 
-    def __init__(self, preemptions: int) -> None:
-        self._most = preemptions
-        self._bound = 0
-        self._search = DepthFirst(0)
+    def __init__(self, bound: Preemptions | Delays) -> None:
+        self._bound = bound
+        self._search = DepthFirst(replace(bound, most=0))
+        self._now = 0
 
     def begin(self) -> bool:
         while not self._search.begin():
-            if self._bound == self._most:
+            if self._now == self._bound.most:
                 return False
-            self._bound += 1
-            self._search = DepthFirst(self._bound)
+            self._now += 1
+            self._search = DepthFirst(replace(self._bound, most=self._now))
         return True
 
     def choose(self, point: Point) -> int:
@@ -110,18 +106,24 @@ class Deepening(PointSearch):
         return self._search.extent()
 
     def save(self) -> Json:
-        return {"bound": self._bound, "search": self._search.save()}
+        return {"bound": self._now, "search": self._search.save()}
 
     def load(self, place: Place) -> None:
-        self._bound = place.field("bound").integer(0, self._most)
-        self._search = DepthFirst(self._bound)
+        self._now = place.field("bound").integer(0, self._bound.most)
+        self._search = DepthFirst(replace(self._bound, most=self._now))
         self._search.load(place.field("search"))
+
+
+def everything() -> DepthFirst:
+    """Every run there is, one by one: what a reduction is compared with."""
+    return DepthFirst(Unbounded())
 
 
 def _load_branch(row: Place) -> _Branch:
     parts = row.items()
     if len(parts) != 3:
-        raise row.wanted("options, a number, and the running one")
-    order = tuple(load_numbers(parts[0]))
-    running = parts[2].integer(-1, max(order, default=0))
-    return _Branch(order, parts[1].integer(0, len(order) - 1), None if running < 0 else running)
+        raise row.wanted("options, their costs, and a number")
+    options, costs = tuple(load_numbers(parts[0])), tuple(load_numbers(parts[1]))
+    if len(options) != len(costs):
+        raise row.wanted("as many costs as options")
+    return _Branch(options, costs, parts[2].integer(0, len(options) - 1))

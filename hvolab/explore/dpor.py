@@ -88,17 +88,17 @@ class Reduced:
         return "exhaustive"
 
     def save(self) -> Json:
-        assert self._tables is not None
+        learned: dict[str, Json] = {} if self._tables is None else {"tables": self._tables.save()}
         return {
-            "tables": self._tables.save(),
+            **learned,
             "nodes": [node.save() for node in self._nodes],
             "begun": int(self._begun),
             "floor": self._floor,
         }
 
     def load(self, place: Place) -> None:
-        self._learned = place.field("tables")
-        if self._tables is not None:
+        self._learned = place.optional("tables")
+        if self._tables is not None and self._learned is not None:
             self._tables.load(self._learned)
         self._nodes = [Node.load(one) for one in place.field("nodes").items()]
         self._history.cut(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from hvolab.dump.fields import Place
 from hvolab.dump.model import DumpError
+from hvolab.explore.bounds import Preemptions
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
@@ -69,7 +70,7 @@ def explore(
         except KeyboardInterrupt:
             stopped_by = "an interrupt"
         else:
-            if exploring.ran:
+            if exploring.ran:  # otherwise the search is where the checkpoint has it
                 exploring.save()
     return exploring.done(stopped_by)
 
@@ -82,7 +83,7 @@ def explore_deepening(
     progress: Progress = lambda _runs, _found: None,
 ) -> Exploration:
     """Depth first with 0 preemptions, then 1, and so on."""
-    return explore(setup, Deepening(preemptions), freedoms, budget, progress)
+    return explore(setup, Deepening(Preemptions(preemptions)), freedoms, budget, progress)
 
 
 class Exploring:

@@ -23,6 +23,9 @@ class PointSearch(ABC):
     def choose(self, point: Point) -> int:
         """The number of the option to take. Points with one option are not asked about."""
 
+    def stepped(self, choice: Choice) -> None:  # noqa: B027
+        """This is the next step, whether or not there was anything to choose."""
+
     @abstractmethod
     def extent(self) -> str:
         """What a search that came to its end has covered, in words."""
@@ -55,6 +58,7 @@ class Guide:
 
     def pick(self, enabled: list[Choice]) -> Choice:
         self._last = self._pick(enabled)
+        self._search.stepped(self._last)
         return self._last
 
     def answer(self, question: Question) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from random import Random
 
-from emu.choice import Choice
+from emu.choice import Choice, TakeInterrupt
 from hvolab.dump.fields import Place
 from hvolab.explore.guide import PointSearch
 from hvolab.explore.saved import Json
@@ -88,15 +88,16 @@ class Pct(RandomSearch):
     def choose(self, point: Point) -> int:
         if isinstance(point, AnswerPoint):
             return self._random.randrange(point.options)
-        self._step += 1
         for choice in point.options:
             if choice not in self._priority:
                 self._priority[choice] = 1 + self._random.random()
-        best = max(range(len(point.options)), key=lambda n: self._priority[point.options[n]])
+        return max(range(len(point.options)), key=lambda n: self._priority[point.options[n]])
+
+    def stepped(self, choice: Choice) -> None:
+        self._step += 1
         if self._step in self._change_at:
             # Below every initial priority; later change points lower than earlier ones need not be.
-            self._priority[point.options[best]] = self._change_at[self._step] / self._depth
-        return best
+            self._priority[choice] = self._change_at[self._step] / self._depth
 
     def kind(self) -> str:
         return f"PCT with depth {self._depth}"
@@ -107,3 +108,51 @@ class Pct(RandomSearch):
     def load(self, place: Place) -> None:
         super().load(place)
         self._longest = place.field("longest").integer(1, _MOST_RUNS)
+
+
+class UniformWalk(RandomSearch):
+    """Uniform over schedules rather than over choices: each CPU by the number of steps it still has to make.
+
+    Of the interleavings of sequences of n and m steps, n/(n + m) begin with the first. How many steps each
+    has is taken from the longest run so far ("Selectively Uniform Concurrency Testing", ASPLOS 2025, without
+    the selection). Answers are uniform.
+    """
+
+    def __init__(self, seed: int, runs: int) -> None:
+        super().__init__(seed, runs)
+        self._expected: dict[str, int] = {}
+        self._made: dict[str, int] = {}
+
+    def prepare(self) -> None:
+        for who, made in self._made.items():
+            self._expected[who] = max(made, self._expected.get(who, 0))
+        self._made = {}
+
+    def choose(self, point: Point) -> int:
+        if isinstance(point, AnswerPoint):
+            return self._random.randrange(point.options)
+        names = [_name(choice) for choice in point.options]
+        weights = [max(1, self._expected.get(who, 1) - self._made.get(who, 0)) for who in names]
+        return self._random.choices(range(len(names)), weights)[0]
+
+    def stepped(self, choice: Choice) -> None:
+        who = _name(choice)
+        self._made[who] = self._made.get(who, 0) + 1
+
+    def kind(self) -> str:
+        return "uniform random walk over schedules"
+
+    def save(self) -> Json:
+        self.prepare()
+        return {"done": self._done, "expected": dict[str, Json](self._expected)}
+
+    def load(self, place: Place) -> None:
+        super().load(place)
+        expected = place.field("expected")
+        if not isinstance(expected.value, dict):
+            raise expected.wanted("an object")
+        self._expected = {who: expected.field(who).count() for who in expected.value}
+
+
+def _name(choice: Choice) -> str:
+    return f"{'i' if isinstance(choice, TakeInterrupt) else 's'}{choice.cpu}"

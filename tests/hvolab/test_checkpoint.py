@@ -15,6 +15,7 @@ import pytest
 
 from emu.models import LAZY
 from hvolab.catalog import scenario
+from hvolab.explore.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage
@@ -22,7 +23,8 @@ from hvolab.explore.depth_first import Deepening, DepthFirst
 from hvolab.explore.dpor import Reduced
 from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.parallel import explore_with_jobs
-from hvolab.explore.randomly import Pct, Uniform
+from hvolab.explore.portfolio import Portfolio
+from hvolab.explore.randomly import Pct, Uniform, UniformWalk
 from hvolab.explore.search import Freedom
 from hvolab.scenario import Setup
 from hvolab.verdict import Verdict, Where
@@ -32,9 +34,11 @@ IDENTITY = {"setup": "1a2b3c4d", "search": "exhaustive"}
 
 SEARCHES = {
     "reduced": Reduced,
-    "unreduced": lambda: DepthFirst(0),
-    "bounded": lambda: Deepening(0),
+    "unreduced": lambda: DepthFirst(Preemptions(0)),
+    "bounded": lambda: Deepening(Delays(1)),
     "pct": lambda: Pct(1, 12, 3),
+    "walk": lambda: UniformWalk(1, 12),
+    "portfolio": lambda: Portfolio((Reduced(), Pct(1, 5, 2), Uniform(1, 100))),
     "uniform": lambda: Uniform(1, 12),
 }
 
@@ -151,6 +155,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_checkpoint import ALL, IDENTITY, setup_of
+from hvolab.explore.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint
 from hvolab.explore.dpor import Reduced

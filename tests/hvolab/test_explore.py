@@ -18,8 +18,9 @@ from emu.models import LAZY
 from emu.ops import Await, Load, Store
 from hvolab.catalog import scenario
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
+from hvolab.explore.bounds import Bound, Delays, Preemptions, Unbounded
 from hvolab.explore.budget import Budget
-from hvolab.explore.depth_first import DepthFirst
+from hvolab.explore.depth_first import DepthFirst, everything
 from hvolab.explore.explorer import explore, explore_deepening
 from hvolab.explore.randomly import Pct, Uniform
 from hvolab.explore.search import Freedom
@@ -54,22 +55,28 @@ def setup_of(*steps: int) -> Setup:
     ("bound", "steps", "count"),
     [
         # aabb abab abba baab baba bbaa
-        (None, (2, 2), 6),
+        (Unbounded(), (2, 2), 6),
         # No preemption: aabb bbaa. One: abba baab. Two: abab baba.
-        (0, (2, 2), 2),
-        (1, (2, 2), 4),
-        (2, (2, 2), 6),
+        (Preemptions(0), (2, 2), 2),
+        (Preemptions(1), (2, 2), 4),
+        (Preemptions(2), (2, 2), 6),
+        # No delay: aabb. One, at each of the two points of a where b waits: bbaa abba; after b, round robin
+        # gives the turn back to a only when b has ended. Two: baab abab.
+        (Delays(0), (2, 2), 1),
+        (Delays(1), (2, 2), 3),
         # 4! / (2! 1! 1!): aabc and the other 11
-        (None, (2, 1, 1), 12),
-        (None, (3, 2), 10),
-        (None, (1, 1, 1), 6),
+        (Unbounded(), (2, 1, 1), 12),
+        (Unbounded(), (3, 2), 10),
+        (Unbounded(), (1, 1, 1), 6),
+        (Delays(0), (1, 1, 1), 1),
     ],
 )
-def test_interleavings_counted_by_hand(bound: int | None, steps: tuple[int, ...], count: int) -> None:
+def test_interleavings_counted_by_hand(bound: Bound, steps: tuple[int, ...], count: int) -> None:
     done = explore(setup_of(*steps), DepthFirst(bound), ALL, Budget(runs=500))
     assert done.coverage.schedules == count
     assert done.coverage.stopped_by is None
     assert done.coverage.longest == sum(steps)
+    assert done.coverage.distinct_schedules == count
 
 
 def test_a_cpu_that_waits_is_not_preempted() -> None:
@@ -84,12 +91,12 @@ def test_a_cpu_that_waits_is_not_preempted() -> None:
         await Await(WordIs(ready, 1))
 
     setup = replace(setup_of(1, 1), actors=(KernelActor(0, "a", sets), KernelActor(1, "b", waits)))
-    done = explore(setup, DepthFirst(None), ALL, Budget(runs=500))
+    done = explore(setup, everything(), ALL, Budget(runs=500))
     assert done.coverage.schedules == 1
 
 
 def test_a_schedule_that_is_not_free_runs_the_lowest_cpu_first() -> None:
-    done = explore(setup_of(2, 2), DepthFirst(None), frozenset({Freedom.TLB}), Budget(runs=500))
+    done = explore(setup_of(2, 2), everything(), frozenset({Freedom.TLB}), Budget(runs=500))
     assert done.coverage.schedules == 1
 
 
@@ -98,14 +105,14 @@ def test_a_deadlock_is_a_finding_and_is_counted() -> None:
         await Await(WordIs(Word("never"), 1))
 
     setup = replace(setup_of(1), actors=(KernelActor(0, "a", forever),))
-    done = explore(setup, DepthFirst(None), ALL, Budget(runs=500))
+    done = explore(setup, everything(), ALL, Budget(runs=500))
     assert done.coverage.deadlocks == 1
     assert [one.finding.verdict for one in done.found] == [Verdict.KERNEL]
     assert done.found[0].finding.cause == "deadlock: cpu0 waits for never = 1"
 
 
 def test_the_budget_of_runs_and_that_it_is_said() -> None:
-    done = explore(setup_of(2, 2), DepthFirst(None), ALL, Budget(runs=4))
+    done = explore(setup_of(2, 2), everything(), ALL, Budget(runs=4))
     assert done.coverage.schedules == 4
     assert str(done.coverage) == (
         "not complete (exhaustive), stopped by the budget of 4 runs; "
@@ -114,11 +121,11 @@ def test_the_budget_of_runs_and_that_it_is_said() -> None:
 
 
 def test_a_run_longer_than_the_step_budget_is_cut_off_and_counted() -> None:
-    done = explore(setup_of(5), DepthFirst(None), ALL, Budget(steps=3))
+    done = explore(setup_of(5), everything(), ALL, Budget(steps=3))
     assert done.coverage.cut_off == 1
     assert str(done.coverage) == (
-        "not complete (exhaustive), stopped by the step budget of a run; over {irq, schedule, tlb} at 1 CPUs: "
-        "1 schedules, 1 of them cut off by the step budget, 1 final states, at most 3 picks"
+        "not complete (exhaustive), stopped by the step budget of a run; over {irq, schedule, tlb} at 1 CPUs:"
+        " 1 schedules, 1 of them cut off by the step budget, 1 final states, at most 3 picks"
     )
 
 
@@ -130,7 +137,7 @@ def test_an_interrupt_keeps_what_was_found() -> None:
         if found:
             raise KeyboardInterrupt
 
-    done = explore(setup, DepthFirst(0), ALL, Budget(), interrupt)
+    done = explore(setup, DepthFirst(Preemptions(0)), ALL, Budget(), interrupt)
     assert done.coverage.stopped_by == "an interrupt"
     assert {one.finding.verdict for one in done.found} == {Verdict.USE_AFTER_FREE}
 
@@ -191,7 +198,7 @@ def test_a_reset_machine_explores_as_a_new_one_does() -> None:
     """Two explorations, each on a machine that was reset between its runs, agree run by run."""
     setup = scenario("tail-write").build(2)
     setup = replace(setup, boot=replace(setup.boot, model=LAZY))
-    found = explore(setup, DepthFirst(0), ALL, Budget()).found
+    found = explore(setup, DepthFirst(Preemptions(0)), ALL, Budget()).found
     for one in found:
         fresh = run(setup, lambda _system, one=one: Replay(one.schedule))
         assert one.finding in fresh.findings
