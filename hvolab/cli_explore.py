@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import assert_never
@@ -16,25 +17,41 @@ from emu.machine import MOST_CPUS
 from emu.models import LAZY
 from hvolab.catalog import scenario
 from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
+from hvolab.explore.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget
-from hvolab.explore.depth_first import everything
-from hvolab.explore.explorer import Exploration, explore, explore_deepening
+from hvolab.explore.checkpoint import Checkpoint, CheckpointError
+from hvolab.explore.depth_first import Deepening, everything
+from hvolab.explore.dpor import CannotReduce, Reduced
+from hvolab.explore.explorer import Exploration, Found, explore
 from hvolab.explore.explorer import Progress as Told
-from hvolab.explore.randomly import Pct, Uniform
-from hvolab.explore.search import Freedom
+from hvolab.explore.parallel import explore_with_jobs
+from hvolab.explore.portfolio import Portfolio
+from hvolab.explore.randomly import Pct, Uniform, UniformWalk
+from hvolab.explore.search import Freedom, Search
+from hvolab.explore.shrink import shrink
+from hvolab.fingerprint import fingerprint, stamped
 from hvolab.json_output import explore_json
 from hvolab.report import Invocation, show_exploration
 from hvolab.scenario import Setup
 from hvolab.verdict import Verdict
+from kernel_model.boot import boot
 
 
 class StrategyName(Enum):
     """The strategies by the names of the option."""
 
-    BOUNDED = "bounded"
     EXHAUSTIVE = "exhaustive"
+    UNREDUCED = "unreduced"
+    BOUNDED = "bounded"
+    DELAYS = "delays"
     PCT = "pct"
+    WALK = "walk"
     UNIFORM = "uniform"
+    PORTFOLIO = "portfolio"
+
+
+RANDOM = (StrategyName.PCT, StrategyName.WALK, StrategyName.UNIFORM)
+RUNS = 1000  # of a random strategy, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +59,14 @@ class Plan:
     """How to explore."""
 
     strategy: StrategyName
-    preemptions: int
+    bound: int
     depth: int
     runs: int
     seed: int
+    jobs: int
     freedoms: frozenset[Freedom]
     budget: Budget
+    checkpoint: Path | None
 
 
 @click.command(
@@ -57,9 +76,17 @@ class Plan:
 Example:  hvolab explore use-after-free
           hvolab explore stale-read --strategy pct --runs 1000
 
-Let the scenario's actors run in many orders, its script aside, on CPUs that may
-use any translation the architecture allows. Exit status 1 says that a violation
-was found; the last line says what was covered.""",
+Let the scenario's actors run in every order that can matter, its script aside,
+on CPUs that may use any translation the architecture allows. Each finding is
+shrunk to the shortest schedule that still shows it. Exit status 1 says that a
+violation was found; the last line says what was covered.
+
+\b
+exhaustive  every order that can matter (partial-order reduction)
+unreduced   every order, also those nobody can tell apart
+bounded     at most --bound preemptions      delays   at most --bound delays
+pct         random priorities, --depth       walk     uniform over schedules
+uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
 )
 @click.argument("name")
 @click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
@@ -68,20 +95,27 @@ was found; the last line says what was covered.""",
 @click.option(
     "--strategy",
     type=click.Choice([strategy.value for strategy in StrategyName]),
-    default=StrategyName.BOUNDED.value,
+    default=StrategyName.EXHAUSTIVE.value,
     show_default=True,
 )
-@click.option("--preemptions", type=click.IntRange(0), default=1, show_default=True, help="bounded: the k.")
-@click.option("--depth", type=click.IntRange(1), default=3, show_default=True, help="pct: the depth d.")
-@click.option("--runs", type=click.IntRange(1), help="At most so many runs (pct, uniform: 1000).")
+@click.option("--bound", type=click.IntRange(0), default=1, show_default=True, help="bounded, delays.")
+@click.option("--depth", type=click.IntRange(1), default=3, show_default=True, help="pct, portfolio.")
+@click.option("--runs", type=click.IntRange(1), help="At most so many runs (pct, walk, uniform: 1000).")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="pct, uniform.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="pct, walk, uniform.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="exhaustive.")
 @click.option(
     "--nondet",
     default="schedule,irq,tlb",
     show_default=True,
     help="What may be chosen: any of schedule, irq, tlb, alloc.",
 )
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep the state in this file, and go on from it if it is there.",
+)
+@click.option("--no-shrink", is_flag=True, help="Print the schedules as they were found.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 def explore_command(
     name: str,
@@ -89,12 +123,15 @@ def explore_command(
     cpu_model: str,
     program: Path | None,
     strategy: str,
-    preemptions: int,
+    bound: int,
     depth: int,
     runs: int | None,
     seconds: float,
     seed: int,
+    jobs: int,
     nondet: str,
+    checkpoint: Path | None,
+    no_shrink: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
 ) -> int:
     chosen = scenario(name)
@@ -105,20 +142,33 @@ def explore_command(
     options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
     invocation = Invocation(chosen, count, repeated(options))
     chosen_strategy = StrategyName(strategy)
-    counts_runs = chosen_strategy in (StrategyName.PCT, StrategyName.UNIFORM)
-    budget = Budget(None if counts_runs else runs, seconds)
-    plan = Plan(chosen_strategy, preemptions, depth, runs or 1000, seed, freedoms, budget)
-    if as_json:
-        done = _explore(setup, plan, lambda _runs, _found: None)
-        click.echo(json.dumps(explore_json(invocation, done), indent=1))
-    else:
-        console = Console()
-        done = _with_progress(console, setup, plan)
-        show_exploration(console, invocation, done)
+    budget = Budget(None if chosen_strategy in RANDOM else runs, seconds)
+    plan = Plan(chosen_strategy, bound, depth, runs or RUNS, seed, jobs, freedoms, budget, checkpoint)
+    _check(plan)
+    try:
+        if as_json:
+            done = _shrunk(setup, _explore(setup, plan, lambda _runs, _found: None), no_shrink)
+            click.echo(json.dumps(explore_json(invocation, done), indent=1))
+        else:
+            console = Console()
+            found = _with_progress(lambda told: _explore(setup, plan, told))
+            done = _shrunk(setup, found, no_shrink)
+            show_exploration(console, invocation, done)
+    except CannotReduce as error:
+        raise click.UsageError(f"{error}: use --strategy unreduced, or another") from None
+    except CheckpointError as error:
+        raise click.UsageError(str(error)) from None
     verdicts = {found.finding.verdict for found in done.found}
     if Verdict.MODEL_ERROR in verdicts:
         return 3
     return int(any(verdict.is_violation for verdict in verdicts))
+
+
+def _check(plan: Plan) -> None:
+    if plan.jobs > 1 and plan.strategy is not StrategyName.EXHAUSTIVE:
+        raise click.UsageError(f"--jobs is for --strategy exhaustive, not {plan.strategy.value}")
+    if plan.jobs > 1 and plan.checkpoint is not None:
+        raise click.UsageError("--checkpoint is for one process: leave --jobs out")
 
 
 def _freedoms(text: str) -> frozenset[Freedom]:
@@ -130,26 +180,65 @@ def _freedoms(text: str) -> frozenset[Freedom]:
     return frozenset(known[word] for word in words)
 
 
-def _explore(setup: Setup, plan: Plan, told: Told) -> Exploration:
+def _search(plan: Plan) -> Search:
     match plan.strategy:
-        case StrategyName.BOUNDED:
-            return explore_deepening(setup, plan.preemptions, plan.freedoms, plan.budget, told)
         case StrategyName.EXHAUSTIVE:
-            return explore(setup, everything(), plan.freedoms, plan.budget, told)
+            return Reduced()
+        case StrategyName.UNREDUCED:
+            return everything()
+        case StrategyName.BOUNDED:
+            return Deepening(Preemptions(plan.bound))
+        case StrategyName.DELAYS:
+            return Deepening(Delays(plan.bound))
         case StrategyName.PCT:
-            return explore(setup, Pct(plan.seed, plan.runs, plan.depth), plan.freedoms, plan.budget, told)
+            return Pct(plan.seed, plan.runs, plan.depth)
+        case StrategyName.WALK:
+            return UniformWalk(plan.seed, plan.runs)
         case StrategyName.UNIFORM:
-            return explore(setup, Uniform(plan.seed, plan.runs), plan.freedoms, plan.budget, told)
+            return Uniform(plan.seed, plan.runs)
+        case StrategyName.PORTFOLIO:
+            return Portfolio((Reduced(), Pct(plan.seed, RUNS, plan.depth), UniformWalk(plan.seed, RUNS)))
         case _:
             assert_never(plan.strategy)
 
 
-def _with_progress(console: Console, setup: Setup, plan: Plan) -> Exploration:
+def _explore(setup: Setup, plan: Plan, told: Told) -> Exploration:
+    if plan.jobs > 1:
+        return explore_with_jobs(setup, plan.freedoms, plan.budget, plan.jobs, told)
+    checkpoint = None
+    if plan.checkpoint is not None:
+        identity = {
+            "setup": fingerprint(setup),
+            "strategy": f"{plan.strategy.value} {plan.bound} {plan.depth} {plan.seed}",
+            "nondet": ",".join(sorted(freedom.value for freedom in plan.freedoms)),
+        }
+        checkpoint = Checkpoint(plan.checkpoint, identity)
+    return explore(setup, _search(plan), plan.freedoms, plan.budget, told, checkpoint)
+
+
+def _shrunk(setup: Setup, done: Exploration, as_found: bool) -> Exploration:  # noqa: FBT001
+    """The findings with the shortest schedules that show them."""
+    if as_found or not done.found:
+        return done
+    system = boot(setup.boot)
+    shorter: list[Found] = []
+    for one in done.found:
+        key = (one.finding.verdict, one.finding.where)
+        result = shrink(system, setup, one.schedule, key, Budget(seconds=10))
+        shorter.append(replace(one, finding=result.finding, schedule=stamped(result.schedule, setup)))
+    return replace(done, found=tuple(shorter))
+
+
+def _with_progress(work: Callable[[Told], Exploration]) -> Exploration:
+    """Tell how it goes on standard error, if somebody watches."""
+    console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("exploring")
 
         def told(runs: int, found: int) -> None:
-            progress.update(task, description=f"{runs} schedules, {found} findings")
+            elapsed = progress.tasks[task].elapsed or 0.0
+            speed = f", {runs / elapsed:.0f}/s" if elapsed > 1 else ""
+            progress.update(task, description=f"{runs} schedules{speed}, {found} findings")
 
-        return _explore(setup, plan, told)
+        return work(told)

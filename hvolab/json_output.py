@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hvolab.compare import Difference
 from hvolab.explore.explorer import Exploration
+from hvolab.explore.shrink import switches
 from hvolab.report import Invocation
 from hvolab.run import Run
 from hvolab.scenario import Scenario
@@ -54,7 +55,7 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
         "coverage": {
             "text": str(coverage),
             "extent": coverage.extent,
-            "complete": coverage.stopped_by is None,
+            "complete": coverage.complete,
             "stopped_by": coverage.stopped_by,
             "freedoms": sorted(freedom.value for freedom in coverage.freedoms),
             "cpus": coverage.cpus,
@@ -63,9 +64,17 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
             "longest": coverage.longest,
             "cut_off": coverage.cut_off,
             "deadlocks": coverage.deadlocks,
+            "redundant": coverage.redundant,
+            "learning": coverage.learning,
+            "distinct_schedules": coverage.distinct_schedules,
+            "distinct_states": coverage.distinct_states,
         },
         "findings": [
-            {**_finding(one.finding, invocation.replay(one.schedule)), "at_run": one.at_run}
+            {
+                **_finding(one.finding, invocation.replay(one.schedule)),
+                "at_run": one.at_run,
+                "switches": switches(one.schedule),
+            }
             for one in done.found
         ],
     }
