@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hvolab.explore.explorer import Exploration
+from hvolab.explore.shrink import switches
+from hvolab.known import known
 from hvolab.pages_view import Phase, meaning
 from hvolab.run import Completed, Run
 from hvolab.scenario import Scenario
@@ -147,8 +149,11 @@ def show_exploration(console: Console, invocation: Invocation, done: Exploration
     """Each kind of finding once, with its replay line, and what was covered."""
     show_question(console, invocation.scenario, invocation.cpus)
     for one in done.found:
-        console.print(f"in run {one.at_run}:")
+        console.print(f"in run {one.at_run}, {switches(one.schedule)} switches:")
         show_finding(console, one.finding, invocation.replay(one.schedule))
+        recognised = known(invocation.scenario.name, one.finding)
+        if recognised is not None:
+            console.print(f"[bold]known[/bold]  {escape(recognised.name)} (docs/findings.md)")
     if not done.found:
         console.print("[bold]found[/bold]  nothing")
     console.print(f"[bold]covered[/bold]  {escape(str(done.coverage))}", highlight=False)

@@ -27,6 +27,7 @@ class Group(Enum):
     REMAP = "remap: what HVO does, step by step"
     STALE = "stale: entries that outlive their page table"
     FAULT = "fault: writes to read-only tails"
+    RACE = "race: upstream against what may run beside it, for `explore`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
+from hvolab.catalog.races import (
+    FREEZE_GET_PAGE,
+    GET_PAGE,
+    NEIGHBOURS,
+    READER,
+    RESTORE_NEIGHBOUR,
+    RESTORE_READER,
+    UNFREEZE_GET_PAGE,
+)
 from hvolab.catalog.remap import REMAP, REMAP_1G
 from hvolab.catalog.stale import (
     FLUSH_BEGUN_BEFORE,
@@ -23,6 +32,13 @@ SCENARIOS: tuple[Scenario, ...] = (
     LOST_UPDATE,
     TAIL_WRITE,
     SPURIOUS_WRITE,
+    READER,
+    GET_PAGE,
+    FREEZE_GET_PAGE,
+    UNFREEZE_GET_PAGE,
+    RESTORE_READER,
+    NEIGHBOURS,
+    RESTORE_NEIGHBOUR,
 )
 
 

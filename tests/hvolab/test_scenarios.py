@@ -590,6 +590,13 @@ def test_the_groups_are_as_listed() -> None:
         "lost-update": Group.STALE,
         "tail-write": Group.FAULT,
         "spurious-write": Group.FAULT,
+        "optimize-reader": Group.RACE,
+        "optimize-get-page": Group.RACE,
+        "freeze-get-page": Group.RACE,
+        "unfreeze-get-page": Group.RACE,
+        "restore-reader": Group.RACE,
+        "optimize-neighbours": Group.RACE,
+        "restore-neighbour": Group.RACE,
     }
 
 

@@ -1,0 +1,43 @@
+"""Known findings: violations that exploration shows in the unmodified port, because the revision has them.
+
+They are results, not false alarms; docs/findings.md analyses each under its name. Tests fail on a finding of
+the unmodified port that is not listed, and on a listed one that occurs no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hvolab.verdict import Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFinding:
+    """It shows in explorations of `scenario`, as `verdict`, in `code`. `source`: the kernel's lines."""
+
+    name: str
+    scenario: str
+    verdict: Verdict
+    code: str
+    source: str
+    fixed_by: str
+
+
+KNOWN: tuple[KnownFinding, ...] = (
+    KnownFinding(
+        "fake-head test before the count",
+        "unfreeze-get-page",
+        Verdict.WRITE_PROTECT,
+        "get_page_unless_zero",
+        "include/linux/page_ref.h, page_ref_add_unless() of v6.10 to v6.14",
+        "reading the count first, with acquire, then testing for a fake head (2025, page_count_writable())",
+    ),
+)
+
+
+def known(scenario: str, finding: Finding) -> KnownFinding | None:
+    """The known finding that this one is, if it is one."""
+    for one in KNOWN:
+        if (one.scenario, one.verdict, one.code) == (scenario, finding.verdict, finding.where.code):
+            return one
+    return None
