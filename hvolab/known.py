@@ -32,6 +32,14 @@ KNOWN: tuple[KnownFinding, ...] = (
         "include/linux/page_ref.h, page_ref_add_unless() of v6.10 to v6.14",
         "reading the count first, with acquire, then testing for a fake head (2025, page_count_writable())",
     ),
+    KnownFinding(
+        "new translation, then the old one",
+        "optimize-compound-head",
+        Verdict.WRONG_METADATA,
+        "compound_head",
+        "include/linux/page-flags.h, page_fixed_fake_head(): three loads that need not use one translation",
+        "nothing in this revision; v7.1 has no fake heads",
+    ),
 )
 
 

@@ -6,7 +6,9 @@ questions; it changes nothing, so a run with a monitor is the same run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from emu.addr import PAGE_MASK, PAGE_SHIFT, VirtAddr, page_start
 from emu.events import (
@@ -15,12 +17,14 @@ from emu.events import (
     Copied,
     Faulted,
     Filled,
+    Finished,
     Invalidated,
     Loaded,
     MachineEvent,
     MultiHitSeen,
     Site,
     Source,
+    Started,
     Stored,
     TlbFilled,
     Trapped,
@@ -28,8 +32,10 @@ from emu.events import (
 from emu.machine import Machine
 from emu.tlb import TlbEntry
 from emu.walk import Access, FaultCode, Walk
+from hvolab.answers import Answers, Wrong
 from hvolab.describe import describe_ending, describe_entry, describe_site, place_of
 from hvolab.history import Ending, Flushes, Frames, Operations, Stores
+from hvolab.question import Asks
 from hvolab.updates import Candidate, Updates
 from hvolab.verdict import Finding, TlbRow, Use, Verdict
 from kernel_model.events import (
@@ -46,13 +52,16 @@ from kernel_model.events import (
 )
 from kernel_model.layout import VMEMMAP_START
 
+NO_QUESTIONS: Mapping[tuple[int, str], Asks] = MappingProxyType({})
 VMEMMAP_END = VMEMMAP_START + (1 << 40)
 
 
 class Monitor:
     """Listens to one machine. Ask for `uses` and `findings` after `finish`."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, questions: Mapping[tuple[int, str], Asks] = NO_QUESTIONS) -> None:
+        self._questions = questions
+        self._answers = Answers(machine.memory, machine.cpus[0].mmu.peek)
         self.uses: list[Use] = []
         self.findings: list[Finding] = []
         self._machine = machine
@@ -68,6 +77,8 @@ class Monitor:
 
     def observe(self, number: int, event: MachineEvent) -> None:
         """Take note of one event."""
+        if self._questions:
+            self._follow_questions(number, event)
         match event:
             case Loaded(va=va, entry=entry, source=source):
                 if VMEMMAP_START <= va < VMEMMAP_END:
@@ -204,6 +215,38 @@ class Monitor:
                     f"that entry was last stored by {describe_site(store.cpu, store.site)}, event {number}"
                 )
         return tuple(why)
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def _follow_questions(self, number: int, event: MachineEvent) -> None:
+        match event:
+            case Started(cpu=cpu, name=name):
+                if (cpu, name) in self._questions:
+                    self._answers.ask(cpu, self._questions[cpu, name])
+            case Finished(cpu=cpu, name=name, killed=killed):
+                asks = self._questions.get((cpu, name))
+                core = self._machine.cpus[cpu].core
+                if asks is not None and core is not None and not killed:
+                    wrong = self._answers.answer(cpu, core.registers()[asks.register])
+                    if wrong is not None:
+                        self._answered_wrong(number, cpu, core.site(), wrong)
+            case Loaded(cpu=cpu, va=va):
+                if VMEMMAP_START <= va < VMEMMAP_END:
+                    self._answers.accessed(cpu)
+            case Stored() | Copied() | Filled():
+                self._answers.changed()
+            case _:
+                pass
+
+    def _answered_wrong(self, number: int, cpu: int, site: Site, wrong: Wrong) -> None:
+        true = ", ".join("nothing" if one is None else f"{one:#x}" for one in wrong.true)
+        why = (f"true while it looked: {true}",)
+        place = place_of(cpu, wrong.asks.page, site)
+        self.findings.append(
+            Finding(
+                Verdict.WRONG_METADATA, (), place, number, str(wrong), why, tlbs=self._tlbs(wrong.asks.page)
+            )
+        )
 
     # -- uses ----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from emu.events import MachineEvent
 from emu.trace import Listener
 from hvolab.fingerprint import stamped
 from hvolab.monitor import Monitor
-from hvolab.scenario import Setup, start_actors
+from hvolab.scenario import Setup, questions_of, start_actors
 from hvolab.schedule import Pick, Schedule, answer_to
 from hvolab.strategy import Strategy
 from hvolab.verdict import Finding, Use, Verdict
@@ -118,7 +118,7 @@ def run_on(
     The schedule has no fingerprint: who makes many runs of one setup stamps those that are kept.
     """
     machine = system.machine
-    monitor = Monitor(machine)
+    monitor = Monitor(machine, questions_of(setup))
     for listener in listeners:
         machine.trace.listen(listener(system))
     strategy = strategy_for(system)

@@ -14,6 +14,7 @@ from emu.cpu import GuestThread, KernelThread, Routine, Thread
 from emu.walk import Walk
 from firmware.load import load_program
 from firmware.program import Program
+from hvolab.question import Asks
 from hvolab.script import Script
 from hvolab.verdict import Verdict
 from kernel_model.boot import BootConfig, Kernel, System
@@ -37,6 +38,7 @@ class GuestActor:
     cpu: int
     program: Program
     arguments: tuple[tuple[str, int], ...]
+    asks: Asks | None = None  # what its result says, if that is to be judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,15 @@ def with_program(setup: Setup, name: str, source: str) -> Setup:
         for actor in setup.actors
     )
     return replace(setup, actors=actors)
+
+
+def questions_of(setup: Setup) -> dict[tuple[int, str], Asks]:
+    """What the guest programs ask, by CPU and name."""
+    return {
+        (actor.cpu, actor.program.name): actor.asks
+        for actor in setup.actors
+        if isinstance(actor, GuestActor) and actor.asks is not None
+    }
 
 
 def start_actors(setup: Setup, system: System) -> None:

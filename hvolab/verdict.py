@@ -20,6 +20,7 @@ class Verdict(Enum):
     LOST_UPDATE = "violation: lost-update"
     WRITE_PROTECT = "violation: write-protect"
     SPURIOUS = "spurious"
+    WRONG_METADATA = "violation: wrong-metadata"
     KERNEL = "violation: kernel"
     EQUIVALENT = "equivalent"
     LEGAL = "legal"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
 from hvolab.catalog.races import (
+    COMPOUND_HEAD,
     FREEZE_GET_PAGE,
     GET_PAGE,
     NEIGHBOURS,
@@ -33,6 +34,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     TAIL_WRITE,
     SPURIOUS_WRITE,
     READER,
+    COMPOUND_HEAD,
     GET_PAGE,
     FREEZE_GET_PAGE,
     UNFREEZE_GET_PAGE,

@@ -13,6 +13,7 @@ from firmware.catalog import program
 from firmware.load import load_program
 from firmware.program import Program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
+from hvolab.question import Asks, Question
 from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.hstate import HSTATE_2M
@@ -34,6 +35,12 @@ def _three_loads() -> Program:
 
 def _reader(cpu: int) -> GuestActor:
     return GuestActor(cpu, _three_loads(), (("word", int(WORD)),))
+
+
+def _compound_head(cpu: int) -> GuestActor:
+    """compound_head() of the first struct page in the first tail page: a tail first, a fake head after."""
+    asks = Asks(Question.COMPOUND_HEAD, TAIL_1, "rax")
+    return GuestActor(cpu, program("compound_head"), (("page", int(TAIL_1)),), asks)
 
 
 def _get_page(cpu: int) -> GuestActor:
@@ -75,6 +82,17 @@ READER = Scenario(
     2,
     frozenset(),
     lambda cpus: _setup(cpus, optimize(0), _reader(1)),
+)
+
+COMPOUND_HEAD = Scenario(
+    "optimize-compound-head",
+    Group.RACE,
+    "Upstream's optimize against compound_head() of a tail that becomes a fake head: is it ever wrong?",
+    "not in this order; `explore` finds a CPU that uses the new translation first and then the old one",
+    "The key orders code, not TLBs: on a CPU that may hold both (docs/findings.md) the test can miss.",
+    2,
+    frozenset(),
+    lambda cpus: _setup(cpus, optimize(0), _compound_head(1)),
 )
 
 GET_PAGE = Scenario(

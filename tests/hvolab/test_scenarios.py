@@ -591,6 +591,7 @@ def test_the_groups_are_as_listed() -> None:
         "tail-write": Group.FAULT,
         "spurious-write": Group.FAULT,
         "optimize-reader": Group.RACE,
+        "optimize-compound-head": Group.RACE,
         "optimize-get-page": Group.RACE,
         "freeze-get-page": Group.RACE,
         "unfreeze-get-page": Group.RACE,
