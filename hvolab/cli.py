@@ -26,6 +26,7 @@ from firmware.assemble import AssemblyError
 from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
 from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
 from hvolab.cli_explore import explore_command
+from hvolab.cli_why import why_command
 from hvolab.compare import compare
 from hvolab.dump import DumpError, read_dump, write_dump
 from hvolab.explore.budget import Budget
@@ -179,6 +180,7 @@ def run_command(
     return 3 if done.model_error else int(done.wrong)
 
 
+cli.add_command(why_command)
 cli.add_command(explore_command)
 
 

@@ -23,7 +23,7 @@ from kernel_model.events import (
 
 # A and D make no new version of a translation, nor do the bits that are software's.
 _SOFTWARE = int(PteBit.SOFT_9 | PteBit.SOFT_10 | PteBit.SOFT_11) | (0x7F << 52)
-_NO_VERSION = int(PteBit.ACCESSED | PteBit.DIRTY) | _SOFTWARE
+NO_VERSION = int(PteBit.ACCESSED | PteBit.DIRTY) | _SOFTWARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Stores:
 
     def filled(self, entry: TlbEntry) -> None:
         """A walk found this. Started from a remembered directory entry it may be stale from the first."""
-        if any((step.entry ^ self._memory.read_word(step.pa)) & ~_NO_VERSION for step in entry.steps):
+        if any((step.entry ^ self._memory.read_word(step.pa)) & ~NO_VERSION for step in entry.steps):
             self._born_stale.add(entry.filled_at)
 
     def ending_of(self, entry: TlbEntry) -> Ending | None:
@@ -111,7 +111,7 @@ class Stores:
         moment = self._memory.journal.last_change(pa, 8, before)
         while moment is not None:
             changed = self._memory.word_at(pa, moment) ^ self._memory.word_at(pa, moment + 1)
-            if changed & ~_NO_VERSION:
+            if changed & ~NO_VERSION:
                 return moment + 1
             moment = self._memory.journal.last_change(pa, 8, moment)
         return 0
@@ -121,7 +121,7 @@ class Stores:
         moment = self._memory.journal.last_change(pa, 8, before)
         while moment is not None:
             was, became = Pte(self._memory.word_at(pa, moment)), Pte(self._memory.word_at(pa, moment + 1))
-            if not (was ^ cached) & ~_NO_VERSION and (became ^ cached) & ~_NO_VERSION:
+            if not (was ^ cached) & ~NO_VERSION and (became ^ cached) & ~NO_VERSION:
                 return self._ending(moment, level, cached, became)
             moment = self._memory.journal.last_change(pa, 8, moment)
         return None
@@ -137,7 +137,7 @@ class Stores:
             if moment is None:
                 return None
             after = Pte(self._memory.word_at(pa, moment + 1))
-            if (cached ^ after) & ~_NO_VERSION:
+            if (cached ^ after) & ~NO_VERSION:
                 return self._ending(moment, level, cached, after)
             moment += 1
         return None

@@ -11,6 +11,7 @@ from hvolab.report import Invocation
 from hvolab.run import Run
 from hvolab.scenario import Scenario
 from hvolab.verdict import Finding, Use
+from hvolab.why import Explanation
 
 SCHEMA = 1
 
@@ -76,6 +77,48 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
                 "switches": switches(one.schedule),
             }
             for one in done.found
+        ],
+    }
+
+
+def why_json(invocation: Invocation, explained: Sequence[Explanation], replay: str) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "scenario": invocation.scenario.name,
+        "replay": replay,
+        "findings": [_explanation(one) for one in explained],
+    }
+
+
+def _explanation(one: Explanation) -> dict[str, object]:
+    ender = one.ended_by
+    return {
+        "verdict": one.finding.verdict.value,
+        "event": one.finding.event,
+        "cpu": one.finding.where.cpu,
+        "va": f"{one.finding.where.va:#x}",
+        "rule": one.rule,
+        "version": one.version,
+        "window_since": one.window,
+        "ended_by": None
+        if ender is None
+        else {
+            "event": ender.event,
+            "cpu": ender.cpu,
+            "where": ender.where,
+            "before": f"{ender.before:#x}",
+            "after": f"{ender.after:#x}",
+        },
+        "flushes": [
+            {
+                "function": flush.function,
+                "cpu": flush.cpu,
+                "begun": flush.begun,
+                "completed": flush.completed,
+                "covers": flush.covers,
+                "because": flush.because,
+            }
+            for flush in one.flushes
         ],
     }
 

@@ -6,8 +6,10 @@ not the current one. The first verdict below that holds is the verdict of a use;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 
 class Verdict(Enum):
@@ -85,3 +87,26 @@ class Finding:
     error_code: int | None = None
     lines: tuple[str, ...] = ()
     tlbs: tuple[TlbRow, ...] = ()
+
+
+RULES: Mapping[Verdict, str] = MappingProxyType(
+    {
+        Verdict.MODEL_ERROR: "row 1: an invalidation on this CPU must have removed the entry (R4, R8 to R12)",
+        Verdict.TLB_MULTIHIT: "row 2: two sizes cached for one address, which this CPU model forbids (R5)",
+        Verdict.MISSED_FLUSH: (
+            "row 3: a flush that began after the store and has the page in its range is complete, or the "
+            "operation that owed one has returned without it (L1), and the entry is still used"
+        ),
+        Verdict.USE_AFTER_FREE: "row 4: the frame was freed after the translation used was installed",
+        Verdict.LOST_UPDATE: (
+            "row 5: the store went to a frame after it was copied, or after it stopped backing the address, "
+            "and its value is not there when the operation ends"
+        ),
+        Verdict.WRITE_PROTECT: "row 6: a write fault on read-only vmemmap, as the handler's walk says (L4)",
+        Verdict.SPURIOUS: "row 6: a write fault that the handler's walk does not confirm (L4, R12)",
+        Verdict.WRONG_METADATA: "row 7: the answer was true at no instant from the first to the last access",
+        Verdict.KERNEL: "row 8: the kernel's own checks, an Oops elsewhere, or a deadlock",
+        Verdict.EQUIVALENT: "row 9: stale, but the same frame with the same rights",
+        Verdict.LEGAL: "row 9: stale, and no flush that covers the use is complete (R1, R3)",
+    }
+)

@@ -251,6 +251,8 @@ class Recorder:
         if effect.everything:
             self._writes.add(_ALL_TRANSLATIONS)
         self._writes.update(Resource(Kind.SPLIT, page) for page in effect.splits)
+        # Who fills a table before or after it is published gives it one version more or less.
+        self._reads.update(Resource(Kind.BULK_READ, frame) for frame in effect.tables)
 
     def _walked(self, cpu: int, page: int) -> None:
         if not self._tables.is_volatile(page):

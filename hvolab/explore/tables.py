@@ -24,22 +24,30 @@ class Effect:
     """What a store does to translations: the 4 KiB pages (by number) whose translation it changes.
 
     `splits`: the first page of each large page whose entry it replaced: that entry's end is the store, even
-    where no translation changed. `directories`: a paging-structure cache may hold what it replaced.
+    where no translation changed. `tables`: the frames of the tables it leads to, whose contents now count.
+    `directories`: a paging-structure cache may hold what it replaced.
     `everything`: too high up to list.
     """
 
-    __slots__ = ("directories", "everything", "pages", "splits")
+    __slots__ = ("directories", "everything", "pages", "splits", "tables")
 
     def __init__(
-        self, pages: Iterable[int], splits: Iterable[int], *, directories: bool, everything: bool
+        self,
+        pages: Iterable[int],
+        splits: Iterable[int],
+        tables: Iterable[int],
+        *,
+        directories: bool,
+        everything: bool,
     ) -> None:
         self.pages = tuple(pages)
         self.splits = tuple(splits)
+        self.tables = tuple(tables)
         self.directories = directories
         self.everything = everything
 
 
-NO_EFFECT = Effect((), (), directories=False, everything=False)
+NO_EFFECT = Effect((), (), (), directories=False, everything=False)
 
 
 class Tables:
@@ -117,12 +125,15 @@ class Tables:
             return NO_EFFECT
         pages: set[int] = set()
         splits: set[int] = set()
+        tables: set[int] = set()
         directories = everything = False
         for number, old, new in self._words(pa, length, before):
             for place, alive in lives.items():
                 level, first, _ = place
                 if alive is None:
                     continue
+                if level > 1 and new.present and not new.page_size:
+                    tables.add(new.pfn)
                 if level > 2:
                     everything = True
                     continue
@@ -133,7 +144,7 @@ class Tables:
                     splits.add(page)
                 directories = directories or (level == 2 and bool(found)) or not alive
         self._note(pages, splits, directories, everything)
-        return Effect(pages, splits, directories=directories, everything=everything)
+        return Effect(pages, splits, tables, directories=directories, everything=everything)
 
     def _note(self, pages: set[int], splits: set[int], directories: bool, everything: bool) -> None:  # noqa: FBT001
         if not splits <= self.split:

@@ -186,7 +186,7 @@ def all_small() -> tuple[Small, ...]:
             "an invalidation beside a detached table",
             setup_of(
                 after_x(then(invlpg_other, loads(0, WORD))),
-                then(split, _other_table, set_x),
+                then(split, other_table, set_x),
                 after_x(remap_rw),
             ),
         ),
@@ -267,7 +267,7 @@ async def _invlpg_then_loads(kernel: Kernel) -> None:
     note(1, await Load(WORD))
 
 
-async def _other_table(kernel: Kernel) -> None:
+async def other_table(kernel: Kernel) -> None:
     """The PMD leads to another table; the old one is detached."""
     other = Pfn(0x3002)
     await Fill(direct_map(frame_start(other)), split_table())
@@ -276,5 +276,5 @@ async def _other_table(kernel: Kernel) -> None:
 
 async def _second_table(kernel: Kernel) -> None:
     """The PMD leads to another table, and the old one is written to afterwards."""
-    await _other_table(kernel)
+    await other_table(kernel)
     await Store(PTE, mk_pte(NEW, PAGE_KERNEL))

@@ -7,7 +7,7 @@ resource in the footprints is needed: without it something is lost, or counted t
 from __future__ import annotations
 
 import pytest
-from small_catalog import Small, all_small
+from small_catalog import Small, all_small, other_table
 from small_setups import (
     FRAME,
     NEW,
@@ -15,6 +15,7 @@ from small_setups import (
     Outcomes,
     X,
     Y,
+    flush_page,
     loads,
     pretended_flush,
     set_pte,
@@ -159,6 +160,14 @@ def test_without_a_kind_of_resource_orders_are_miscounted(kind: Kind) -> None:
     setup = SMALL[MISCOUNTED[kind]].setup
     whole, without = Explored(setup, Reduced()), Explored(setup, Reduced(frozenset({kind})))
     assert (without.schedules, without.redundant) != (whole.schedules, whole.redundant)
+
+
+def test_a_table_filled_by_another_cpu_after_it_is_published_is_not_one_filled_before() -> None:
+    """Between the two a flush can come, and then an old version that only the second order has."""
+    setup = setup_of(then(split, flush_page, stores((WORD, 7))), then(other_table, set_pte(NEW, PAGE_KERNEL)))
+    reduced, whole = Explored(setup, Reduced()), Explored(setup, everything())
+    assert Verdict.LOST_UPDATE in reduced.verdicts
+    assert reduced.findings == whole.findings
 
 
 def test_an_old_large_entry_whose_flush_came_before_the_frame_changed_is_no_small_one() -> None:
