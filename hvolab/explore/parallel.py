@@ -121,7 +121,8 @@ class _Team:
         if learned:
             self._search.learn(state.field("search").field("tables"))
         frontier.give(depth, state.field("search").field("nodes"))
-        self.stopped_by = self.stopped_by or result.field("stopped_by").text() or None
+        if result.field("interrupted").integer(0, 1) and self.stopped_by is None:
+            self.stopped_by = "an interrupt"
         self._after()
         return learned
 
@@ -191,9 +192,8 @@ def _work(connection: Connection, setup: Setup, freedoms: frozenset[Freedom]) ->
             search = Reduced()
             search.load(Place("a task", "", task["state"]))
             exploring = Exploring(setup, search, freedoms, budget, None)
-            learned, stopped_by = 0, None
-            while stopped_by is None and not learned and search.begin():
+            learned = 0
+            while not interrupts.asked and not learned and exploring.spent() is None and search.begin():
                 learned = int(exploring.one_run() is Next.START_AGAIN)
-                stopped_by = "an interrupt" if interrupts.asked else exploring.spent()
-            result = {"state": exploring.state(), "learned": learned, "stopped_by": stopped_by or ""}
+            result = {"state": exploring.state(), "learned": learned, "interrupted": int(interrupts.asked)}
             connection.send_bytes(json.dumps(result).encode())
