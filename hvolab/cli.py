@@ -24,7 +24,15 @@ from emu.machine import MOST_CPUS
 from emu.trace import Listener
 from firmware.assemble import AssemblyError
 from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
-from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
+from hvolab.cli_common import (
+    MODEL_NAMES,
+    cpu_count,
+    read_text,
+    repeated,
+    with_failures,
+    with_guest,
+    with_model,
+)
 from hvolab.cli_explore import explore_command
 from hvolab.cli_why import why_command
 from hvolab.compare import compare
@@ -50,6 +58,7 @@ from hvolab.run import Run, StrategyFor, run
 from hvolab.scenario import Group, GuestActor, Scenario, Setup
 from hvolab.schedule import ScheduleError, parse
 from hvolab.script import ScriptError, ScriptStrategy
+from hvolab.script_text import parse_script
 from hvolab.strategy import InOrder, Replay, ReplayThenInOrder, Strategy
 from hvolab.timeline import Timeline
 from hvolab.trace_json import TraceError, TraceWriter
@@ -121,6 +130,9 @@ violation was found, which some scenarios expect.""",
 @click.option("--seed", type=click.IntRange(0), help="Random priorities from this seed, not the script.")
 @click.option("--schedule", help="Follow this schedule, as a replay line has it.")
 @click.option(
+    "--script", type=click.Path(path_type=Path), help="Follow the ordering constraints in this file."
+)
+@click.option(
     "--past-divergence", is_flag=True, help="Where the run is not the schedule's, say so and go on in order."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
@@ -141,6 +153,7 @@ def run_command(
     cpus: int | None,
     seed: int | None,
     schedule: str | None,
+    script: Path | None,
     past_divergence: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
     trace: Path | None,
@@ -160,11 +173,11 @@ def run_command(
         raise click.UsageError("--past-divergence goes with --schedule")
     follow = ReplayThenInOrder if past_divergence else Replay
     replay = None if schedule is None else follow(parse(schedule), fingerprint(setup))
-    strategy_for = _strategy(own_order, setup, seed, replay)
+    strategy_for = _strategy(own_order, setup, seed, replay, script)
     options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
     inputs = {"--layout": layout, "--folios": folios, "--until": until}
     invocation = Invocation(chosen, count, repeated({**options, **inputs}))
-    given = (seed, schedule, program, cpu_model, failures, layout)
+    given = (seed, schedule, script, program, cpu_model, failures, layout)
     order = Order.OWN if all(one is None for one in given) else Order.OTHER
     with ExitStack() as files:
         listeners = _trace_listener(trace, files)
@@ -251,14 +264,23 @@ def _script_of(setup: Setup) -> StrategyFor:
 
 
 def _strategy(
-    own_order: StrategyFor, setup: Setup, seed: int | None, replay: Replay | ReplayThenInOrder | None
+    own_order: StrategyFor,
+    setup: Setup,
+    seed: int | None,
+    replay: Replay | ReplayThenInOrder | None,
+    script: Path | None,
 ) -> StrategyFor:
-    if seed is not None and replay is not None:
-        raise click.UsageError("--seed and --schedule exclude each other")
+    given = {"--seed": seed, "--schedule": replay, "--script": script}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} exclude each other")
     if seed is not None:
         return _seeded(setup, seed)
     if replay is not None:
         return lambda _system: replay
+    if script is not None:
+        constraints = parse_script(read_text(script, "--script"))
+        return lambda system: ScriptStrategy(constraints, system.machine)
     return own_order
 
 

@@ -39,14 +39,19 @@ def with_failures(setup: Setup, failures: str | None) -> Setup:
     return replace(setup, boot=replace(setup.boot, failures=EachMayFail()))
 
 
+def read_text(path: Path, option: str) -> str:
+    """What is in the file that the option names. Raises BadParameter."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"cannot read {path}: {error}", param_hint=option) from None
+
+
 def with_guest(setup: Setup, program: Path | None) -> Setup:
     """The setup with its guest programs replaced by the source in that file, if one is named."""
     if program is None:
         return setup
-    try:
-        source = program.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot read {program}: {error}", param_hint="--program") from None
+    source = read_text(program, "--program")
     name = program.name if program.name.isprintable() else repr(program.name)
     return with_program(setup, name, source)
 

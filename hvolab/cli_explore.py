@@ -17,6 +17,7 @@ from emu.machine import MOST_CPUS
 from emu.models import LAZY
 from hvolab.catalog import scenario
 from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
+from hvolab.explore.as_script import NoScript, as_script
 from hvolab.explore.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
@@ -33,8 +34,9 @@ from hvolab.fingerprint import fingerprint, stamped
 from hvolab.json_output import explore_json
 from hvolab.report import Invocation, show_exploration
 from hvolab.scenario import Setup
+from hvolab.script import Script
 from hvolab.verdict import Verdict
-from kernel_model.boot import boot
+from kernel_model.boot import System, boot
 
 
 class StrategyName(Enum):
@@ -147,12 +149,12 @@ def explore_command(
     _check(plan)
     try:
         if as_json:
-            done = _shrunk(setup, _explore(setup, plan, lambda _runs, _found: None), no_shrink)
+            done = _told(setup, _explore(setup, plan, lambda _runs, _found: None), no_shrink)
             click.echo(json.dumps(explore_json(invocation, done), indent=1))
         else:
             console = Console()
             found = _with_progress(lambda told: _explore(setup, plan, told))
-            done = _shrunk(setup, found, no_shrink)
+            done = _told(setup, found, no_shrink)
             show_exploration(console, invocation, done)
     except CannotReduce as error:
         raise click.UsageError(f"{error}: use --strategy unreduced, or another") from None
@@ -216,17 +218,26 @@ def _explore(setup: Setup, plan: Plan, told: Told) -> Exploration:
     return explore(setup, _search(plan), plan.freedoms, plan.budget, told, checkpoint)
 
 
-def _shrunk(setup: Setup, done: Exploration, as_found: bool) -> Exploration:  # noqa: FBT001
-    """The findings with the shortest schedules that show them."""
-    if as_found or not done.found:
+def _told(setup: Setup, done: Exploration, as_found: bool) -> Exploration:  # noqa: FBT001
+    """The findings with the shortest schedules that show them, and as scripts."""
+    if not done.found:
         return done
     system = boot(setup.boot)
-    shorter: list[Found] = []
+    told: list[Found] = []
     for one in done.found:
         key = (one.finding.verdict, one.finding.where)
-        result = shrink(system, setup, one.schedule, key, Budget(seconds=10))
-        shorter.append(replace(one, finding=result.finding, schedule=stamped(result.schedule, setup)))
-    return replace(done, found=tuple(shorter))
+        if not as_found:
+            result = shrink(system, setup, one.schedule, key, Budget(seconds=10))
+            one = replace(one, finding=result.finding, schedule=stamped(result.schedule, setup))
+        told.append(replace(one, script=_script_of(system, setup, one)))
+    return replace(done, found=tuple(told))
+
+
+def _script_of(system: System, setup: Setup, one: Found) -> Script:
+    try:
+        return as_script(system, setup, one.schedule, (one.finding.verdict, one.finding.where))
+    except NoScript:
+        return ()
 
 
 def _with_progress(work: Callable[[Told], Exploration]) -> Exploration:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.markup import escape
 from emu.events import MachineEvent
 from emu.machine import MOST_CPUS
 from hvolab.catalog import scenario
-from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_model
+from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
 from hvolab.fingerprint import fingerprint
 from hvolab.json_output import why_json
 from hvolab.report import Invocation, show_finding
@@ -36,6 +37,7 @@ use and which do not, and the rule that decides. Exit status as for run.""",
 @click.argument("name")
 @click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
 @click.option("--cpu-model", type=click.Choice(MODEL_NAMES), help="CPU model.")
+@click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
 @click.option("--failures", type=click.Choice(["any"]), help="Each allocation may fail.")
 @click.option("--schedule", help="Follow this schedule, as a replay line has it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
@@ -43,13 +45,14 @@ def why_command(
     name: str,
     cpus: int | None,
     cpu_model: str | None,
+    program: Path | None,
     failures: str | None,
     schedule: str | None,
     as_json: bool,  # noqa: FBT001
 ) -> int:
     chosen = scenario(name)
     count = cpu_count(chosen, cpus)
-    setup = with_failures(with_model(chosen.build(count), cpu_model), failures)
+    setup = with_failures(with_guest(with_model(chosen.build(count), cpu_model), program), failures)
     events: list[tuple[int, MachineEvent]] = []
     if schedule is None:
         done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (collect(events),))
@@ -57,7 +60,8 @@ def why_command(
         replay = Replay(parse(schedule), fingerprint(setup))
         done = run(setup, lambda _system: replay, (collect(events),))
     explained = [explain(finding, events) for finding in done.findings]
-    invocation = Invocation(chosen, count, repeated({"--cpu-model": cpu_model, "--failures": failures}))
+    options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
+    invocation = Invocation(chosen, count, repeated(options))
     replay_line = invocation.replay(done.schedule)
     if as_json:
         click.echo(json.dumps(why_json(invocation, explained, replay_line), indent=1))

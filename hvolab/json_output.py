@@ -75,6 +75,7 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
                 **_finding(one.finding, invocation.replay(one.schedule)),
                 "at_run": one.at_run,
                 "switches": switches(one.schedule),
+                "script": [str(constraint) for constraint in one.script],
             }
             for one in done.found
         ],

@@ -151,6 +151,8 @@ def show_exploration(console: Console, invocation: Invocation, done: Exploration
     for one in done.found:
         console.print(f"in run {one.at_run}, {switches(one.schedule)} switches:")
         show_finding(console, one.finding, invocation.replay(one.schedule))
+        for number, constraint in enumerate(one.script):
+            console.print(f"{'' if number else 'script':7}[dim]{constraint}[/dim]", highlight=False)
         recognised = known(invocation.scenario.name, one.finding)
         if recognised is not None:
             console.print(f"[bold]known[/bold]  {escape(recognised.name)} (docs/findings.md)")

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 from hvolab.dump.fields import Place
 from hvolab.dump.model import DumpError
-from hvolab.explore.bounds import Preemptions
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
-from hvolab.explore.depth_first import Deepening
 from hvolab.explore.interrupts import held_interrupts
 from hvolab.explore.saved import Json
 from hvolab.explore.search import Freedom, Next, Redundant, Search
@@ -20,6 +18,7 @@ from hvolab.fingerprint import stamped
 from hvolab.run import Run, run_on
 from hvolab.scenario import Setup
 from hvolab.schedule import Schedule, ScheduleError, parse
+from hvolab.script import Script
 from hvolab.strategy import Replay, Strategy
 from hvolab.verdict import Finding, Verdict, Where
 from kernel_model.boot import System, boot
@@ -27,11 +26,12 @@ from kernel_model.boot import System, boot
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A finding and the first run that had it, counted from 1."""
+    """A finding and the first run that had it, counted from 1. `script`: the same as constraints, if made."""
 
     finding: Finding
     schedule: Schedule
     at_run: int
+    script: Script = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +73,6 @@ def explore(
             if exploring.ran:  # otherwise the search is where the checkpoint has it
                 exploring.save()
     return exploring.done(stopped_by)
-
-
-def explore_deepening(
-    setup: Setup,
-    preemptions: int,
-    freedoms: frozenset[Freedom],
-    budget: Budget,
-    progress: Progress = lambda _runs, _found: None,
-) -> Exploration:
-    """Depth first with 0 preemptions, then 1, and so on."""
-    return explore(setup, Deepening(Preemptions(preemptions)), freedoms, budget, progress)
 
 
 class Exploring:

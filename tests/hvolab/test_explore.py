@@ -20,8 +20,8 @@ from hvolab.catalog import scenario
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.explore.bounds import Bound, Delays, Preemptions, Unbounded
 from hvolab.explore.budget import Budget
-from hvolab.explore.depth_first import DepthFirst, everything
-from hvolab.explore.explorer import explore, explore_deepening
+from hvolab.explore.depth_first import Deepening, DepthFirst, everything
+from hvolab.explore.explorer import explore
 from hvolab.explore.randomly import Pct, Uniform
 from hvolab.explore.search import Freedom
 from hvolab.fingerprint import fingerprint
@@ -170,7 +170,7 @@ def test_the_violation_is_found_without_the_script_and_replays(name: str, verdic
     """No preemption is needed: what an old entry does is the TLB's freedom, not the schedule's."""
     setup = scenario(name).build(2)
     setup = replace(setup, boot=replace(setup.boot, model=LAZY))
-    done = explore_deepening(setup, 0, ALL, Budget(runs=100))
+    done = explore(setup, Deepening(Preemptions(0)), ALL, Budget(runs=100))
     (found, *_) = [one for one in done.found if one.finding.verdict is verdict]
     again = run(setup, lambda _system: Replay(found.schedule))
     assert found.finding in again.findings
@@ -181,7 +181,7 @@ def test_the_violation_is_found_without_the_script_and_replays(name: str, verdic
 def test_a_store_to_the_head_is_lost_only_between_the_copy_and_the_remap() -> None:
     setup = scenario("lost-update").build(2)
     setup = replace(setup, boot=replace(setup.boot, model=LAZY))
-    done = explore_deepening(setup, 1, ALL, Budget(runs=80))
+    done = explore(setup, Deepening(Preemptions(1)), ALL, Budget(runs=80))
     assert {one.finding.verdict for one in done.found} == {Verdict.LOST_UPDATE}
 
 
@@ -190,7 +190,7 @@ def test_a_store_to_the_head_is_lost_only_between_the_copy_and_the_remap() -> No
 def test_upstream_has_no_violation_within_one_preemption(name: str) -> None:
     setup = scenario(name).build(2)
     setup = replace(setup, boot=replace(setup.boot, model=LAZY))
-    done = explore_deepening(setup, 1, ALL, Budget(runs=1500))
+    done = explore(setup, Deepening(Preemptions(1)), ALL, Budget(runs=1500))
     assert done.found == ()
 
 
