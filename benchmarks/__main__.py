@@ -1,4 +1,4 @@
-"""`make bench`: guest steps and page walks per second, beside bare Unicorn; and the port's cost per PTE.
+"""`make bench`: guest steps and page walks per second beside bare Unicorn, schedules per second, cost per PTE.
 
 Each round measures ours and bare Unicorn one after the other; the ratio is the median over the rounds, so
 that it holds when the machine's speed drifts. Rates are of this machine and this moment.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import exploring
 from benchmarks.bare import BareUnicorn
 from emu.addr import Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
@@ -81,6 +82,7 @@ def main() -> None:
             f"{ratio:.3f}",
         )
     console.print(table)
+    exploring.show(console)
     _port(console)
 
 

@@ -1,6 +1,6 @@
 """Which search finds what how soon: `python -m benchmarks.explorers`.
 
-Runs to the first violation, counted from 1; of the random ones the median over 30 seeds. These are counts: they
+Runs to the first violation, counted from 1; of the random ones the median over 30 seeds. Counts: they
 are the same on every machine.
 """
 
