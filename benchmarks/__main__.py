@@ -1,4 +1,4 @@
-"""`make bench`: guest steps and page walks per second beside bare Unicorn, schedules per second, cost per PTE.
+"""`make bench`: steps and page walks per second beside bare Unicorn, schedules per second, cost per PTE.
 
 Each round measures ours and bare Unicorn one after the other; the ratio is the median over the rounds, so
 that it holds when the machine's speed drifts. Rates are of this machine and this moment.
