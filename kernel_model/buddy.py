@@ -12,10 +12,10 @@ from collections.abc import Iterable
 
 from emu.addr import PAGE_BYTES, Pfn, VirtAddr
 from emu.condition import Word
-from emu.ops import Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu
+from emu.ops import AddWords, Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu
 from kernel_model.bug import bug
 from kernel_model.events import AllocationFailed, BadPage, PageAllocated, PageFreed
-from kernel_model.failures import AllocationFailures, NoFailures, fails
+from kernel_model.failures import AllocationFailures, FailAt, FailFrom, NoFailures, fails
 from kernel_model.kconfig import KernelConfig
 from kernel_model.layout import page_to_pfn, page_to_virt, pfn_to_page
 from kernel_model.page import (
@@ -32,6 +32,7 @@ from kernel_model.page import (
 from kernel_model.spinlock import spin_lock, spin_unlock
 
 ZONE_LOCK = Word("zone.lock")
+ALLOCATIONS = Word("allocations so far")
 MAX_PAGE_ORDER = 10
 PCP_BATCH = 16
 POISON_BYTE = 0xAA  # PAGE_POISON
@@ -95,7 +96,7 @@ class Buddy:
 
     async def alloc_page(self, purpose: str) -> VirtAddr | None:
         """alloc_pages_node(nid, gfp, 0): the struct page, with reference count 1; None when out of memory."""
-        position, self._position = self._position, self._position + 1
+        position = await self._next_position()
         if await fails(self.failures, position, purpose):
             await Annotate(AllocationFailed(purpose, 0, position))
             return None
@@ -157,6 +158,13 @@ class Buddy:
             await Store(field(nth_page(page, number), Offset.REFCOUNT), 1, 4)
 
     # -- inside --------------------------------------------------------------------------------------
+
+    async def _next_position(self) -> int:
+        if isinstance(self.failures, FailAt | FailFrom):
+            # Which allocation fails then depends on their order on all CPUs: a step that says so.
+            await AddWords(((ALLOCATIONS, 1),))
+        position, self._position = self._position, self._position + 1
+        return position
 
     async def _take_good_page(self) -> Pfn | None:
         """rmqueue_pcplist(): single pages off this CPU's list until one is as an unused page should be."""

@@ -64,6 +64,7 @@ from emu.ops import AddWords, Await, Fill, Invlpg, Load, Store
 from emu.pte import Pte, PteBit
 from hvolab.scenario import Setup
 from kernel_model.boot import Kernel
+from kernel_model.failures import FailAt
 from kernel_model.flush.broken import NO_FLUSH, SKIPS_LAST_CPU
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.kconfig import KernelConfig
@@ -165,6 +166,14 @@ def all_small() -> tuple[Small, ...]:
         Small(
             "allocations",
             setup_of(allocates(0), allocates(1), boot_config=replace(config_of(), kernel=_plain())),
+        ),
+        Small(
+            "the second allocation fails",
+            setup_of(
+                then(loads(0, X), allocates(0)),
+                then(loads(1, Y), allocates(1)),
+                boot_config=replace(config_of(), kernel=_plain(), failures=FailAt(frozenset({1}))),
+            ),
         ),
         Small(
             "a flag before the flush, and a late reader",
