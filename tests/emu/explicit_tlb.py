@@ -216,15 +216,28 @@ def _apply(words: Words, state: State, event: Event) -> Iterator[tuple[Outcome, 
 
 
 def explicit_outcomes(
-    words: Words, root: int, program: list[Event], pages: tuple[int, ...], holds: Holds, *, remembers: bool
+    words: Words,
+    root: int,
+    program: list[Event],
+    pages: tuple[int, ...],
+    holds: Holds,
+    *,
+    remembers: bool,
+    visited: list[int] | None = None,
 ) -> set[Outcome]:
-    """Every list of results of the program's accesses. `remembers`: directory entries are cached too."""
+    """Every list of results of the program's accesses. `remembers`: directory entries are cached too.
+
+    `visited` gets the number of states of the TLB that were tried before each event.
+    """
     words = dict(words)
     reached: dict[Outcome, set[State]] = {(): {State(root, frozenset(), frozenset())}}
     for event in program:
         after: dict[Outcome, set[State]] = {}
         for outcome, states in reached.items():
-            for state in _whatever_happens(words, states, pages, holds, remembers=remembers):
+            possible = _whatever_happens(words, states, pages, holds, remembers=remembers)
+            if visited is not None:
+                visited.append(len(possible))
+            for state in possible:
                 for results, new in _apply(words, state, event):
                     after.setdefault(outcome + results, set()).add(new)
         if isinstance(event, Stores):
