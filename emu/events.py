@@ -98,6 +98,18 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedBytes:
+    """A bulk read of `length` bytes."""
+
+    cpu: int
+    site: Site
+    va: VirtAddr
+    pa: PhysAddr
+    length: int
+    entry: TlbEntry
+
+
+@dataclass(frozen=True, slots=True)
 class Filled:
     """A bulk write of `length` bytes."""
 
@@ -223,6 +235,7 @@ MachineEvent: TypeAlias = (
     Loaded
     | Stored
     | Copied
+    | LoadedBytes
     | Filled
     | TlbFilled
     | MultiHitSeen

@@ -17,6 +17,7 @@ from emu.events import (
     IpiAcknowledged,
     IpiSent,
     Loaded,
+    LoadedBytes,
     MachineEvent,
     Stored,
 )
@@ -38,6 +39,7 @@ from emu.ops import (
     FlushTlb,
     Invlpg,
     Load,
+    LoadBytes,
     Op,
     SendIpi,
     SetInterrupts,
@@ -80,6 +82,8 @@ class Executor:
                 return self._access(cpu, op)
             case Copy():
                 self._copy(cpu, op)
+            case LoadBytes():
+                return self._load_bytes(cpu, op)
             case Fill():
                 self._fill(cpu, op)
             case Invlpg(va=va, pages=pages):
@@ -169,6 +173,14 @@ class Executor:
             )
         else:
             self._trace.skip()
+
+    def _load_bytes(self, cpu: Cpu, op: LoadBytes) -> bytes:
+        at = self._translate(cpu, op.va, op.length, Access.READ)
+        if self._trace.listening:
+            self._trace.add(LoadedBytes(cpu.number, cpu.site(), op.va, at.pa, op.length, at.entry))
+        else:
+            self._trace.skip()
+        return self._memory.read(at.pa, op.length)
 
     def _fill(self, cpu: Cpu, op: Fill) -> None:
         at = self._translate(cpu, op.va, len(op.data), Access.WRITE)

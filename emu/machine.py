@@ -116,10 +116,12 @@ class Machine:
         )
 
     def mark_time_zero(self) -> None:
-        """What memory and the counters hold now is what `reset` comes back to."""
+        """What memory and the counters hold now is what `reset` comes back to. Nothing is under way."""
         self.memory.journal.forget()
         for cpu in self.cpus:
             cpu.mmu.reset()  # its moments are those of the journal
+        self.trace.reset()
+        self.steps = 0
         self._counters_at_zero = self.counters.copy()
 
     def reset(self) -> None:

@@ -92,6 +92,14 @@ class Copy(_Op[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadBytes(_Op[bytes]):
+    """Read `length` bytes, at most one 4 KiB page and within one, as one op."""
+
+    va: VirtAddr
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fill(_Op[None]):
     """Write `data`, at most one 4 KiB page and within one, as one op."""
 
@@ -182,6 +190,7 @@ WordOp: TypeAlias = Load | Store | CmpXchg | FetchAdd | FetchOr | FetchAndNot
 Op: TypeAlias = (
     WordOp
     | Copy
+    | LoadBytes
     | Fill
     | Invlpg
     | FlushTlb

@@ -48,6 +48,7 @@ def _boot(config: BootConfig) -> Plain:
         "origin": config.origin.name,
         "vmemmap_blocks": sorted([int(va), int(pfn)] for va, pfn in blocks.items()),
         "failures": _failures(config.failures),
+        "pool": config.pool.name,
     }
 
 

@@ -20,6 +20,7 @@ from emu.events import (
     Finished,
     Invalidated,
     Loaded,
+    LoadedBytes,
     MachineEvent,
     MultiHitSeen,
     Site,
@@ -80,8 +81,9 @@ class Monitor:
         if self._questions:
             self._follow_questions(number, event)
         match event:
-            case Loaded(va=va, entry=entry, source=source):
+            case Loaded(va=va, entry=entry) | LoadedBytes(va=va, entry=entry):
                 if VMEMMAP_START <= va < VMEMMAP_END:
+                    source = event.source if isinstance(event, Loaded) else Source.HIT
                     self._use(number, event, va, entry, source, Access.READ)
             case Stored(va=va, entry=entry, source=source):
                 if VMEMMAP_START <= va < VMEMMAP_END:
@@ -253,7 +255,7 @@ class Monitor:
     def _use(
         self,
         number: int,
-        event: Loaded | Stored | Copied | Filled,
+        event: Loaded | LoadedBytes | Stored | Copied | Filled,
         va: VirtAddr,
         entry: TlbEntry,
         source: Source,

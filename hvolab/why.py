@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emu.addr import PAGE_BYTES, PAGE_MASK
-from emu.events import Annotated, Copied, Faulted, Filled, Invalidated, Loaded, MachineEvent, Stored
+from emu.events import (
+    Annotated,
+    Copied,
+    Faulted,
+    Filled,
+    Invalidated,
+    Loaded,
+    LoadedBytes,
+    MachineEvent,
+    Stored,
+)
 from emu.tlb import ALL_RULES, TlbEntry, removes
 from hvolab.describe import describe_site
 from hvolab.history import NO_VERSION
@@ -75,7 +85,7 @@ def explain(finding: Finding, events: Events) -> Explanation:
 def _entry_used(finding: Finding, events: Events) -> TlbEntry | None:
     event = next((event for number, event in events if number == finding.event), None)
     match event:
-        case Loaded(entry=entry) | Stored(entry=entry) | Filled(entry=entry):
+        case Loaded(entry=entry) | LoadedBytes(entry=entry) | Stored(entry=entry) | Filled(entry=entry):
             return entry
         case Faulted(entry=entry):
             return entry

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import pairwise
 
 from emu.addr import PAGE_SHIFT, Pfn, VirtAddr, frame_start
+from emu.choice import Defaults
+from emu.cpu import KernelThread
 from emu.machine import InterruptHandler, Machine, Software
 from emu.memory import PhysicalMemory
 from emu.models import SKYLAKE, CpuModel
+from emu.ops import Store
 from kernel_model.buddy import Buddy
 from kernel_model.failures import AllocationFailures, NoFailures
 from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
+from kernel_model.hstate import HSTATES, Hstate
+from kernel_model.hugetlb import Hugetlb
+from kernel_model.hugetlb_pool import PoolPrimitives
 from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, Primitives
+from kernel_model.hwpoison import RawHwpoison
 from kernel_model.image import HugePage, Image, VmemmapOrigin
 from kernel_model.kconfig import KernelConfig
 from kernel_model.layout import (
@@ -25,7 +33,9 @@ from kernel_model.layout import (
     PMD_SIZE,
     PTRS_PER_PTE,
     SECTION_BYTES,
+    VMEMMAP_OPTIMIZE_ENABLED,
     VMEMMAP_START,
+    HstateFields,
 )
 from kernel_model.lists import DebugListChecks, ListChecks, Lists
 from kernel_model.page import lru
@@ -39,6 +49,14 @@ from kernel_model.variants import UPSTREAM_HVO, NamedVariant
 
 class LayoutError(ValueError):
     """The memory asked for cannot be laid out: frames overlap, or lie outside."""
+
+
+class PoolAtBoot(Enum):
+    """What has become of the huge pages at time zero."""
+
+    LISTED = "frozen hugetlb folios on FOLIO_LIST, which the pool does not know yet"
+    POOLED = "in the pool, free, and optimized if the variant managed to"
+    BOOTMEM = "as LISTED, but only the first 64 struct pages of each are initialised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +73,7 @@ class BootConfig:
     vmemmap_blocks: Mapping[VirtAddr, Pfn] = field(default_factory=dict)
     variant: NamedVariant = UPSTREAM_HVO
     failures: AllocationFailures = field(default_factory=NoFailures)
+    pool: PoolAtBoot = PoolAtBoot.LISTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,7 @@ class Kernel:
     rcu: Rcu
     lists: Lists
     stacks: Stacks
+    pool: Hugetlb
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +105,6 @@ class System:
         self.kernel.pages.reset()
         self.kernel.pages.failures = self.config.failures
         self.kernel.stacks.reset()
-        self.kernel.hvo.vmemmap_optimize_enabled = self.config.kernel.vmemmap_optimize_enabled
 
 
 def boot(config: BootConfig) -> System:
@@ -100,7 +119,6 @@ def boot(config: BootConfig) -> System:
     pages = Buddy(config.kernel, config.cpus)
     kernel = _build_kernel(config, pages, image.root, online)
     _give_frames(pages, config, blocks)
-    pages.failures = config.failures
     software = Software(
         Traps(image.root).handle,
         {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, config.policy.grain)},
@@ -112,7 +130,30 @@ def boot(config: BootConfig) -> System:
         machine.counters["nr_memmap_pages", 0] = len(blocks) * PTRS_PER_PTE
     machine.mark_time_zero()
     pages.mark_time_zero()
+    _fill_pool(machine, kernel, config)
+    pages.failures = config.failures
     return System(machine, kernel, config, blocks)
+
+
+def _fill_pool(machine: Machine, kernel: Kernel, config: BootConfig) -> None:
+    """Put the huge pages into the pool before time zero, on the first CPU, nobody else running."""
+    if config.pool is not PoolAtBoot.POOLED or not config.huge_pages:
+        return
+    sizes = {huge.hstate for huge in config.huge_pages}
+    if len(sizes) != 1:
+        raise LayoutError("huge pages of one size can be in the pool at time zero, not of several")
+    (h,) = sizes
+
+    async def fill() -> None:
+        await kernel.pool.prep_and_add_allocated_folios(h, FOLIO_LIST)
+        await kernel.lists.init(FOLIO_LIST)
+        await Store(HstateFields(h.order).max_huge_pages, len(config.huge_pages))
+
+    machine.start(0, KernelThread("boot", fill))
+    while choices := machine.enabled():
+        machine.perform(choices[0], Defaults())
+    machine.mark_time_zero()
+    kernel.pages.mark_time_zero()
 
 
 def blocks_at_the_top(memory_bytes: int) -> dict[VirtAddr, Pfn]:
@@ -133,7 +174,17 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn, online: frozenset
     rcu = Rcu(sorted(online))
     stacks = Stacks(config.cpus)
     primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, stacks, frame_start(root))
-    return Kernel(config.variant.build(primitives), pages, flush, key, rcu, lists, stacks)
+    hvo = config.variant.build(primitives)
+    pool = config.variant.build_pool(
+        PoolPrimitives(config.kernel, pages, lists, stacks, hvo, RawHwpoison(), _hstates(config))
+    )
+    return Kernel(hvo, pages, flush, key, rcu, lists, stacks, pool)
+
+
+def _hstates(config: BootConfig) -> tuple[Hstate, ...]:
+    """The sizes there are, the largest first."""
+    sizes = {*HSTATES, *(huge.hstate for huge in config.huge_pages)}
+    return tuple(sorted(sizes, key=lambda h: -h.order))
 
 
 def _write_image(image: Image, config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> None:
@@ -144,9 +195,13 @@ def _write_image(image: Image, config: BootConfig, blocks: Mapping[VirtAddr, Pfn
     for pfn in blocks.values():
         image.vmemmap_block(pfn, config.origin)
     image.empty_lists((FOLIO_LIST, NON_HVO_FOLIOS))
+    image.write_global(VMEMMAP_OPTIMIZE_ENABLED, int(config.kernel.vmemmap_optimize_enabled))
+    for h in _hstates(config):
+        image.empty_lists((HstateFields(h.order).freelist, HstateFields(h.order).activelist))
     ring = [FOLIO_LIST, *(lru(huge.folio) for huge in config.huge_pages), FOLIO_LIST]
     for number, huge in enumerate(config.huge_pages, start=1):
-        image.huge_page(huge, ring[number + 1], ring[number - 1])
+        count = 64 if config.pool is PoolAtBoot.BOOTMEM else huge.hstate.pages_per_huge_page
+        image.huge_page(huge, ring[number + 1], ring[number - 1], count)
     image.write_global(FOLIO_LIST, ring[1])
     image.write_global(VirtAddr(FOLIO_LIST + 8), ring[-2])
 

@@ -14,6 +14,7 @@ from emu.addr import PAGE_BYTES, Pfn, VirtAddr
 from emu.condition import Word
 from emu.ops import AddWords, Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu
 from kernel_model.bug import bug
+from kernel_model.compound import poisoned, prep_compound_page, take_apart
 from kernel_model.events import AllocationFailed, BadPage, PageAllocated, PageFreed
 from kernel_model.failures import AllocationFailures, FailAt, FailFrom, NoFailures, fails
 from kernel_model.kconfig import KernelConfig
@@ -49,7 +50,7 @@ class Buddy:
         self._allocated: set[int] = set()
         self._generation: dict[int, int] = {}
         self._position = 0
-        self._at_zero: tuple[list[list[int]], set[int]] = ([], set())
+        self._at_zero: tuple[list[list[int]], set[int], list[list[Pfn]]] = ([], set(), self._pcp)
 
     # -- before time zero ----------------------------------------------------------------------------
 
@@ -69,13 +70,19 @@ class Buddy:
 
     def mark_time_zero(self) -> None:
         """What is free and allocated now is what `reset` comes back to."""
-        self._at_zero = ([list(blocks) for blocks in self._free], set(self._allocated))
+        self._position = 0
+        self._generation.clear()
+        self._at_zero = (
+            [list(blocks) for blocks in self._free],
+            set(self._allocated),
+            [list(pages) for pages in self._pcp],
+        )
 
     def reset(self) -> None:
         """Back to time zero: nothing was ever allocated, failed or freed since."""
-        free, allocated = self._at_zero
+        free, allocated, per_cpu = self._at_zero
         self._free = [list(blocks) for blocks in free]
-        self._pcp = [[] for _ in self._pcp]
+        self._pcp = [list(pages) for pages in per_cpu]
         self._allocated = set(allocated)
         self._generation.clear()
         self._position = 0
@@ -152,6 +159,53 @@ class Buddy:
         await Store(field(page, Offset.REFCOUNT), 1, 4)
         await self.free_page(page)
 
+    # -- blocks --------------------------------------------------------------------------------------
+
+    async def alloc_pages(self, order: int, purpose: str) -> VirtAddr | None:
+        """alloc_pages() with __GFP_COMP: a compound page with reference count 1; None when there is none.
+
+        Above MAX_PAGE_ORDER it is what alloc_contig_pages() finds: any aligned run of free frames.
+        """
+        position = await self._next_position()
+        if await fails(self.failures, position, purpose):
+            await Annotate(AllocationFailed(purpose, order, position))
+            return None
+        while True:
+            await spin_lock(ZONE_LOCK)
+            pfn = self._take_block(order)
+            await spin_unlock(ZONE_LOCK)
+            if pfn is None:
+                await Annotate(AllocationFailed(purpose, order, position))
+                return None
+            # check_new_pages(): a block with a poisoned page in it leaves circulation.
+            if not self._config.debug_vm or not await poisoned(pfn_to_page(pfn), order):
+                break
+        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose))
+        await prep_compound_page(pfn_to_page(pfn), order)
+        return pfn_to_page(pfn)
+
+    async def free_pages(self, folio: VirtAddr, order: int) -> None:
+        """folio_put() of a compound page with one reference: take it apart and give the block back.
+
+        The frames are not poisoned: nobody looks at the memory of a huge page here.
+        """
+        if await FetchAdd(field(folio, Offset.REFCOUNT), -1, 4) != 1:
+            return
+        pfn = page_to_pfn(folio)
+        reason = await take_apart(folio, order)
+        if reason is not None and self._config.debug_vm:
+            await Annotate(BadPage(pfn, reason))
+            return
+        frames = range(pfn, pfn + (1 << order))
+        generation = self._generation.get(pfn, 0) + 1
+        await Annotate(PageFreed(pfn, order, generation))
+        await spin_lock(ZONE_LOCK)
+        self._allocated.difference_update(frames)
+        self._generation[pfn] = generation
+        for first in range(pfn, frames.stop, 1 << min(order, MAX_PAGE_ORDER)):
+            self._give_back(first, min(order, MAX_PAGE_ORDER))
+        await spin_unlock(ZONE_LOCK)
+
     async def split_page(self, page: VirtAddr, order: int) -> None:
         """split_page(): make an order-n block independent pages, each with reference count 1."""
         for number in range(1, 1 << order):
@@ -219,6 +273,33 @@ class Buddy:
             for half in range(order - 1, -1, -1):
                 insort(self._free[half], first + (1 << half))
         return batch
+
+    def _take_block(self, order: int) -> Pfn | None:
+        """The lowest aligned block of 2**order free frames, taken off the free lists."""
+        if order > MAX_PAGE_ORDER:
+            return self._take_run(order)
+        have = next((size for size in range(order, MAX_PAGE_ORDER + 1) if self._free[size]), None)
+        if have is None:
+            return None
+        pfn = self._free[have].pop(0)
+        for half in range(have - 1, order - 1, -1):
+            insort(self._free[half], pfn + (1 << half))
+        self._allocated.update(range(pfn, pfn + (1 << order)))
+        return Pfn(pfn)
+
+    def _take_run(self, order: int) -> Pfn | None:
+        """alloc_contig_pages(), without migration: every frame of the run must be free."""
+        blocks = self._free[MAX_PAGE_ORDER]
+        wanted = 1 << (order - MAX_PAGE_ORDER)
+        for at, first in enumerate(blocks):
+            last = at + wanted - 1
+            if first % (1 << order) or last >= len(blocks):
+                continue
+            if blocks[last] == first + ((wanted - 1) << MAX_PAGE_ORDER):
+                del blocks[at : last + 1]
+                self._allocated.update(range(first, first + (1 << order)))
+                return Pfn(first)
+        return None
 
     def _give_back(self, pfn: int, order: int) -> None:
         """Put a block on its free list, merged with its buddy while that is free too."""

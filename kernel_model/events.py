@@ -121,6 +121,13 @@ class BadPage:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryFailed:
+    """memory_failure() was told of an error in that frame: it must never be handed out again."""
+
+    pfn: Pfn
+
+
 KernelEvent: TypeAlias = (
     FlushBegun
     | FlushCompleted
@@ -136,4 +143,5 @@ KernelEvent: TypeAlias = (
     | KernelBug
     | KernelWarning
     | BadPage
+    | MemoryFailed
 )

@@ -25,6 +25,7 @@ class Hstate:
 
 HSTATE_2M = Hstate("2M", 9)
 HSTATE_1G = Hstate("1G", 18)
+HSTATES = (HSTATE_1G, HSTATE_2M)
 
 
 def hugetlb_vmemmap_size(h: Hstate) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 from emu.addr import PAGE_BYTES, PAGE_MASK, PAGE_SHIFT, PhysAddr, VirtAddr, frame
-from emu.ops import Annotate, Copy, Count, Fill, Load, ThisCpu
+from emu.ops import Annotate, Copy, Count, Fill, Load, Store, ThisCpu
 from kernel_model.buddy import Buddy
 from kernel_model.bug import bug, warn
 from kernel_model.events import OperationBegun, OperationReturned
@@ -31,6 +31,7 @@ from kernel_model.kconfig import KernelConfig
 from kernel_model.layout import (
     PMD_SIZE,
     STRUCT_PAGE_SIZE,
+    VMEMMAP_OPTIMIZE_ENABLED,
     page_to_pfn,
     page_to_virt,
     pfn_to_page,
@@ -113,7 +114,7 @@ class Primitives:
 
 
 class HugetlbVmemmap:
-    """The file's functions over one set of primitives. `vmemmap_optimize_enabled` is its sysctl."""
+    """The file's functions over one set of primitives. Its sysctl is a word of guest memory."""
 
     def __init__(self, primitives: Primitives) -> None:
         self._config = primitives.config
@@ -124,7 +125,6 @@ class HugetlbVmemmap:
         self._key = primitives.key
         self._stacks = primitives.stacks
         self._root = frame(primitives.root)
-        self.vmemmap_optimize_enabled = primitives.config.vmemmap_optimize_enabled
 
     async def vmemmap_split_pmd(
         self, pmd: PhysAddr, head: VirtAddr, start: VirtAddr, walk: VmemmapRemapWalk
@@ -350,7 +350,13 @@ class HugetlbVmemmap:
     async def vmemmap_should_optimize_folio(self, h: Hstate, folio: VirtAddr) -> bool:
         if await folio_test_hugetlb_vmemmap_optimized(folio):
             return False
-        return self.vmemmap_optimize_enabled and hugetlb_vmemmap_optimizable(h)
+        if not await Load(VMEMMAP_OPTIMIZE_ENABLED):
+            return False
+        return hugetlb_vmemmap_optimizable(h)
+
+    async def write_sysctl(self, enabled: int) -> None:
+        """vm.hugetlb_optimize_vmemmap: 0 or 1, at any time; read again for each folio."""
+        await Store(VMEMMAP_OPTIMIZE_ENABLED, enabled)
 
     async def _optimize_folio(
         self, h: Hstate, folio: VirtAddr, vmemmap_pages: VirtAddr, flags: WalkFlag

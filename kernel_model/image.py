@@ -137,11 +137,11 @@ class Image:
             skipped = start - first
             self.write_struct_pages(start, pages[skipped * 64 : (skipped + count) * 64])
 
-    def huge_page(self, huge: HugePage, lru_next: int, lru_prev: int) -> None:
-        """The struct pages of a folio in the pool, its head linked as told."""
-        count = huge.hstate.pages_per_huge_page
+    def huge_page(self, huge: HugePage, lru_next: int, lru_prev: int, count: int) -> None:
+        """The first `count` struct pages of a hugetlb folio, its head linked as told."""
         for start, number in _by_section(huge.pfn, count):
-            self.write_struct_pages(start, _tails(huge, start - huge.pfn, number))
+            pages = tail_struct_pages(huge.folio, huge.hstate.order, start - huge.pfn, number)
+            self.write_struct_pages(start, pages)
         head = struct_page(
             {Offset.LRU_NEXT: lru_next, Offset.LRU_PREV: lru_prev},
             page_type=PGTY_HUGETLB,
@@ -181,21 +181,21 @@ class Image:
         self._memory.write_word(entry_address(table, va, 2), Pte.make(pfn, pgprot | PteBit.PAGE_SIZE))
 
 
-def _tails(huge: HugePage, first: int, count: int) -> bytearray:
+def tail_struct_pages(folio: VirtAddr, order: int, first: int, count: int) -> bytearray:
     """`count` struct pages of a folio from number `first` on, as tails are after prep_compound_page()."""
-    compound_head = {Offset.COMPOUND_HEAD: huge.folio + 1}
+    compound_head = {Offset.COMPOUND_HEAD: folio + 1}
     pages = bytearray(struct_page({**compound_head, Offset.MAPPING: TAIL_MAPPING}) * count)
     for index in range(first, first + count):
         at = (index - first) * STRUCT_PAGE_SIZE
         if index == 1:
             # folio->_flags_1 holds the order, the words behind it the mapcounts and the size.
-            sizes = {Offset.LRU_PREV: (1 << 64) - 1, Offset.INDEX: huge.hstate.pages_per_huge_page}
-            flags = FLAGS_BASE | huge.hstate.order
+            sizes = {Offset.LRU_PREV: (1 << 64) - 1, Offset.INDEX: 1 << order}
+            flags = FLAGS_BASE | order
             pages[at : at + STRUCT_PAGE_SIZE] = struct_page({**compound_head, **sizes}, flags=flags)
         elif index == 2:
             pages[at : at + STRUCT_PAGE_SIZE] = struct_page(compound_head)
         else:
-            _WORD.pack_into(pages, at + Offset.LRU_PREV, lru(nth_page(huge.folio, index)))
+            _WORD.pack_into(pages, at + Offset.LRU_PREV, lru(nth_page(folio, index)))
     return pages
 
 

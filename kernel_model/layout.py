@@ -79,3 +79,45 @@ class PerCpu:
 HUGETLB_OPTIMIZE_VMEMMAP_KEY = direct_map(GLOBALS_PA)
 FOLIO_LIST = direct_map(GLOBALS_PA + 0x40)
 NON_HVO_FOLIOS = direct_map(GLOBALS_PA + 0x50)
+HPAGE_FREELIST = direct_map(GLOBALS_PA + 0x60)
+VMEMMAP_OPTIMIZE_ENABLED = direct_map(GLOBALS_PA + 0x68)
+FREE_HPAGE_WORK_PENDING = direct_map(GLOBALS_PA + 0x70)
+FREE_HPAGE_WORK_RUNNING = direct_map(GLOBALS_PA + 0x78)
+RAW_HWP_NODES = direct_map(GLOBALS_PA + 0x400)
+
+
+@dataclass(frozen=True, slots=True)
+class HstateFields:
+    """Where the changing part of a struct hstate lies: 64-bit counts, and two list heads."""
+
+    order: int
+
+    @property
+    def _base(self) -> int:
+        return direct_map(GLOBALS_PA + 0x1000 + 0x40 * self.order)
+
+    @property
+    def nr_huge_pages(self) -> VirtAddr:
+        return VirtAddr(self._base)
+
+    @property
+    def free_huge_pages(self) -> VirtAddr:
+        return VirtAddr(self._base + 0x08)
+
+    @property
+    def surplus_huge_pages(self) -> VirtAddr:
+        return VirtAddr(self._base + 0x10)
+
+    @property
+    def max_huge_pages(self) -> VirtAddr:
+        return VirtAddr(self._base + 0x18)
+
+    @property
+    def freelist(self) -> VirtAddr:
+        """hugepage_freelists[0]"""
+        return VirtAddr(self._base + 0x20)
+
+    @property
+    def activelist(self) -> VirtAddr:
+        """hugepage_activelist"""
+        return VirtAddr(self._base + 0x30)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 
 from emu.addr import VirtAddr
-from emu.ops import FetchAndNot, FetchOr, Load
+from emu.ops import FetchAndNot, FetchOr, Load, Store
 from kernel_model.layout import STRUCT_PAGE_SIZE
 
 
@@ -118,6 +118,21 @@ async def page_to_nid(page: VirtAddr) -> int:
 
 async def folio_test_hugetlb(folio: VirtAddr) -> bool:
     return await Load(field(folio, Offset.PAGE_TYPE), 4) >> 24 == PGTY_HUGETLB >> 24
+
+
+async def folio_set_hugetlb(folio: VirtAddr) -> None:
+    """__folio_set_hugetlb()"""
+    await Store(field(folio, Offset.PAGE_TYPE), PGTY_HUGETLB, 4)
+
+
+async def folio_clear_hugetlb(folio: VirtAddr) -> None:
+    """__folio_clear_hugetlb()"""
+    await Store(field(folio, Offset.PAGE_TYPE), NO_MAPCOUNT, 4)
+
+
+async def folio_order(folio: VirtAddr) -> int:
+    """The order lies in the low byte of the first tail's flags."""
+    return await Load(field(nth_page(folio, 1), Offset.FLAGS)) & 0xFF
 
 
 async def folio_ref_count(folio: VirtAddr) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emu.condition import Word, WordIs
-from emu.ops import AddWords, Await, ThisCpu
+from emu.ops import AddWords, Await, SetInterrupts, ThisCpu
 
 INIT_MM_PAGE_TABLE_LOCK = Word("init_mm.page_table_lock")
 
@@ -22,3 +22,26 @@ async def spin_lock(lock: Word) -> None:
 async def spin_unlock(lock: Word) -> None:
     cpu = await ThisCpu()
     await AddWords(((lock, -(cpu + 1)), (preempt_count(cpu), -1)))
+
+
+async def spin_lock_irq(lock: Word) -> None:
+    """Interrupts off, then take the lock."""
+    await SetInterrupts(enabled=False)
+    await spin_lock(lock)
+
+
+async def spin_unlock_irq(lock: Word) -> None:
+    """Release the lock, then interrupts on, whatever they were before."""
+    await spin_unlock(lock)
+    await SetInterrupts(enabled=True)
+
+
+async def mutex_lock(lock: Word) -> None:
+    """Wait until nobody holds it: unlike a spinlock it disables nothing."""
+    cpu = await ThisCpu()
+    await Await(WordIs(lock, 0), then=((lock, cpu + 1),))
+
+
+async def mutex_unlock(lock: Word) -> None:
+    cpu = await ThisCpu()
+    await AddWords(((lock, -(cpu + 1)),))

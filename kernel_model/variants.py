@@ -12,6 +12,8 @@ from emu.addr import VirtAddr
 from emu.ops import Annotate, ThisCpu
 from kernel_model.events import OperationBegun, OperationReturned
 from kernel_model.hstate import Hstate, hugetlb_vmemmap_size
+from kernel_model.hugetlb import Hugetlb
+from kernel_model.hugetlb_pool import PoolPrimitives
 from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, Primitives, WalkFlag
 
 
@@ -21,7 +23,8 @@ class NamedVariant:
 
     name: str
     summary: str
-    build: Callable[[Primitives], HugetlbVmemmap]
+    build: Callable[[Primitives], HugetlbVmemmap] = HugetlbVmemmap
+    build_pool: Callable[[PoolPrimitives], Hugetlb] = Hugetlb
 
 
 class FreeBeforeFlush(HugetlbVmemmap):

@@ -24,6 +24,7 @@ from emu.events import (
     IpiSent,
     IpiTaken,
     Loaded,
+    LoadedBytes,
     MachineEvent,
     Stored,
 )
@@ -204,6 +205,9 @@ class Recorder:
                 self._bulk_write(event.to_pa, event.length)
                 self._used(event.cpu, event.to, event.to_entry)
                 self._updated(event.to)
+            case LoadedBytes():
+                self._reads.add(Resource(Kind.BULK_READ, event.pa >> PAGE_SHIFT))
+                self._used(event.cpu, event.va, event.entry)
             case Filled():
                 self._bulk_write(event.pa, event.length)
                 self._used(event.cpu, event.va, event.entry)

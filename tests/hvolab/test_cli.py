@@ -534,16 +534,16 @@ def test_a_stale_schedule_that_does_not_fit_says_so(hvolab: Hvolab) -> None:
     own = hvolab("run", "stale-read", "--cpus", "2", "--json").json()["schedule"]
     two, three = fingerprints_of("stale-read", hvolab, "2", "3")
     stale = f"the schedule was made from another setup ({two}, this one is {three})"
-    why = f"pick 11 of the schedule is 0, but the run can run: 1, i2; {stale}"
+    why = f"pick 12 of the schedule is 0, but the run can run: 1, i2; {stale}"
     arguments = ("run", "stale-read", "--cpus", "3", "--schedule", own, "--json")
     done = hvolab(*arguments)
     assert (done.status, done.out, done.err) == (2, "", f"hvolab: {why}\n")
     past = hvolab(*arguments, "--past-divergence")
-    assert (past.status, past.err) == (0, f"hvolab: note: diverged at pick 11: {why}\n")
+    assert (past.status, past.err) == (0, f"hvolab: note: diverged at pick 12: {why}\n")
     schema("run").validate(past.json())
     # It is a run like any other: its schedule is this setup's, and begins as the old one does.
     schedule = past.json()["schedule"]
-    assert schedule.startswith(f"v2 {three} 0*9 i1 ")
+    assert schedule.startswith(f"v2 {three} 0*10 i1 ")
     again = hvolab(*arguments[:5], schedule, "--json")
     assert (again.status, again.out, again.err) == (0, past.out, "")
 

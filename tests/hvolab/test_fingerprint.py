@@ -70,7 +70,7 @@ TEXT = (
     '"boot":{"cpus":2,"failures":["none"],"huge_pages":[[16384,9]],'
     '"kernel":{"debug_list":true,"debug_vm":true,"memory_hotplug":true,"page_poisoning":true,'
     '"tlb_single_page_flush_ceiling":33,"vmemmap_optimize_enabled":true},'
-    '"memory_bytes":134217728,"model":"skylake","origin":"BOOT","policy":"upstream","variant":"upstream",'
+    '"memory_bytes":134217728,"model":"skylake","origin":"BOOT","policy":"upstream","pool":"LISTED","variant":"upstream",'
     '"vmemmap_blocks":[[18446719884453740544,32256]]}}'
 )
 

@@ -148,11 +148,11 @@ def test_the_sysctl_is_read_for_each_folio() -> None:
     lab = lab_2m(*THREE)
     first, second, third = lab.config.huge_pages
     lab.optimize(first)
-    lab.kernel.hvo.vmemmap_optimize_enabled = False
+    lab.call(lambda: lab.kernel.hvo.write_sysctl(0))
     lab.optimize(second)
     # Off means no new ones: what is optimized can still be restored.
     assert lab.restore(first) == 0
-    lab.kernel.hvo.vmemmap_optimize_enabled = True
+    lab.call(lambda: lab.kernel.hvo.write_sysctl(1))
     lab.optimize(third)
     assert lab.state().optimized == (False, False, True)
     lab.check_conservation()

@@ -17,7 +17,7 @@ from emu.tlb import Port
 from firmware.catalog import program
 from kernel_model.failures import FailAt
 from kernel_model.hstate import HSTATE_2M
-from kernel_model.layout import PerCpu
+from kernel_model.layout import VMEMMAP_OPTIMIZE_ENABLED, PerCpu
 from kernel_model.spinlock import INIT_MM_PAGE_TABLE_LOCK, spin_lock
 
 RAM = 32 * MIB
@@ -44,7 +44,7 @@ def snapshot(lab: Lab) -> dict[str, object]:
         "tlbs": [cpu.mmu.tlb.entries() for cpu in lab.machine.cpus],
         "enabled": lab.machine.enabled(),
         "steps": lab.machine.steps,
-        "sysctl": lab.kernel.hvo.vmemmap_optimize_enabled,
+        "sysctl": lab.word_at(VMEMMAP_OPTIMIZE_ENABLED),
         "events": len(lab.events),
     }
 
@@ -119,6 +119,7 @@ def test_a_cpu_may_keep_what_it_could_have_cached_since_boot() -> None:
 
 def test_the_sysctl_is_what_it_was_at_boot() -> None:
     lab = small()
-    lab.kernel.hvo.vmemmap_optimize_enabled = False
+    lab.call(lambda: lab.kernel.hvo.write_sysctl(0))
+    assert lab.word_at(VMEMMAP_OPTIMIZE_ENABLED) == 0
     lab.reset()
-    assert lab.kernel.hvo.vmemmap_optimize_enabled
+    assert lab.word_at(VMEMMAP_OPTIMIZE_ENABLED) == 1
