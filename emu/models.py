@@ -104,4 +104,18 @@ LAZY = CpuModel("lazy", LazySpec())
 LAZY_SINGLE = CpuModel("lazy-single", LazySpec(Memory.SINGLE))
 LAZY_NO_PSC = CpuModel("lazy-no-psc", LazySpec(directories=DirectoryCache.NONE))
 
-MODELS: tuple[CpuModel, ...] = (SKYLAKE, KABY_LAKE, ZEN_3, LAZY, LAZY_SINGLE, LAZY_NO_PSC)
+# Alder and Raptor Lake with PCIDs: INVLPG leaves global entries (worked around in Linux by ce0b15d11ad8).
+LAZY_ALDER_LAKE = CpuModel("lazy-alder-lake", LazySpec(), rules=ALL_RULES - {Rule.INVLPG_REMOVES_GLOBALS})
+# AMD family 10h erratum 383: entries of two sizes for one address are a machine check.
+LAZY_ERRATUM_383 = CpuModel("lazy-erratum-383", LazySpec(), multi_hit=MultiHit.MACHINE_CHECK)
+
+MODELS: tuple[CpuModel, ...] = (
+    SKYLAKE,
+    KABY_LAKE,
+    ZEN_3,
+    LAZY,
+    LAZY_SINGLE,
+    LAZY_NO_PSC,
+    LAZY_ALDER_LAKE,
+    LAZY_ERRATUM_383,
+)

@@ -44,7 +44,7 @@ from kernel_model.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
 from kernel_model.stack import Stacks
 from kernel_model.static_key import StaticKey
 from kernel_model.traps import Traps
-from kernel_model.variants import UPSTREAM_HVO, NamedVariant
+from kernel_model.variants.named import UPSTREAM_HVO, NamedVariant
 
 
 class LayoutError(ValueError):

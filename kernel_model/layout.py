@@ -65,6 +65,11 @@ class PerCpu:
         return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES)
 
     @property
+    def idle(self) -> VirtAddr:
+        """The 64-bit word that is 1 while the CPU says that it is idle."""
+        return VirtAddr(self.rcu_nesting + 8)
+
+    @property
     def buffer(self) -> VirtAddr:
         """Where a guest program may leave what it read: the upper half of the data page, 2 KiB."""
         return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES + PAGE_BYTES // 2)

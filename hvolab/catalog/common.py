@@ -7,6 +7,7 @@ from hvolab.scenario import KernelActor
 from kernel_model.boot import Kernel
 from kernel_model.hstate import HSTATE_2M
 from kernel_model.image import HugePage
+from kernel_model.layout import FOLIO_LIST, NON_HVO_FOLIOS
 
 MEMORY_BYTES = 128 << 20
 HUGE_PAGE = HugePage(Pfn(0x4000), HSTATE_2M)
@@ -18,6 +19,14 @@ async def _optimize(kernel: Kernel, huge: HugePage) -> None:
 
 async def _restore(kernel: Kernel, huge: HugePage) -> None:
     await kernel.hvo.hugetlb_vmemmap_restore_folio(huge.hstate, huge.folio)
+
+
+async def _optimize_list(kernel: Kernel, huge: HugePage) -> None:
+    await kernel.hvo.hugetlb_vmemmap_optimize_folios(huge.hstate, FOLIO_LIST)
+
+
+async def _restore_list(kernel: Kernel, huge: HugePage) -> None:
+    await kernel.hvo.hugetlb_vmemmap_restore_folios(huge.hstate, FOLIO_LIST, NON_HVO_FOLIOS)
 
 
 async def _flush_all(kernel: Kernel, huge: HugePage) -> None:
@@ -33,6 +42,16 @@ def optimize(cpu: int) -> KernelActor:
 def restore(cpu: int) -> KernelActor:
     """hugetlb_vmemmap_restore_folio() on that CPU."""
     return KernelActor(cpu, "restore", _restore)
+
+
+def optimize_list(cpu: int) -> KernelActor:
+    """hugetlb_vmemmap_optimize_folios() of FOLIO_LIST on that CPU."""
+    return KernelActor(cpu, "optimize-list", _optimize_list)
+
+
+def restore_list(cpu: int) -> KernelActor:
+    """hugetlb_vmemmap_restore_folios() of FOLIO_LIST on that CPU."""
+    return KernelActor(cpu, "restore-list", _restore_list)
 
 
 def flush_all(cpu: int) -> KernelActor:

@@ -13,7 +13,7 @@ from kernel_model.boot import BootConfig, blocks_at_the_top
 from kernel_model.flush.broken import SKIPS_LAST_CPU
 from kernel_model.layout import VMEMMAP_START
 from kernel_model.page import Offset, field
-from kernel_model.variants import FREE_BEFORE_FLUSH
+from kernel_model.variants.catalog import FREE_BEFORE_FLUSH
 
 HEAD = vmemmap_page(HUGE_PAGE, 0)
 TAIL_1 = vmemmap_page(HUGE_PAGE, 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from emu.addr import VirtAddr
-from emu.ops import Annotate
+from emu.addr import PAGE_SHIFT, VirtAddr
+from emu.ops import Annotate, Load, ThisCpu
 from kernel_model.events import FlushBegun, FlushCompleted
 from kernel_model.flush.policy import FlushSite, NamedPolicy
 from kernel_model.flush.upstream import WHOLE_ADDRESS_SPACE, UpstreamFlush
+from kernel_model.layout import PerCpu
+from kernel_model.smp import FlushEverything, FlushPages, RemoteCall, on_each_cpu
 
 
 class SkipsLastCpu(UpstreamFlush):
@@ -20,8 +22,42 @@ class SkipsLastCpu(UpstreamFlush):
         return super().targets(initiator) - {self._skipped}
 
 
+class LocalOnly(UpstreamFlush):
+    """Flushes the CPU it runs on, and interrupts nobody."""
+
+    def targets(self, initiator: int) -> frozenset[int]:
+        del initiator
+        return frozenset()
+
+
+class SkipsIdleCpus(UpstreamFlush):
+    """Does not interrupt CPUs that say they are idle, and nothing makes up for it when they wake."""
+
+    async def flush_tlb_all(self) -> None:
+        await self._flush_busy("flush_tlb_all", *WHOLE_ADDRESS_SPACE, FlushEverything())
+
+    async def flush_tlb_kernel_range(self, start: VirtAddr, end: VirtAddr) -> None:
+        call = FlushPages(start, (end - start) >> PAGE_SHIFT)
+        await self._flush_busy("flush_tlb_kernel_range", start, end, call)
+
+    async def _flush_busy(self, function: str, start: int, end: int, call: RemoteCall) -> None:
+        cpu = await ThisCpu()
+        busy = frozenset([other for other in sorted(self.targets(cpu)) if not await Load(PerCpu(other).idle)])
+        begun = await Annotate(FlushBegun(function, start, end, busy | {cpu}))
+        await on_each_cpu(busy, call)
+        await Annotate(FlushCompleted(begun))
+
+
+class FlushAllDoesNothing(UpstreamFlush):
+    """flush_tlb_all() where it was never implemented (s390 until 3d03b8c0f398); ranges are flushed."""
+
+    async def flush_tlb_all(self) -> None:
+        begun = await Annotate(FlushBegun("flush_tlb_all", *WHOLE_ADDRESS_SPACE, frozenset()))
+        await Annotate(FlushCompleted(begun))
+
+
 class NoFlush:
-    """flush_tlb_all where it was never implemented (s390 until 3d03b8c0f398): returns at once."""
+    """No flush at all: both routines return at once."""
 
     def __init__(self, site: FlushSite) -> None:
         del site
@@ -40,4 +76,9 @@ class NoFlush:
 SKIPS_LAST_CPU = NamedPolicy(
     "skips-last-cpu", "as upstream, but the CPU with the highest number is left out", SkipsLastCpu
 )
+LOCAL_ONLY = NamedPolicy("local-only", "flushes this CPU only", LocalOnly)
+SKIPS_IDLE = NamedPolicy(
+    "skips-idle", "as upstream, but CPUs that say they are idle are left out", SkipsIdleCpus
+)
+FLUSH_ALL_NO_OP = NamedPolicy("flush-all-no-op", "flush_tlb_all() does nothing", FlushAllDoesNothing)
 NO_FLUSH = NamedPolicy("no-flush", "returns at once, flushing nothing", NoFlush)

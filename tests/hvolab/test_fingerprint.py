@@ -28,7 +28,7 @@ from kernel_model.flush.broken import NO_FLUSH
 from kernel_model.hstate import HSTATE_1G, HSTATE_2M
 from kernel_model.image import HugePage, VmemmapOrigin
 from kernel_model.kconfig import KernelConfig
-from kernel_model.variants import FREE_BEFORE_FLUSH
+from kernel_model.variants.catalog import FREE_BEFORE_FLUSH
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = load_program("one", "mov rax, [rdi]\nhlt\n")

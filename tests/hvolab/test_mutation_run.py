@@ -13,7 +13,7 @@ from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.search import Freedom
 from hvolab.verdict import Verdict
 from kernel_model.flush.upstream import UPSTREAM
-from kernel_model.variants import UPSTREAM_HVO
+from kernel_model.variants.named import UPSTREAM_HVO
 
 ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 REFUTED = [mutant for mutant in MUTANTS if mutant.refuted_by]

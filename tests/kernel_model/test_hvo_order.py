@@ -29,7 +29,7 @@ from kernel_model.events import (
 from kernel_model.kconfig import KernelConfig
 from kernel_model.smp import FlushEverything, FlushPages
 from kernel_model.spinlock import INIT_MM_PAGE_TABLE_LOCK
-from kernel_model.variants import FREE_BEFORE_FLUSH
+from kernel_model.variants.catalog import FREE_BEFORE_FLUSH
 
 # --- one folio --------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from kernel_model.hstate import Hstate
 from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
 from kernel_model.pagewalk import PmdResult
 from kernel_model.pgtable import entry_get
-from kernel_model.variants import NamedVariant
+from kernel_model.variants.named import NamedVariant
 
 RAM = 1024 << 20
 REAL_BLOCKS = range(0x3EE00, 0x3FE00)

@@ -1,0 +1,49 @@
+"""What a variant is: a way to build the kernel that differs in one thing, and where that comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from emu.models import CpuModel
+from kernel_model.flush.policy import NamedPolicy
+from kernel_model.hugetlb import Hugetlb
+from kernel_model.hugetlb_pool import PoolPrimitives
+from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, Primitives
+
+
+class Effect(Enum):
+    """What a variant does to whoever runs on it."""
+
+    VIOLATION = "violation"
+    COST = "cost only: nothing wrong happens, it only takes longer"
+    FREEDOM = "shows nothing here: needs a freedom that is not built yet"
+    NONE = "shows nothing here: no verdict tells it from upstream"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The commit that mended it (12 digits of its id in Linux), its title, its release, and what was seen."""
+
+    commit: str
+    title: str
+    release: str
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedVariant:
+    """`history` is None for a step that no kernel ever left out. `policy` and `model`: None is as set."""
+
+    name: str
+    summary: str
+    build: Callable[[Primitives], HugetlbVmemmap] = HugetlbVmemmap
+    build_pool: Callable[[PoolPrimitives], Hugetlb] = Hugetlb
+    policy: NamedPolicy | None = None
+    model: CpuModel | None = None
+    effect: Effect = Effect.VIOLATION
+    history: History | None = None
+
+
+UPSTREAM_HVO = NamedVariant("upstream", "mm/hugetlb_vmemmap.c and mm/hugetlb.c of v6.12 as they are")

@@ -1,0 +1,58 @@
+"""Deviations in the pool: when a folio is hugetlb, and where memory errors are kept meanwhile."""
+
+from __future__ import annotations
+
+from emu.addr import VirtAddr
+from emu.ops import FetchAdd, Load
+from kernel_model.hstate import Hstate
+from kernel_model.hugetlb import Hugetlb
+from kernel_model.hugetlb_pool import HUGETLB_LOCK
+from kernel_model.layout import HstateFields
+from kernel_model.page import (
+    Offset,
+    PageFlag,
+    field,
+    folio_clear_hugetlb,
+    folio_set_hugetlb,
+    folio_test_hugetlb,
+    page_of_lru,
+)
+from kernel_model.spinlock import spin_lock_irq, spin_unlock_irq
+
+
+class TypeSetLate(Hugetlb):
+    """Sets the hugetlb type when HVO is done: before, the folio is an ordinary one without its tails."""
+
+    async def init_new_hugetlb_folio(self, folio: VirtAddr) -> None:
+        await super().init_new_hugetlb_folio(folio)
+        await folio_clear_hugetlb(folio)
+
+    async def prep_and_add_allocated_folios(self, h: Hstate, folio_list: VirtAddr) -> None:
+        of = HstateFields(h.order)
+        await self._hvo.hugetlb_vmemmap_optimize_folios(h, folio_list)
+        await spin_lock_irq(HUGETLB_LOCK)
+        async for entry in self._lists.entries_safe(folio_list):
+            await folio_set_hugetlb(page_of_lru(entry))
+            await FetchAdd(of.nr_huge_pages, 1)
+            await self.enqueue_hugetlb_folio(of, page_of_lru(entry))
+        await spin_unlock_irq(HUGETLB_LOCK)
+
+
+class TypeClearedEarly(Hugetlb):
+    """Takes the type away under the lock, before the vmemmap is back."""
+
+    async def remove_hugetlb_folio(self, h: Hstate, folio: VirtAddr, surplus: int) -> None:
+        await super().remove_hugetlb_folio(h, folio, surplus)
+        await folio_clear_hugetlb(folio)
+
+
+class HwpoisonBeforeType(Hugetlb):
+    """Moves the errors to the raw pages first; one that comes in between is forgotten."""
+
+    async def _forget_hugetlb(self, folio: VirtAddr) -> None:
+        if await Load(field(folio, Offset.FLAGS)) & PageFlag.HWPOISON:
+            await self._raw.folio_clear_hugetlb_hwpoison(folio)
+        if await folio_test_hugetlb(folio):
+            await spin_lock_irq(HUGETLB_LOCK)
+            await folio_clear_hugetlb(folio)
+            await spin_unlock_irq(HUGETLB_LOCK)
