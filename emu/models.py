@@ -116,6 +116,6 @@ MODELS: tuple[CpuModel, ...] = (
     LAZY,
     LAZY_SINGLE,
     LAZY_NO_PSC,
-    LAZY_ALDER_LAKE,
-    LAZY_ERRATUM_383,
 )
+# CPUs that do not do what the manual says, or make a machine check of what others allow.
+ERRATA: tuple[CpuModel, ...] = (LAZY_ALDER_LAKE, LAZY_ERRATUM_383)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from emu.models import MODELS
+from emu.models import ERRATA, MODELS
 from hvolab.scenario import Scenario, Setup, with_program
 from kernel_model.failures import EachMayFail
 
-MODEL_NAMES = tuple(model.name for model in MODELS)
+MODEL_NAMES = tuple(model.name for model in (*MODELS, *ERRATA))
 
 
 def cpu_count(chosen: Scenario, cpus: int | None) -> int:
@@ -26,7 +26,7 @@ def cpu_count(chosen: Scenario, cpus: int | None) -> int:
 
 def with_model(setup: Setup, name: str | None) -> Setup:
     """The setup on CPUs of the model of that name; None leaves it as it is."""
-    for model in MODELS:
+    for model in (*MODELS, *ERRATA):
         if model.name == name:
             return replace(setup, boot=replace(setup.boot, model=model))
     return setup

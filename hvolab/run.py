@@ -12,6 +12,7 @@ from typing import TypeAlias
 from emu.choice import Question
 from emu.events import MachineEvent
 from emu.trace import Listener
+from hvolab.at_rest import AtRest
 from hvolab.fingerprint import stamped
 from hvolab.monitor import Monitor
 from hvolab.scenario import Setup, questions_of, start_actors
@@ -119,6 +120,7 @@ def run_on(
     """
     machine = system.machine
     monitor = Monitor(machine, questions_of(setup))
+    rest = AtRest(machine, setup.boot.huge_pages)
     for listener in listeners:
         machine.trace.listen(listener(system))
     strategy = strategy_for(system)
@@ -128,11 +130,13 @@ def run_on(
     if isinstance(outcome, Deadlocked):
         monitor.deadlocked(dict(outcome.waits))
     monitor.finish()
+    if isinstance(outcome, Completed):
+        rest.finish()
     return Run(
         Schedule(tuple(recorder.picks)),
         outcome,
         tuple(monitor.uses),
-        tuple(monitor.findings),
+        (*monitor.findings, *rest.findings),
         machine.trace.next_number,
         system,
     )
