@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import assert_never
 
-from emu.addr import PAGE_BYTES, PAGE_MASK, VirtAddr
+from emu.addr import PAGE_BYTES, PAGE_MASK, WORD_MASK, VirtAddr
 from emu.apic import Apic
 from emu.choice import Answerer, DecideQuestion, Defaults
 from emu.condition import Word
@@ -41,6 +42,7 @@ from emu.ops import (
     Load,
     LoadBytes,
     Op,
+    Rewrite,
     SendIpi,
     SetInterrupts,
     Store,
@@ -86,6 +88,8 @@ class Executor:
                 return self._load_bytes(cpu, op)
             case Fill():
                 self._fill(cpu, op)
+            case Rewrite():
+                return self._rewrite(cpu, op)
             case Invlpg(va=va, pages=pages):
                 cpu.mmu.invalidate(InvlpgExecuted(va, cpu.mmu.pcid, pages))
             case FlushTlb():
@@ -119,6 +123,9 @@ class Executor:
         return found
 
     def _access(self, cpu: Cpu, op: WordOp) -> int | None:
+        room = PAGE_BYTES - (op.va & PAGE_MASK)
+        if op.size > room and isinstance(op, Load | Store):
+            return self._across_pages(cpu, op, room)
         access = Access.READ if isinstance(op, Load) else Access.WRITE
         at = self._translate(cpu, op.va, op.size, access)
         mask = (1 << (8 * op.size)) - 1
@@ -147,6 +154,16 @@ class Executor:
             self._trace.skip()
         return None if isinstance(op, Store) else old
 
+    def _across_pages(self, cpu: Cpu, op: Load | Store, room: int) -> int | None:
+        """What only a wild pointer makes: a plain access to two pages, which are two accesses in one step."""
+        beyond = VirtAddr(op.va + room & WORD_MASK)
+        if isinstance(op, Load):
+            low, high = self._access(cpu, Load(op.va, room)), self._access(cpu, Load(beyond, op.size - room))
+            return (low or 0) | (high or 0) << 8 * room
+        self._access(cpu, Store(op.va, op.value & (1 << 8 * room) - 1, room))
+        self._access(cpu, Store(beyond, op.value >> 8 * room, op.size - room))
+        return None
+
     @staticmethod
     def _event(cpu: Cpu, op: WordOp, at: Translation, old: int, new: int | None) -> MachineEvent:
         if new is None:
@@ -154,39 +171,43 @@ class Executor:
         return Stored(cpu.number, cpu.site(), op.va, at.pa, op.size, old, new, at.entry, at.source)
 
     def _copy(self, cpu: Cpu, op: Copy) -> None:
-        source = self._translate(cpu, op.source, op.length, Access.READ)
-        to = self._translate(cpu, op.to, op.length, Access.WRITE)
-        self._memory.write(to.pa, self._memory.read(source.pa, op.length))
-        if self._trace.listening:
-            self._trace.add(
-                Copied(
-                    cpu.number,
-                    cpu.site(),
-                    op.to,
-                    to.pa,
-                    to.entry,
-                    op.source,
-                    source.pa,
-                    source.entry,
-                    op.length,
-                )
-            )
-        else:
-            self._trace.skip()
+        for at, length in _pieces(op.length, op.source, op.to):
+            source = self._translate(cpu, VirtAddr(op.source + at), length, Access.READ)
+            to = self._translate(cpu, VirtAddr(op.to + at), length, Access.WRITE)
+            self._memory.write(to.pa, self._memory.read(source.pa, length))
+            if self._trace.listening:
+                self._trace.add(_copied(cpu, op, at, length, source, to))
+            else:
+                self._trace.skip()
 
     def _load_bytes(self, cpu: Cpu, op: LoadBytes) -> bytes:
-        at = self._translate(cpu, op.va, op.length, Access.READ)
-        if self._trace.listening:
-            self._trace.add(LoadedBytes(cpu.number, cpu.site(), op.va, at.pa, op.length, at.entry))
-        else:
-            self._trace.skip()
-        return self._memory.read(at.pa, op.length)
+        read = b""
+        for at, length in _pieces(op.length, op.va):
+            va = VirtAddr(op.va + at)
+            found = self._translate(cpu, va, length, Access.READ)
+            if self._trace.listening:
+                self._trace.add(LoadedBytes(cpu.number, cpu.site(), va, found.pa, length, found.entry))
+            else:
+                self._trace.skip()
+            read += self._memory.read(found.pa, length)
+        return read
 
     def _fill(self, cpu: Cpu, op: Fill) -> None:
-        at = self._translate(cpu, op.va, len(op.data), Access.WRITE)
-        self._memory.write(at.pa, op.data)
+        for at, length in _pieces(len(op.data), op.va):
+            va = VirtAddr(op.va + at)
+            to = self._translate(cpu, va, length, Access.WRITE)
+            self._overwrite(cpu, va, to, op.data[at : at + length])
+
+    def _rewrite(self, cpu: Cpu, op: Rewrite) -> bytes:
+        at = self._translate(cpu, op.va, op.length, Access.WRITE)
+        before = self._memory.read(at.pa, op.length)
+        self._overwrite(cpu, op.va, at, op.change(before))
+        return before
+
+    def _overwrite(self, cpu: Cpu, va: VirtAddr, at: Translation, data: bytes) -> None:
+        self._memory.write(at.pa, data)
         if self._trace.listening:
-            self._trace.add(Filled(cpu.number, cpu.site(), op.va, at.pa, len(op.data), at.entry))
+            self._trace.add(Filled(cpu.number, cpu.site(), va, at.pa, len(data), at.entry))
         else:
             self._trace.skip()
 
@@ -199,3 +220,26 @@ class Executor:
     def _add(self, changes: tuple[tuple[Word, int], ...]) -> None:
         for word, delta in changes:
             self._words[word] += delta
+
+
+def _pieces(length: int, *starts: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of the parts that cross no page boundary: one, unless a pointer is wild."""
+    at = 0
+    while at < length:
+        room = min(PAGE_BYTES - (start + at & PAGE_MASK) for start in starts)
+        yield at, min(room, length - at)
+        at += room
+
+
+def _copied(cpu: Cpu, op: Copy, at: int, length: int, source: Translation, to: Translation) -> Copied:
+    return Copied(
+        cpu.number,
+        cpu.site(),
+        VirtAddr(op.to + at),
+        to.pa,
+        to.entry,
+        VirtAddr(op.source + at),
+        source.pa,
+        source.entry,
+        length,
+    )

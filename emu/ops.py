@@ -9,7 +9,7 @@ performed again. `ThisCpu` and `Count` are no scheduling points: they concern on
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -108,6 +108,18 @@ class Fill(_Op[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite(_Op[bytes]):
+    """Write what `change` makes of `length` bytes, at most one 4 KiB page and within one, as one op.
+
+    Returns the bytes as they were. `change` must depend on nothing but its argument.
+    """
+
+    va: VirtAddr
+    length: int
+    change: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Invlpg(_Op[None]):
     """`pages` INVLPGs on this CPU from `va` on, in one step: they concern this CPU's TLB alone."""
 
@@ -192,6 +204,7 @@ Op: TypeAlias = (
     | Copy
     | LoadBytes
     | Fill
+    | Rewrite
     | Invlpg
     | FlushTlb
     | SetInterrupts

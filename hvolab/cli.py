@@ -26,6 +26,8 @@ from firmware.assemble import AssemblyError
 from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
 from hvolab.cli_common import (
     MODEL_NAMES,
+    VARIANT_OPTION,
+    bugged,
     cpu_count,
     read_text,
     repeated,
@@ -34,6 +36,7 @@ from hvolab.cli_common import (
     with_model,
 )
 from hvolab.cli_explore import explore_command
+from hvolab.cli_show import show_command
 from hvolab.cli_why import why_command
 from hvolab.compare import compare
 from hvolab.dump import DumpError, read_dump, write_dump
@@ -57,12 +60,13 @@ from hvolab.report import (
 from hvolab.run import Run, StrategyFor, run
 from hvolab.scenario import Group, GuestActor, Scenario, Setup
 from hvolab.schedule import ScheduleError, parse
-from hvolab.script import ScriptError, ScriptStrategy
+from hvolab.script import Script, ScriptError, ScriptStrategy
 from hvolab.script_text import parse_script
 from hvolab.strategy import InOrder, Replay, ReplayThenInOrder, Strategy
 from hvolab.timeline import Timeline
 from hvolab.trace_json import TraceError, TraceWriter
 from kernel_model.boot import LayoutError, System
+from kernel_model.variants.catalog import UnknownVariant
 
 # As `hvolab explore --strategy pct` has them when it is told nothing else.
 PCT_DEPTH = 3
@@ -76,6 +80,7 @@ BAD_INPUT = (
     ScriptError,
     TraceError,
     UnknownScenario,
+    UnknownVariant,
     UnsupportedInstruction,
 )
 
@@ -127,6 +132,7 @@ violation was found, which some scenarios expect.""",
 )
 @click.argument("name")
 @click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
+@VARIANT_OPTION
 @click.option("--seed", type=click.IntRange(0), help="Random priorities from this seed, not the script.")
 @click.option("--schedule", help="Follow this schedule, as a replay line has it.")
 @click.option(
@@ -151,6 +157,7 @@ violation was found, which some scenarios expect.""",
 def run_command(
     name: str,
     cpus: int | None,
+    variant: str | None,
     seed: int | None,
     schedule: str | None,
     script: Path | None,
@@ -168,16 +175,24 @@ def run_command(
     chosen = scenario(name)
     count = cpu_count(chosen, cpus)
     setup, own_order = _setup(chosen, count, layout, folios, until)
+    if variant is not None:
+        setup, order_of_bug = bugged(chosen, setup, variant)
+        own_order = _following(order_of_bug)
     setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
     if past_divergence and schedule is None:
         raise click.UsageError("--past-divergence goes with --schedule")
     follow = ReplayThenInOrder if past_divergence else Replay
     replay = None if schedule is None else follow(parse(schedule), fingerprint(setup))
     strategy_for = _strategy(own_order, setup, seed, replay, script)
-    options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
+    options = {
+        "--variant": variant,
+        "--cpu-model": cpu_model,
+        "--program": program,
+        "--failures": failures,
+    }
     inputs = {"--layout": layout, "--folios": folios, "--until": until}
     invocation = Invocation(chosen, count, repeated({**options, **inputs}))
-    given = (seed, schedule, script, program, cpu_model, failures, layout)
+    given = (variant, seed, schedule, script, program, cpu_model, failures, layout)
     order = Order.OWN if all(one is None for one in given) else Order.OTHER
     with ExitStack() as files:
         listeners = _trace_listener(trace, files)
@@ -193,6 +208,7 @@ def run_command(
     return 3 if done.model_error else int(done.wrong)
 
 
+cli.add_command(show_command)
 cli.add_command(why_command)
 cli.add_command(explore_command)
 
@@ -208,7 +224,9 @@ def demo_command() -> int:
     for chosen in SCENARIOS:
         count = cpu_count(chosen, None)
         setup = chosen.build(count)
-        done = _run_and_show(console, Invocation(chosen, count), setup, _script_of(setup), (), Order.OWN)
+        done = _run_and_show(
+            console, Invocation(chosen, count), setup, _following(setup.script), (), Order.OWN
+        )
         console.print()
         if {f.verdict for f in done.findings if f.verdict.is_violation} != chosen.verdicts:
             surprises.append(chosen.name)
@@ -250,7 +268,7 @@ def _setup(
     """The scenario's own setup, or one from dumps; and the order it runs in by itself."""
     if layout is None and folios is None and until is None:
         setup = chosen.build(cpus)
-        return setup, _script_of(setup)
+        return setup, _following(setup.script)
     if chosen.name != "remap":
         raise click.UsageError("--layout, --folios and --until go with the scenario remap")
     if layout is None or folios is None:
@@ -259,8 +277,8 @@ def _setup(
     return setup_from(read_dump(layout), read_dump(folios), cpus, stop_at), lambda _system: InOrder()
 
 
-def _script_of(setup: Setup) -> StrategyFor:
-    return lambda system: ScriptStrategy(setup.script, system.machine)
+def _following(script: Script) -> StrategyFor:
+    return lambda system: ScriptStrategy(script, system.machine)
 
 
 def _strategy(
@@ -279,8 +297,7 @@ def _strategy(
     if replay is not None:
         return lambda _system: replay
     if script is not None:
-        constraints = parse_script(read_text(script, "--script"))
-        return lambda system: ScriptStrategy(constraints, system.machine)
+        return _following(parse_script(read_text(script, "--script")))
     return own_order
 
 

@@ -9,9 +9,14 @@ from pathlib import Path
 import click
 
 from emu.models import ERRATA, MODELS
-from hvolab.scenario import Scenario, Setup, with_program
+from hvolab.scenario import Scenario, Setup, with_program, with_variant
+from hvolab.script import Script
 from kernel_model.failures import EachMayFail
+from kernel_model.variants.catalog import variant
 
+VARIANT_OPTION = click.option(
+    "--variant", metavar="NAME", help="A kernel that differs in one thing: see hvolab show SCENARIO."
+)
 MODEL_NAMES = tuple(model.name for model in (*MODELS, *ERRATA))
 
 
@@ -30,6 +35,18 @@ def with_model(setup: Setup, name: str | None) -> Setup:
         if model.name == name:
             return replace(setup, boot=replace(setup.boot, model=model))
     return setup
+
+
+def bugged(chosen: Scenario, setup: Setup, name: str | None) -> tuple[Setup, Script]:
+    """The setup with the variant of that name, and the order that shows what is wrong with it.
+
+    That is the scenario's own order where it has none for the variant. Raises UnknownVariant.
+    """
+    if name is None:
+        return setup, setup.script
+    wanted = variant(name)
+    scripts = (bug.script for bug in chosen.bugs if bug.variant is wanted)
+    return with_variant(setup, wanted), next(scripts, setup.script)
 
 
 def with_failures(setup: Setup, failures: str | None) -> Setup:

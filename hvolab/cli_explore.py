@@ -13,10 +13,20 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from emu.lazy import LazySpec
 from emu.machine import MOST_CPUS
 from emu.models import LAZY
 from hvolab.catalog import scenario
-from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
+from hvolab.cli_common import (
+    MODEL_NAMES,
+    VARIANT_OPTION,
+    bugged,
+    cpu_count,
+    repeated,
+    with_failures,
+    with_guest,
+    with_model,
+)
 from hvolab.explore.as_script import NoScript, as_script
 from hvolab.explore.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget
@@ -92,7 +102,8 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
 )
 @click.argument("name")
 @click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
-@click.option("--cpu-model", type=click.Choice(MODEL_NAMES), default=LAZY.name, show_default=True)
+@VARIANT_OPTION
+@click.option("--cpu-model", type=click.Choice(MODEL_NAMES), help="By default a lazy one.")
 @click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
 @click.option(
     "--strategy",
@@ -122,7 +133,8 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
 def explore_command(
     name: str,
     cpus: int | None,
-    cpu_model: str,
+    variant: str | None,
+    cpu_model: str | None,
     program: Path | None,
     strategy: str,
     bound: int,
@@ -140,8 +152,16 @@ def explore_command(
     count = cpu_count(chosen, cpus)
     freedoms = _freedoms(nondet)
     failures = "any" if Freedom.ALLOC in freedoms else None
-    setup = with_failures(with_guest(with_model(chosen.build(count), cpu_model), program), failures)
-    options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
+    setup = bugged(chosen, chosen.build(count), variant)[0]
+    if cpu_model is None and not isinstance(setup.boot.model.tlb, LazySpec):
+        cpu_model = LAZY.name
+    setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
+    options = {
+        "--variant": variant,
+        "--cpu-model": cpu_model,
+        "--program": program,
+        "--failures": failures,
+    }
     invocation = Invocation(chosen, count, repeated(options))
     chosen_strategy = StrategyName(strategy)
     budget = Budget(None if chosen_strategy in RANDOM else runs, seconds)

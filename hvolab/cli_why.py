@@ -12,7 +12,16 @@ from rich.markup import escape
 from emu.events import MachineEvent
 from emu.machine import MOST_CPUS
 from hvolab.catalog import scenario
-from hvolab.cli_common import MODEL_NAMES, cpu_count, repeated, with_failures, with_guest, with_model
+from hvolab.cli_common import (
+    MODEL_NAMES,
+    VARIANT_OPTION,
+    bugged,
+    cpu_count,
+    repeated,
+    with_failures,
+    with_guest,
+    with_model,
+)
 from hvolab.fingerprint import fingerprint
 from hvolab.json_output import why_json
 from hvolab.report import Invocation, show_finding
@@ -36,6 +45,7 @@ use and which do not, and the rule that decides. Exit status as for run.""",
 )
 @click.argument("name")
 @click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
+@VARIANT_OPTION
 @click.option("--cpu-model", type=click.Choice(MODEL_NAMES), help="CPU model.")
 @click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
 @click.option("--failures", type=click.Choice(["any"]), help="Each allocation may fail.")
@@ -44,6 +54,7 @@ use and which do not, and the rule that decides. Exit status as for run.""",
 def why_command(
     name: str,
     cpus: int | None,
+    variant: str | None,
     cpu_model: str | None,
     program: Path | None,
     failures: str | None,
@@ -52,15 +63,21 @@ def why_command(
 ) -> int:
     chosen = scenario(name)
     count = cpu_count(chosen, cpus)
-    setup = with_failures(with_guest(with_model(chosen.build(count), cpu_model), program), failures)
+    setup, order = bugged(chosen, chosen.build(count), variant)
+    setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
     events: list[tuple[int, MachineEvent]] = []
     if schedule is None:
-        done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (collect(events),))
+        done = run(setup, lambda system: ScriptStrategy(order, system.machine), (collect(events),))
     else:
         replay = Replay(parse(schedule), fingerprint(setup))
         done = run(setup, lambda _system: replay, (collect(events),))
     explained = [explain(finding, events) for finding in done.findings]
-    options = {"--cpu-model": cpu_model, "--program": program, "--failures": failures}
+    options = {
+        "--variant": variant,
+        "--cpu-model": cpu_model,
+        "--program": program,
+        "--failures": failures,
+    }
     invocation = Invocation(chosen, count, repeated(options))
     replay_line = invocation.replay(done.schedule)
     if as_json:

@@ -94,6 +94,7 @@ class Monitor:
                 self._stores.bulk(to_pa)
                 if VMEMMAP_START <= to < VMEMMAP_END:
                     self._use(number, event, to, to_entry, Source.HIT, Access.WRITE)
+                    self._updates.overwritten(to, event.length)
                 if VMEMMAP_START <= va < VMEMMAP_END:
                     self._use(number, event, va, entry, Source.HIT, Access.READ)
                     self._updates.copied(number, event)
@@ -101,6 +102,7 @@ class Monitor:
                 self._stores.bulk(pa)
                 if VMEMMAP_START <= va < VMEMMAP_END:
                     self._use(number, event, va, entry, Source.HIT, Access.WRITE)
+                    self._updates.overwritten(va, event.length)
             case Invalidated():
                 self._flushes.invalidated(number, self._machine.memory.journal.now, event)
             case Annotated(payload=payload):

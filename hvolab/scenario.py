@@ -11,6 +11,8 @@ from enum import Enum
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.cpu import GuestThread, KernelThread, Routine, Thread
+from emu.lazy import LazySpec
+from emu.models import LAZY
 from emu.walk import Walk
 from firmware.load import load_program
 from firmware.program import Program
@@ -20,6 +22,7 @@ from hvolab.verdict import Verdict
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.image import HugePage
 from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, PerCpu
+from kernel_model.variants.named import NamedVariant
 
 
 class Group(Enum):
@@ -29,6 +32,9 @@ class Group(Enum):
     STALE = "stale: entries that outlive their page table"
     FAULT = "fault: writes to read-only tails"
     RACE = "race: upstream against what may run beside it, for `explore`"
+    FLUSH = "bugs, flush: one that comes late, does too little, or never"
+    KERNEL = "bugs, kernel: an order, a test or a copy that is missing"
+    HARDWARE = "bugs, hardware: CPUs that do not do what was asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,20 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
+class Bug:
+    """A variant on which a scenario goes wrong: the verdict, and an order that shows it."""
+
+    variant: NamedVariant
+    verdict: Verdict
+    script: Script
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
-    """`expected` says in words what happens; `verdicts` are the findings a run of it has."""
+    """`expected` says in words what happens; `verdicts` are the findings a run of it has.
+
+    With one of the `bugs` something else happens: the verdict of the bug.
+    """
 
     name: str
     group: Group
@@ -72,6 +90,18 @@ class Scenario:
     cpus_min: int
     verdicts: frozenset[Verdict]
     build: Callable[[int], Setup]
+    bugs: tuple[Bug, ...] = ()
+
+
+def with_variant(setup: Setup, variant: NamedVariant) -> Setup:
+    """The setup on a kernel, and where the variant says so on a CPU, that differs in that one thing.
+
+    Bugs show in what a CPU may have cached, so CPUs are lazy ones unless the variant has its own.
+    """
+    boot = setup.boot
+    model = variant.model or (boot.model if isinstance(boot.model.tlb, LazySpec) else LAZY)
+    policy = variant.policy or boot.policy
+    return replace(setup, boot=replace(boot, variant=variant, policy=policy, model=model))
 
 
 def with_program(setup: Setup, name: str, source: str) -> Setup:

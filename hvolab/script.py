@@ -57,6 +57,16 @@ class ToEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class AsFar:
+    """The CPU runs until it ends, or waits for what only another CPU's steps can bring."""
+
+    cpu: int
+
+    def __str__(self) -> str:
+        return f"cpu{self.cpu} as far as it goes"
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupt:
     """The CPU takes its oldest pending interrupt."""
 
@@ -110,8 +120,13 @@ class Decides:
 
 
 Standing: TypeAlias = Translates | Decides
-Constraint: TypeAlias = Until | Makes | ToEnd | Interrupt | Standing
+Constraint: TypeAlias = Until | Makes | ToEnd | AsFar | Interrupt | Standing
 Script: TypeAlias = tuple[Constraint, ...]
+
+
+def ordering(script: Script) -> Script:
+    """The script without what it asks of TLBs: for a kernel on which there is nothing old to be used."""
+    return tuple(one for one in script if not isinstance(one, Translates))
 
 
 def describes(asked: Translates, entry: TlbEntry) -> bool:
@@ -149,6 +164,9 @@ class ScriptStrategy:
             self._count += isinstance(constraint, Interrupt | Makes)
             return wanted
         others = [choice for choice in enabled if isinstance(choice, TakeInterrupt)]
+        if isinstance(constraint, AsFar) and not others:
+            self._at, self._count = self._at + 1, 0
+            return self.pick(enabled)
         waits = self._machine.blocked().get(constraint.cpu)
         if waits is None or not others or isinstance(constraint, Interrupt):
             raise self._unmet(constraint)
@@ -179,7 +197,7 @@ class ScriptStrategy:
 
     def _is_met(self, constraint: Constraint) -> bool:
         match constraint:
-            case ToEnd(cpu=cpu):
+            case ToEnd(cpu=cpu) | AsFar(cpu=cpu):
                 return not self._machine.cpus[cpu].contexts
             case Until(times=times):
                 return self._count >= times
@@ -208,7 +226,7 @@ class ScriptStrategy:
         match constraint:
             case Interrupt():
                 return "none is pending, or interrupts are off"
-            case Until() | ToEnd() | Makes():
+            case Until() | ToEnd() | AsFar() | Makes():
                 return "the CPU has ended" if waits is None else f"the CPU waits for {waits}"
             case Translates():
                 return "no access had that choice"

@@ -23,6 +23,7 @@ from hvolab.pattern import (
     Stores,
 )
 from hvolab.script import (
+    AsFar,
     Constraint,
     Decides,
     Interrupt,
@@ -77,6 +78,8 @@ def _constraint(words: str, number: int) -> Constraint:
     what, times = line["what"], 1
     if what == "to its end":
         return ToEnd(cpu)
+    if what == "as far as it goes":
+        return AsFar(cpu)
     if what == "takes an interrupt":
         return Interrupt(cpu)
     if made := _MAKES.fullmatch(what):

@@ -54,6 +54,11 @@ class Updates:
             if candidate is not None:
                 self._candidates[event.va + offset] = (candidate, value)
 
+    def overwritten(self, va: VirtAddr, length: int) -> None:
+        """A bulk store: what was stored there before no longer counts. It is no candidate itself."""
+        for gone in [at for at in self._candidates if va <= at < va + length]:
+            del self._candidates[gone]
+
     def lost(self) -> list[Candidate]:
         """The stores of which a byte is not where its address leads now. They are candidates no more."""
         lost = {

@@ -1,7 +1,8 @@
 """Compound pages: making one of a block of frames, and taking it apart when it is freed (mm/page_alloc.c).
 
 The struct pages of a block fill whole vmemmap pages. What Linux does to them one by one is done here page by
-page: one bulk read, one bulk write. Nobody else may change them meanwhile, in Linux either.
+page, each in one step. (In Linux the flags of a page being freed are not changed atomically, so a memory
+error that comes right then can be forgotten; that window is not modelled.)
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from emu.addr import PAGE_BYTES, VirtAddr
-from emu.ops import Fill, LoadBytes
+from emu.ops import Fill, LoadBytes, Rewrite
 from kernel_model.image import struct_page, tail_struct_pages
 from kernel_model.layout import STRUCT_PAGE_SIZE
 from kernel_model.page import (
@@ -58,11 +59,10 @@ async def take_apart(folio: VirtAddr, order: int) -> str | None:
     """
     reason: str | None = None
     for first in _starts(order):
-        pages = await LoadBytes(nth_page(folio, first), _length(order))
+        pages = await Rewrite(nth_page(folio, first), _length(order), _singles)
         for at in _offsets(pages):
             number = first + at // STRUCT_PAGE_SIZE
             reason = reason or (_bad_tail(pages, at, folio, number) if number else _bad(pages, at))
-        await Fill(nth_page(folio, first), b"".join(_single(pages, at) for at in _offsets(pages)))
     return reason
 
 
@@ -91,9 +91,11 @@ def _bad(pages: bytes, at: int, *, mapping: int = 0) -> str | None:
     return None
 
 
-def _single(pages: bytes, at: int) -> bytes:
-    kept = _flags(pages, at) & PageFlag.HWPOISON
-    return struct_page({}, flags=FLAGS_BASE | kept)
+def _singles(pages: bytes) -> bytes:
+    """Struct pages of single free pages; only what says that one is poisoned is kept."""
+    return b"".join(
+        struct_page({}, flags=FLAGS_BASE | _flags(pages, at) & PageFlag.HWPOISON) for at in _offsets(pages)
+    )
 
 
 def _starts(order: int) -> range:

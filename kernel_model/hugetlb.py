@@ -22,6 +22,7 @@ from kernel_model.layout import (
     FREE_HPAGE_WORK_PENDING,
     FREE_HPAGE_WORK_RUNNING,
     HPAGE_FREELIST,
+    HUGETLB_OPTIMIZE_VMEMMAP_KEY,
     PAGE_OFFSET,
     HstateFields,
     page_to_pfn,
@@ -30,6 +31,7 @@ from kernel_model.page import (
     HugetlbFlag,
     Offset,
     PageFlag,
+    compound_head,
     field,
     folio_clear_hugetlb,
     folio_order,
@@ -385,14 +387,14 @@ class Hugetlb(PoolLists):
 
     # -- memory errors -------------------------------------------------------------------------------
 
-    async def memory_failure(self, page: VirtAddr, folio: VirtAddr) -> None:
-        """memory_failure() of a page that compound_head() found to be of `folio`.
+    async def memory_failure(self, page: VirtAddr) -> None:
+        """memory_failure(): of what is hugetlb, as seen under the lock, the error is kept with the head.
 
-        What is hugetlb, as seen under the lock, has the error kept with its head; anything else is marked in
-        the page's own struct page.
+        Anything else is marked in the page's own struct page.
         """
         await Annotate(MemoryFailed(page_to_pfn(page)))
         await spin_lock_irq(HUGETLB_LOCK)
+        folio = await compound_head(page, HUGETLB_OPTIMIZE_VMEMMAP_KEY)
         if await folio_test_hugetlb(folio):
             await self._raw.folio_set_hugetlb_hwpoison(folio, page)
             await spin_unlock_irq(HUGETLB_LOCK)

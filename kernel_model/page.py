@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-from emu.addr import VirtAddr
+from emu.addr import PAGE_MASK, VirtAddr
 from emu.ops import FetchAndNot, FetchOr, Load, Store
 from kernel_model.layout import STRUCT_PAGE_SIZE
 
@@ -133,6 +133,17 @@ async def folio_clear_hugetlb(folio: VirtAddr) -> None:
 async def folio_order(folio: VirtAddr) -> int:
     """The order lies in the low byte of the first tail's flags."""
     return await Load(field(nth_page(folio, 1), Offset.FLAGS)) & 0xFF
+
+
+async def compound_head(page: VirtAddr, key: VirtAddr) -> VirtAddr:
+    """compound_head() with page_fixed_fake_head(): three loads that need not use one translation."""
+    own = await Load(field(page, Offset.COMPOUND_HEAD))
+    if own & 1:
+        return VirtAddr(own - 1)
+    if not await Load(key) or page & PAGE_MASK or not await Load(page) & PageFlag.HEAD:
+        return page
+    following = await Load(field(nth_page(page, 1), Offset.COMPOUND_HEAD))
+    return VirtAddr(following - 1) if following & 1 else page
 
 
 async def folio_ref_count(folio: VirtAddr) -> int:

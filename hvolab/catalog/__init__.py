@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hvolab.catalog.bugs import BUGS
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
 from hvolab.catalog.races import (
     COMPOUND_HEAD,
@@ -41,6 +42,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     RESTORE_READER,
     NEIGHBOURS,
     RESTORE_NEIGHBOUR,
+    *BUGS,
 )
 
 

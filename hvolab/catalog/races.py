@@ -55,7 +55,7 @@ async def _restore_neighbour(kernel: Kernel, huge: HugePage) -> None:
     await kernel.hvo.hugetlb_vmemmap_restore_folio(huge.hstate, NEIGHBOUR.folio)
 
 
-async def _freeze(kernel: Kernel, huge: HugePage) -> None:
+async def freeze(kernel: Kernel, huge: HugePage) -> None:
     """What the pool does before: a tail page that was in use a moment ago gets its count back to 0."""
     del kernel
     count = field(vmemmap_page(huge, 1), Offset.REFCOUNT)
@@ -114,7 +114,7 @@ FREEZE_GET_PAGE = Scenario(
     "bd225530a4c7 (v6.10) put the wait between the freeze and the remap for exactly these.",
     2,
     frozenset(),
-    lambda cpus: _setup(cpus, KernelActor(0, "freeze", _freeze), optimize(0), _get_page(1)),
+    lambda cpus: _setup(cpus, KernelActor(0, "freeze", freeze), optimize(0), _get_page(1)),
 )
 
 UNFREEZE_GET_PAGE = Scenario(
@@ -127,7 +127,7 @@ UNFREEZE_GET_PAGE = Scenario(
     frozenset(),
     lambda cpus: _setup(
         cpus,
-        KernelActor(0, "freeze", _freeze),
+        KernelActor(0, "freeze", freeze),
         optimize(0),
         KernelActor(0, "unfreeze", _unfreeze),
         _get_page(1),

@@ -18,7 +18,7 @@ from hvolab.pattern import (
     SetsPte,
     Stores,
 )
-from hvolab.script import Decides, Interrupt, Makes, ScriptError, ToEnd, Translates, Until
+from hvolab.script import AsFar, Decides, Interrupt, Makes, ScriptError, ToEnd, Translates, Until
 from hvolab.script_text import parse_script
 
 cpus = st.integers(0, MOST_CPUS - 1)
@@ -42,6 +42,7 @@ constraints = st.one_of(
     st.builds(Until, cpus, patterns, times),
     st.builds(Makes, cpus, times),
     st.builds(ToEnd, cpus),
+    st.builds(AsFar, cpus),
     st.builds(Interrupt, cpus),
     st.builds(Translates, cpus, pages, frames, st.booleans(), times),
     st.builds(Decides, cpus, labels, st.integers(0, 9), times),
