@@ -26,7 +26,7 @@ def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
                 "question": scenario.question,
                 "expected": scenario.expected,
                 "cpus_min": scenario.cpus_min,
-                "variants": [],
+                "variants": [bug.variant.name for bug in scenario.bugs],
             }
             for scenario in scenarios
         ],

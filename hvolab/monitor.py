@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from emu.addr import PAGE_MASK, PAGE_SHIFT, VirtAddr, page_start
+from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.events import (
     Annotated,
     BusErrorSeen,
@@ -32,13 +32,15 @@ from emu.events import (
 )
 from emu.machine import Machine
 from emu.tlb import TlbEntry
-from emu.walk import Access, FaultCode, Walk
+from emu.walk import Access, Walk
 from hvolab.answers import Answers, Wrong
-from hvolab.describe import describe_ending, describe_entry, describe_site, place_of
+from hvolab.describe import describe_ending, describe_entry, place_of
+from hvolab.faults import Faults
 from hvolab.history import Ending, Flushes, Frames, Operations, Stores
 from hvolab.question import Asks
+from hvolab.tlb_rows import tlb_rows
 from hvolab.updates import Candidate, Updates
-from hvolab.verdict import Finding, TlbRow, Use, Verdict
+from hvolab.verdict import Finding, Use, Verdict
 from kernel_model.events import (
     BadPage,
     FlushBegun,
@@ -51,10 +53,9 @@ from kernel_model.events import (
     PageFreed,
     SpuriousFault,
 )
-from kernel_model.layout import VMEMMAP_START
+from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
 
 NO_QUESTIONS: Mapping[tuple[int, str], Asks] = MappingProxyType({})
-VMEMMAP_END = VMEMMAP_START + (1 << 40)
 
 
 class Monitor:
@@ -71,8 +72,7 @@ class Monitor:
         self._frames = Frames()
         self._operations = Operations()
         self._updates = Updates(machine.memory, machine.cpus[0].mmu.peek)
-        self._fault: dict[int, tuple[int, Faulted]] = {}
-        self._trapped: dict[int, tuple[int, Site]] = {}
+        self._faults = Faults(machine, self._stores)
         self._warned: set[tuple[str, str]] = set()
         machine.trace.listen(self.observe)
 
@@ -108,14 +108,14 @@ class Monitor:
             case Annotated(payload=payload):
                 self._announced(number, event, payload)
             case Faulted():
-                self._fault[event.cpu] = (number, event)
+                self._faults.faulted(number, event)
             case MultiHitSeen(va=va, sizes=seen):
                 sizes = " and ".join(str(size) for size in seen)
                 self._find(
                     number, event.cpu, None, va, Verdict.TLB_MULTIHIT, f"{sizes} entries for one address"
                 )
             case BusErrorSeen(site=site) | Trapped(site=site):
-                self._trapped[event.cpu] = (number, site)
+                self._faults.trapped(number, event.cpu, site)
             case TlbFilled(va=va, entry=entry):
                 if VMEMMAP_START <= va < VMEMMAP_END:
                     self._stores.filled(entry)
@@ -148,7 +148,7 @@ class Monitor:
                 self._operations.ended(number, event.cpu, payload)
                 self._settle_updates(f"when {function} returned")
             case SpuriousFault() | Oops():
-                self._fault_decided(event.cpu, payload)
+                self.findings.append(self._faults.decided(event.cpu, payload))
             case KernelBug(where=where, message=message):
                 self._find(number, event.cpu, event.site, 0, Verdict.KERNEL, f"BUG in {where}: {message}")
             case KernelWarning(where=where, message=message):
@@ -162,63 +162,6 @@ class Monitor:
                 self._find(number, event.cpu, event.site, 0, Verdict.KERNEL, cause)
             case _:
                 pass
-
-    def _fault_decided(self, cpu: int, decision: SpuriousFault | Oops) -> None:
-        """The handler's own walk decides between spurious and an Oops."""
-        number, event = self._fault.pop(cpu, (self._machine.trace.next_number, None))
-        if event is None:
-            assert isinstance(decision, Oops)
-            number, site = self._trapped.pop(cpu, (number, None))
-            place = place_of(cpu, decision.va, site)
-            cause = decision.lines[0]
-            self.findings.append(Finding(Verdict.KERNEL, (), place, number, cause, (), lines=decision.lines))
-            return
-        va, code = event.fault.va, event.fault.code
-        is_tail_write = VMEMMAP_START <= va < VMEMMAP_END and code == FaultCode.WRITE | FaultCode.PROTECTION
-        if isinstance(decision, SpuriousFault):
-            verdict = Verdict.SPURIOUS
-            cause = "a write met a cached read-only entry; the page table allows it now: the retry succeeds"
-        elif is_tail_write:
-            verdict = Verdict.WRITE_PROTECT
-            cause = "a write to a vmemmap page that the kernel maps read-only"
-        else:
-            verdict = Verdict.KERNEL
-            cause = decision.lines[0]
-        self.findings.append(
-            Finding(
-                verdict,
-                (),
-                place_of(cpu, va, event.site),
-                number,
-                cause,
-                self._why_fault(event),
-                self._pfn_of(va, event.entry),
-                int(va),
-                int(code),
-                decision.lines if isinstance(decision, Oops) else (),
-                self._tlbs(va),
-            )
-        )
-
-    def _why_fault(self, event: Faulted) -> tuple[str, ...]:
-        va = event.fault.va
-        found = self._machine.cpus[event.cpu].mmu.peek(va)
-        why = []
-        if event.entry is not None:
-            why.append(f"cpu{event.cpu} had {describe_entry(event.entry)}")
-            ending = self._stores.ending_of(event.entry)
-            if ending is not None:
-                why.append(describe_ending(ending))
-        if isinstance(found, Walk):
-            leaf = found.steps[-1]
-            why.append(f"the page table now says pfn {found.pa >> 12:#x}, {leaf.entry.flags()}")
-            last = self._stores.last_to(leaf.pa)
-            if last is not None:
-                number, store = last
-                why.append(
-                    f"that entry was last stored by {describe_site(store.cpu, store.site)}, event {number}"
-                )
-        return tuple(why)
 
     # -- answers -------------------------------------------------------------------------------------
 
@@ -248,7 +191,13 @@ class Monitor:
         place = place_of(cpu, wrong.asks.page, site)
         self.findings.append(
             Finding(
-                Verdict.WRONG_METADATA, (), place, number, str(wrong), why, tlbs=self._tlbs(wrong.asks.page)
+                Verdict.WRONG_METADATA,
+                (),
+                place,
+                number,
+                str(wrong),
+                why,
+                tlbs=tlb_rows(self._machine, self._stores, wrong.asks.page),
             )
         )
 
@@ -332,7 +281,14 @@ class Monitor:
             cause = _CAUSES[use.verdict]
             self.findings.append(
                 Finding(
-                    use.verdict, use.also, use.where, use.event, cause, use.why, use.pfn, tlbs=self._tlbs(va)
+                    use.verdict,
+                    use.also,
+                    use.where,
+                    use.event,
+                    cause,
+                    use.why,
+                    use.pfn,
+                    tlbs=tlb_rows(self._machine, self._stores, va),
                 )
             )
 
@@ -371,7 +327,7 @@ class Monitor:
                 "the store went to a frame that no longer backs the address",
                 tuple(why),
                 frame,
-                tlbs=self._tlbs(store.va),
+                tlbs=tlb_rows(self._machine, self._stores, store.va),
             )
         )
 
@@ -379,28 +335,6 @@ class Monitor:
 
     def _find(self, number: int, cpu: int, site: Site | None, va: int, verdict: Verdict, cause: str) -> None:
         self.findings.append(Finding(verdict, (), place_of(cpu, va, site), number, cause, ()))
-
-    def _pfn_of(self, va: VirtAddr, entry: TlbEntry | None) -> int | None:
-        if entry is not None:
-            return entry.frame_of(va)
-        found = self._machine.cpus[0].mmu.peek(va)
-        return found.pa >> 12 if isinstance(found, Walk) else None
-
-    def _tlbs(self, va: VirtAddr) -> tuple[TlbRow, ...]:
-        """The page in the page table and in every CPU's TLB."""
-        page = page_start(VirtAddr(va & ~PAGE_MASK))
-        found = self._machine.cpus[0].mmu.peek(page)
-        text = "not present"
-        if isinstance(found, Walk):
-            text = f"pfn {found.pa >> 12:#x} {found.rights}, {found.size} page, {found.leaf.flags()}"
-        rows = [TlbRow(None, int(page), text, stale=False)]
-        for cpu in self._machine.cpus:
-            for entry in cpu.mmu.tlb.entries():
-                if entry.holds(page):
-                    stale = self._stores.ending_of(entry) is not None
-                    text = f"pfn {entry.frame_of(page):#x} {entry.rights}, {entry.size} entry"
-                    rows.append(TlbRow(cpu.number, int(page), text, stale))
-        return tuple(rows)
 
 
 _CAUSES = {

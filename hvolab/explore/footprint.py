@@ -42,9 +42,8 @@ from kernel_model.events import (
     PageAllocated,
     PageFreed,
 )
-from kernel_model.layout import VMEMMAP_START
+from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
 
-_VMEMMAP_END = VMEMMAP_START + (1 << 40)
 _DIRECTORIES = Resource(Kind.DIRECTORIES)
 _ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
 
@@ -275,14 +274,14 @@ class Recorder:
         self._tables.learn(entry)
         page = va >> PAGE_SHIFT
         self._walked(cpu, page)
-        if VMEMMAP_START <= va < _VMEMMAP_END:
+        if VMEMMAP_START <= va < VMEMMAP_END:
             self._reads.add(Resource(Kind.OWNER, entry.frame_of(va)))
             if entry.filled_at < 0:  # a lazy TLB's older version
                 self._reads |= {Resource(Kind.OWED, page), Resource(Kind.OWED, ~(page & ~511))}
 
     def _updated(self, va: VirtAddr) -> None:
         page = va >> PAGE_SHIFT
-        if VMEMMAP_START <= va < _VMEMMAP_END and self._tables.is_volatile(page):
+        if VMEMMAP_START <= va < VMEMMAP_END and self._tables.is_volatile(page):
             self._marks.add(Resource(Kind.UPDATE, page))
 
     def _invalidated(self, cpu: int, what: Invalidation) -> None:

@@ -209,8 +209,16 @@ def test_a_signal_loses_no_finding_that_was_told_and_the_checkpoint_resumes(
     assert keys(done) == keys(whole)
 
 
-@pytest.mark.parametrize("name", ["missed-cpu", "use-after-free", "stale-read"])
-@pytest.mark.parametrize("jobs", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [
+        ("stale-read", 2),
+        ("stale-read", 3),
+        ("use-after-free", 2),
+        pytest.param("missed-cpu", 2, marks=pytest.mark.slow),
+        pytest.param("missed-cpu", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_several_processes_find_and_count_what_one_does(name: str, jobs: int) -> None:
     setup = setup_of(name)
     one = explore(setup, Reduced(), ALL, Budget())

@@ -32,7 +32,7 @@ from kernel_model.boot import System, boot
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-c", "from hvolab.cli import main; main()")
-QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name != "remap-1g")
+QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
 
 
 def own_run(setup: Setup, events: list[tuple[int, MachineEvent]]) -> Run:

@@ -46,7 +46,7 @@ def test_a_protective_step_taken_out_is_refuted(mutant: Mutant) -> None:
 @pytest.mark.parametrize("mutant", REFUTED, ids=lambda mutant: mutant.name)
 def test_the_same_actors_with_the_step_in_place_are_not_refuted(mutant: Mutant) -> None:
     whole = replace(mutant, variant=UPSTREAM_HVO, policy=UPSTREAM)
-    assert not violations(explored(whole, 60)) & mutant.refuted_by
+    assert not violations(explored(whole, 25)) & mutant.refuted_by
 
 
 def test_those_that_no_scenario_reaches_yet_are_named() -> None:

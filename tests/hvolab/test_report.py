@@ -28,7 +28,7 @@ from hvolab.timeline import Line, Timeline
 from hvolab.verdict import Finding, TlbRow, Use, Verdict, Where
 from kernel_model.boot import System
 
-NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name != "remap-1g")
+NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
 FOLIO = 0xFFFF_EA00_0010_0000
 MARKUP = "[bold red]it[/bold red] [/] [link=x]"
 """Text that would be swallowed, or raise, if it were taken for markup."""

@@ -39,7 +39,7 @@ HEAD = VMEMMAP + 64 * HUGE_PFN
 TAIL_1 = HEAD + PAGE
 FIRST_FRAME = ((128 - 2) * MIB >> 12) + (HEAD - VMEMMAP) // PAGE
 """The frame behind the head's vmemmap page at time zero, with 128 MiB of memory; the tails' follow it."""
-QUICK = tuple(candidate for candidate in SCENARIOS if candidate.name != "remap-1g")
+QUICK = tuple(candidate for candidate in SCENARIOS if candidate.name not in ("remap-1g", "rollback"))
 RW, RO, LARGE = "P W A D G NX", "P A G NX", "P W A D G NX PSE"
 _P = TypeVar("_P")
 
@@ -598,6 +598,22 @@ def test_the_groups_are_as_listed() -> None:
         "restore-reader": Group.RACE,
         "optimize-neighbours": Group.RACE,
         "restore-neighbour": Group.RACE,
+        "flush-reader": Group.FLUSH,
+        "flush-head-reader": Group.FLUSH,
+        "flush-sleeper": Group.FLUSH,
+        "pool-up-and-down": Group.KERNEL,
+        "frozen-tail": Group.KERNEL,
+        "split-neighbours": Group.KERNEL,
+        "split-writer": Group.KERNEL,
+        "hotplugged": Group.KERNEL,
+        "key-optimize": Group.KERNEL,
+        "key-restore": Group.KERNEL,
+        "error-while-growing": Group.KERNEL,
+        "error-while-shrinking": Group.KERNEL,
+        "second-error": Group.KERNEL,
+        "rollback": Group.KERNEL,
+        "invlpg-globals": Group.HARDWARE,
+        "two-sizes": Group.HARDWARE,
     }
 
 

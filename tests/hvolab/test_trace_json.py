@@ -39,7 +39,7 @@ from hvolab.trace_json import TraceWriter
 from kernel_model.boot import System
 from kernel_model.events import BadPage, KernelEvent, OperationBegun
 
-NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name != "remap-1g")
+NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
 VMEMMAP = 0xFFFF_EA00_0000_0000
 ADDRESSES = {
     "va",
