@@ -15,7 +15,7 @@ from emu.memory import PhysicalMemory
 from emu.models import SKYLAKE, CpuModel
 from emu.ops import Store
 from kernel_model.buddy import Buddy
-from kernel_model.failures import AllocationFailures, NoFailures
+from kernel_model.failures import AllocationFailures, EachMayFail, NoFailures
 from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.hstate import HSTATES, Hstate
@@ -61,7 +61,10 @@ class PoolAtBoot(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BootConfig:
-    """What to boot. `vmemmap_blocks` maps each 2 MiB of vmemmap to its first frame; empty = at the top."""
+    """What to boot. `vmemmap_blocks` maps each 2 MiB of vmemmap to its first frame; empty = at the top.
+
+    `failures` counts positions from time zero, `boot_failures` those before it, when a pool is filled.
+    """
 
     memory_bytes: int
     cpus: int
@@ -74,6 +77,7 @@ class BootConfig:
     variant: NamedVariant = UPSTREAM_HVO
     failures: AllocationFailures = field(default_factory=NoFailures)
     pool: PoolAtBoot = PoolAtBoot.LISTED
+    boot_failures: AllocationFailures = field(default_factory=NoFailures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,12 @@ class System:
 
 
 def boot(config: BootConfig) -> System:
-    """Build the image, the kernel and the machine. Raises LayoutError, or ValueError for a bad size."""
+    """Build the image, the kernel and the machine.
+
+    Raises LayoutError, or ValueError for a bad size, or for boot failures that a schedule would have to pick.
+    """
+    if isinstance(config.boot_failures, EachMayFail):
+        raise ValueError("boot failures are those at given positions: there is no choice before time zero")
     memory = PhysicalMemory(config.memory_bytes)
     blocks = config.vmemmap_blocks or blocks_at_the_top(config.memory_bytes)
     _check_layout(config, blocks)
@@ -130,6 +139,7 @@ def boot(config: BootConfig) -> System:
         machine.counters["nr_memmap_pages", 0] = len(blocks) * PTRS_PER_PTE
     machine.mark_time_zero()
     pages.mark_time_zero()
+    pages.failures = config.boot_failures
     _fill_pool(machine, kernel, config)
     pages.failures = config.failures
     return System(machine, kernel, config, blocks)
@@ -152,6 +162,7 @@ def _fill_pool(machine: Machine, kernel: Kernel, config: BootConfig) -> None:
     machine.start(0, KernelThread("boot", fill))
     while choices := machine.enabled():
         machine.perform(choices[0], Defaults())
+    machine.words.clear()  # no lock is held, and what was counted was counted before time zero
     machine.mark_time_zero()
     kernel.pages.mark_time_zero()
 

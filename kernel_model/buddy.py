@@ -16,7 +16,7 @@ from emu.ops import AddWords, Annotate, FetchAdd, FetchAndNot, Fill, Load, Store
 from kernel_model.bug import bug
 from kernel_model.compound import poisoned, prep_compound_page, take_apart
 from kernel_model.events import AllocationFailed, BadPage, PageAllocated, PageFreed
-from kernel_model.failures import AllocationFailures, FailAt, FailFrom, NoFailures, fails
+from kernel_model.failures import AllocationFailures, FailAt, FailFrom, FailUntilFreed, NoFailures, fails
 from kernel_model.kconfig import KernelConfig
 from kernel_model.layout import page_to_pfn, page_to_virt, pfn_to_page
 from kernel_model.page import (
@@ -50,6 +50,7 @@ class Buddy:
         self._allocated: set[int] = set()
         self._generation: dict[int, int] = {}
         self._position = 0
+        self._freed_at = 0  # the position when something was last freed
         self._at_zero: tuple[list[list[int]], set[int], list[list[Pfn]]] = ([], set(), self._pcp)
 
     # -- before time zero ----------------------------------------------------------------------------
@@ -70,7 +71,7 @@ class Buddy:
 
     def mark_time_zero(self) -> None:
         """What is free and allocated now is what `reset` comes back to."""
-        self._position = 0
+        self._position = self._freed_at = 0
         self._generation.clear()
         self._at_zero = (
             [list(blocks) for blocks in self._free],
@@ -85,7 +86,7 @@ class Buddy:
         self._pcp = [list(pages) for pages in per_cpu]
         self._allocated = set(allocated)
         self._generation.clear()
-        self._position = 0
+        self._position = self._freed_at = 0
 
     # -- what tests and monitors may ask ---------------------------------------------------------------
 
@@ -104,7 +105,7 @@ class Buddy:
     async def alloc_page(self, purpose: str) -> VirtAddr | None:
         """alloc_pages_node(nid, gfp, 0): the struct page, with reference count 1; None when out of memory."""
         position = await self._next_position()
-        if await fails(self.failures, position, purpose):
+        if await fails(self.failures, position, self._freed_at, purpose):
             await Annotate(AllocationFailed(purpose, 0, position))
             return None
         pfn = await self._take_good_page()
@@ -133,6 +134,7 @@ class Buddy:
             await bug("free_unref_page", f"double free of pfn {pfn:#x}")
         if self._config.page_poisoning:
             await Fill(page_to_virt(page), bytes([POISON_BYTE]) * PAGE_BYTES)
+        await self._note_free()
         cpu = await ThisCpu()
         generation = self._generation.get(pfn, 0) + 1
         await Annotate(PageFreed(pfn, 0, generation))
@@ -167,7 +169,7 @@ class Buddy:
         Above MAX_PAGE_ORDER it is what alloc_contig_pages() finds: any aligned run of free frames.
         """
         position = await self._next_position()
-        if await fails(self.failures, position, purpose):
+        if await fails(self.failures, position, self._freed_at, purpose):
             await Annotate(AllocationFailed(purpose, order, position))
             return None
         while True:
@@ -200,6 +202,7 @@ class Buddy:
         generation = self._generation.get(pfn, 0) + 1
         await Annotate(PageFreed(pfn, order, generation))
         await spin_lock(ZONE_LOCK)
+        await self._note_free()
         self._allocated.difference_update(frames)
         self._generation[pfn] = generation
         for first in range(pfn, frames.stop, 1 << min(order, MAX_PAGE_ORDER)):
@@ -219,6 +222,13 @@ class Buddy:
             await AddWords(((ALLOCATIONS, 1),))
         position, self._position = self._position, self._position + 1
         return position
+
+    async def _note_free(self) -> None:
+        """Memory is about to come back, which may end a shortage."""
+        if isinstance(self.failures, FailUntilFreed):
+            # Which allocations fail then depends on their order with this free: a step that says so.
+            await AddWords(((ALLOCATIONS, 0),))
+        self._freed_at = self._position
 
     async def _take_good_page(self) -> Pfn | None:
         """rmqueue_pcplist(): single pages off this CPU's list until one is as an unused page should be."""

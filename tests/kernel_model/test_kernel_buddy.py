@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 from flat_cpu import FlatCpu, Stuck
-from hvo_lab import DIRECT_MAP, PAGE, STRUCT, VMEMMAP, StructPage
+from hvo_lab import DIRECT_MAP, PAGE, SECTION, STRUCT, VMEMMAP, Lab, StructPage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.addr import VirtAddr
 from emu.machine import ContextKilled
+from kernel_model.boot import BootConfig
 from kernel_model.buddy import PCP_BATCH, POISON_BYTE, ZONE_LOCK, Buddy
 from kernel_model.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
-from kernel_model.failures import EachMayFail, FailAt, FailFrom
+from kernel_model.failures import EachMayFail, FailAt, FailFrom, FailUntilFreed
 from kernel_model.kconfig import KernelConfig
 
 BASE = 0x000F_FFFF_C000_0000
@@ -394,6 +395,62 @@ def test_failures_from_a_position_on() -> None:
     zone = Zone((0x800, 0x900))
     zone.pages.failures = FailFrom(2)
     assert [zone.alloc() for _ in range(4)] == [0x800, 0x801, None, None]
+
+
+def test_a_shortage_ends_when_a_page_is_freed() -> None:
+    zone = Zone((0x800, 0x900))
+    zone.pages.failures = FailUntilFreed(1)
+    assert [zone.alloc() for _ in range(3)] == [0x800, None, None]
+    zone.free(0x800)
+    assert [zone.alloc() for _ in range(3)] == [0x800, 0x801, 0x802]
+
+
+def test_a_shortage_ends_when_a_block_is_freed() -> None:
+    lab = Lab(BootConfig(SECTION, 1, (), failures=FailUntilFreed(1)))
+    pages = lab.kernel.pages
+    block = lab.call(lambda: pages.alloc_pages(9, "block"))
+    assert block is not None
+    assert lab.call(lambda: pages.alloc_page("page")) is None
+    assert lab.call(lambda: pages.alloc_pages(9, "block")) is None
+    lab.call(lambda: pages.free_pages(block, 9))
+    assert lab.call(lambda: pages.alloc_page("page")) is not None
+    assert lab.call(lambda: pages.alloc_pages(9, "block")) is not None
+
+
+def test_what_was_freed_before_a_shortage_does_not_end_it() -> None:
+    zone = Zone((0x800, 0x900))
+    zone.pages.failures = FailUntilFreed(2)
+    zone.alloc()
+    zone.alloc()
+    zone.free(0x800)
+    assert [zone.alloc(), zone.alloc()] == [None, None]
+    zone.free(0x801)
+    assert zone.alloc() == 0x801
+
+
+@pytest.mark.parametrize("wrong", [{"refcount": 2}, {"mapping": 1}, {"flags": BASE | HWPOISON}])
+def test_a_page_that_is_put_and_not_freed_does_not_end_a_shortage(wrong: dict[str, int]) -> None:
+    zone = Zone((0x800, 0x900))
+    zone.pages.failures = FailUntilFreed(1)
+    zone.alloc()
+    assert zone.alloc() is None
+    zone.write(0x800, zone.read(0x800)._replace(**wrong))
+    zone.free(0x800)
+    assert zone.cpu.heard(PageFreed) == []
+    assert zone.alloc() is None
+
+
+@pytest.mark.parametrize("back", ["reset", "mark_time_zero"])
+def test_at_time_zero_nothing_has_been_freed_yet(back: str) -> None:
+    zone = Zone((0x800, 0x900))
+    zone.pages.mark_time_zero()
+    zone.pages.failures = FailUntilFreed(1)
+    zone.alloc()
+    assert zone.alloc() is None
+    zone.free(0x800)
+    assert zone.alloc() is not None
+    getattr(zone.pages, back)()
+    assert [zone.alloc() is None for _ in range(3)] == [False, True, True]
 
 
 def test_failures_as_decisions() -> None:
