@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from emu.addr import PageSize, Pfn, VirtAddr, page_start
+from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
 from emu.memory import Moment, PhysicalMemory
 from emu.psc import drops
 from emu.pte import Pte
@@ -132,6 +132,10 @@ class LazyTlb:
         if known is not None and self._still_true(known):
             return Usable(known.older, walk=True, fresh=known.entry)
         self._touched[key] = None
+        if known is not None and self._unchanged_since(
+            known.entry.steps, min(self._floor.stores, known.entry.moment)
+        ):
+            return Usable((), walk=True)
         return Usable(tuple(self._older(va, pcid)), walk=True)
 
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
@@ -141,7 +145,11 @@ class LazyTlb:
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         self.used(entry, va, port)
         self._read.clear()
-        older = tuple(self._older(va, entry.pcid))
+        if self._unchanged_since(entry.steps, self._floor.stores):
+            older: tuple[TlbEntry, ...] = ()
+            self._read.update(step.pa >> PAGE_SHIFT for step in entry.steps)
+        else:
+            older = tuple(self._older(va, entry.pcid))
         counts = tuple((table, self._memory.journal.stores_to(table)) for table in self._read)
         self._known[page_start(va), entry.pcid] = _Known(entry, older, counts, len(self._own))
 
@@ -167,12 +175,23 @@ class LazyTlb:
         return Time(index, bisect_right(self._own, index, key=lambda happening: happening[0]))
 
     def _still_true(self, known: _Known) -> bool:
-        journal = self._memory.journal
-        return (
-            self._spec.memory is Memory.SET
-            and known.own == len(self._own)
-            and all(journal.stores_to(table) == count for table, count in known.tables)
-        )
+        if known.own != len(self._own) or self._spec.memory is not Memory.SET:
+            return False
+        stores_to = self._memory.journal.stores_to
+        for table, count in known.tables:  # noqa: SIM110 (a generator costs more than the loop)
+            if stores_to(table) != count:
+                return False
+        return True
+
+    def _unchanged_since(self, steps: tuple[WalkStep, ...], moment: Moment) -> bool:
+        """Whether no word on a path has changed since then: nothing on it is older than the window."""
+        if len(self._periods) != 1:
+            return False
+        next_change = self._memory.journal.next_change
+        for step in steps:  # noqa: SIM110
+            if next_change(step.pa, 8, moment) is not None:
+                return False
+        return True
 
     def _older(self, va: VirtAddr, pcid: int) -> Iterator[TlbEntry]:
         now = self._now()

@@ -167,6 +167,19 @@ def test_after_a_split_the_large_version_and_the_small_ones_share_the_window() -
 # --- present, accessed, dirty -----------------------------------------------------------------------
 
 
+def test_a_large_page_used_before_a_flush_does_not_hide_a_small_version_that_changed_after_it() -> None:
+    """The path that was walked first has not changed since the flush: it had ended before."""
+    rig = PagingRig()
+    pde = rig.map(VA, 0x400, RW, PageSize.MIB2)
+    on_table(rig, OTHER_TABLE, 0, leaf(0x400))
+    mmu = rig.mmu(LAZY)
+    assert read(mmu, VA) == 0x400
+    rig.set(pde, Pte.make(OTHER_TABLE, TABLE))
+    mmu.invalidate(InvalidateAll())
+    rig.set((OTHER_TABLE << 12), leaf(0x800))
+    assert (offered(mmu, VA), read(mmu, VA)) == ([0x400], 0x800)
+
+
 def test_a_time_without_a_mapping_is_no_version() -> None:
     rig, mmu = changing(LAZY, 1)
     rig.set(rig.slot(VA), 0)
