@@ -52,6 +52,16 @@ def _nesting(register: str) -> Argument:
     return Argument("nesting", register, "address of this CPU's 64-bit RCU nesting word", "virtual address")
 
 
+def _buffer(register: str, quadwords: str) -> Argument:
+    return Argument("buffer", register, f"buffer of {quadwords}", "virtual address")
+
+
+_FIRST_STRUCT_PAGE = Argument("first", "rdi", "address of the first struct page", "virtual address")
+_STRUCT_PAGES = Argument("count", "rsi", "number of struct pages to look at; 0 looks at none", "struct pages")
+_BUFFER_END = Result("buffer_end", "r8", "address behind the last quadword written")
+_TAKEN = Result("taken", "rax", "1 if a reference was taken, 0 if not")
+
+
 _ENTRIES: dict[str, _Entry] = {
     "read_tails": _Entry(
         file="read_tails.S",
@@ -67,12 +77,7 @@ _ENTRIES: dict[str, _Entry] = {
             Argument(
                 "pages", "rsi", "number of 4 KiB vmemmap pages to look at; 0 looks at none", "vmemmap pages"
             ),
-            Argument(
-                "buffer",
-                "rdx",
-                "buffer of two quadwords a page: flags, then compound_head",
-                "virtual address",
-            ),
+            _buffer("rdx", "two quadwords a page: flags, then compound_head"),
         ),
         results=(Result("buffer_end", "rdx", "address behind the last quadword written"),),
     ),
@@ -121,7 +126,7 @@ _ENTRIES: dict[str, _Entry] = {
         page=5,
         question="Does taking a reference by PFN stay clear of the vmemmap pages the kernel is remapping?",
         arguments=(_STRUCT_PAGE, _key("rsi"), _nesting("rdx")),
-        results=(Result("taken", "rax", "1 if a reference was taken, 0 if not"),),
+        results=(_TAKEN,),
     ),
     "compound_head": _Entry(
         file="compound_head.S",
@@ -135,18 +140,73 @@ _ENTRIES: dict[str, _Entry] = {
         page=7,
         question="Which heads does a PFN walker find in a range of struct pages while they are remapped?",
         arguments=(
-            Argument("first", "rdi", "address of the first struct page", "virtual address"),
-            Argument("count", "rsi", "number of struct pages to look at; 0 looks at none", "struct pages"),
+            _FIRST_STRUCT_PAGE,
+            _STRUCT_PAGES,
             _key("rdx"),
             _nesting("rcx"),
-            Argument(
-                "buffer",
-                "r8",
-                "buffer of one quadword a struct page: the address of its head",
-                "virtual address",
+            _buffer("r8", "one quadword a struct page: the address of its head"),
+        ),
+        results=(_BUFFER_END,),
+    ),
+    "get_page_unless_zero_v6_9": _Entry(
+        file="get_page_unless_zero_v6_9.S",
+        page=8,
+        question="What did taking a reference by PFN look like before it knew of vmemmap that is remapped?",
+        arguments=(_STRUCT_PAGE,),
+        results=(_TAKEN,),
+    ),
+    "get_page_unless_zero_2025": _Entry(
+        file="get_page_unless_zero_2025.S",
+        page=9,
+        question="Is taking a reference by PFN safe when the count is read before the fake-head test?",
+        arguments=(_STRUCT_PAGE, _key("rsi"), _nesting("rdx")),
+        results=(_TAKEN,),
+    ),
+    "kpageflags": _Entry(
+        file="kpageflags.S",
+        page=10,
+        question="What does /proc/kpageflags say of struct pages while their vmemmap is remapped?",
+        arguments=(
+            _FIRST_STRUCT_PAGE,
+            _STRUCT_PAGES,
+            _key("rdx"),
+            _buffer("r8", "one quadword a struct page: KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL and KPF_HUGE"),
+        ),
+        results=(_BUFFER_END, Result("tails", "r10", "how many struct pages were reported as tails")),
+    ),
+    "isolate_migratepages": _Entry(
+        file="isolate_migratepages.S",
+        page=11,
+        question="Does compaction, which takes a reference on any page it comes to, stay clear of a remap?",
+        arguments=(
+            _FIRST_STRUCT_PAGE,
+            _STRUCT_PAGES,
+            _key("rdx"),
+            _nesting("rcx"),
+            _buffer(
+                "r8", "one quadword a struct page: its flags, or all ones where no reference was to be had"
             ),
         ),
-        results=(Result("buffer_end", "r8", "address behind the last quadword written"),),
+        results=(_BUFFER_END,),
+    ),
+    "gup_fast": _Entry(
+        file="gup_fast.S",
+        page=12,
+        question=(
+            "Does GUP-fast, which finds a folio in page tables without a lock, "
+            "stay clear of one that is remapped?"
+        ),
+        arguments=(
+            Argument(
+                "entry",
+                "rdi",
+                "address of the page-table entry: a 64-bit word with the struct page's address, 0 if none",
+                "virtual address",
+            ),
+            _key("rsi"),
+            _nesting("rdx"),
+        ),
+        results=(Result("head", "rax", "address of the head a reference was taken on, 0 if none was"),),
     ),
 }
 

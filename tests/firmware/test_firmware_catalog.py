@@ -8,6 +8,7 @@ from importlib.resources import files
 import pytest
 
 from firmware.catalog import PROGRAM_NAMES, TEXT_BASE, UnknownProgram, program, programs
+from firmware.generations import GENERATIONS, Generation
 from firmware.load import USER_ORIGIN
 from firmware.program import PAGE_SIZE
 
@@ -37,6 +38,11 @@ def test_the_names() -> None:
         "get_page_unless_zero",
         "compound_head",
         "walk_pfns",
+        "get_page_unless_zero_v6_9",
+        "get_page_unless_zero_2025",
+        "kpageflags",
+        "isolate_migratepages",
+        "gup_fast",
     )
     assert tuple(p.name for p in programs()) == PROGRAM_NAMES
 
@@ -83,3 +89,40 @@ def test_importing_the_catalog_assembles_nothing() -> None:
         "import firmware.catalog\n"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+# --- the generations of page_ref_add_unless() -----------------------------------------------------------
+
+
+def order_of(generation: Generation) -> list[str]:
+    """What the program does on its way to the write, by the first place where it does it."""
+    source = program(generation.program).source
+    steps = {
+        "an RCU section": "inc qword ptr",
+        "the fake-head test": "test al, 0x40",
+        "the count": "mov eax, [rdi + 52]",
+        "LOCK CMPXCHG": "lock cmpxchg",
+    }
+    return sorted(
+        (step for step, code in steps.items() if code in source), key=lambda s: source.index(steps[s])
+    )
+
+
+def test_the_generations_do_what_they_say_in_that_order() -> None:
+    assert [order_of(generation) for generation in GENERATIONS] == [
+        ["the count", "LOCK CMPXCHG"],
+        ["an RCU section", "the fake-head test", "the count", "LOCK CMPXCHG"],
+        ["an RCU section", "the count", "the fake-head test", "LOCK CMPXCHG"],
+    ]
+    for generation in GENERATIONS:
+        places = [generation.order.index(step) for step in order_of(generation)]
+        assert places == sorted(places)
+
+
+def test_a_commit_is_named_only_with_its_title() -> None:
+    assert [(generation.releases, generation.commit) for generation in GENERATIONS] == [
+        ("up to v6.9", None),
+        ("v6.10 to v6.14", "bd225530a4c7"),
+        ("since 2025", None),
+    ]
+    assert [generation.change is None for generation in GENERATIONS] == [True, False, False]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import capstone
 import pytest
+from reader_listings import READERS
 
 from firmware.catalog import PROGRAM_NAMES, program
 from firmware.program import Program
@@ -172,6 +173,7 @@ LISTINGS = {
         done:
             hlt
     """,
+    **READERS,
 }
 
 
