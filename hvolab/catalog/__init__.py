@@ -22,6 +22,13 @@ from hvolab.catalog.stale import (
     STALE_READ,
     USE_AFTER_FREE,
 )
+from hvolab.catalog.walkers import (
+    COMPACTION,
+    FREEZE_GET_PAGE_V6_9,
+    GUP_FAST,
+    KPAGEFLAGS,
+    UNFREEZE_GET_PAGE_2025,
+)
 from hvolab.scenario import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -42,6 +49,11 @@ SCENARIOS: tuple[Scenario, ...] = (
     RESTORE_READER,
     NEIGHBOURS,
     RESTORE_NEIGHBOUR,
+    UNFREEZE_GET_PAGE_2025,
+    FREEZE_GET_PAGE_V6_9,
+    KPAGEFLAGS,
+    COMPACTION,
+    GUP_FAST,
     *BUGS,
 )
 
