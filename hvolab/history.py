@@ -70,7 +70,7 @@ class Stores:
         """Whether no word behind the entry was stored to since it was cached: the usual case, and quick."""
         since = entry.moment
         word, frame = self._word_touched, self._frame_touched
-        for step in entry.steps:  # noqa: SIM110 (a generator costs more than the loop)
+        for step in entry.steps:
             if word.get(step.pa, 0) > since or frame.get(step.pa >> PAGE_SHIFT, 0) > since:
                 return False
         return True

@@ -7,12 +7,12 @@ frame used, the flushes owed to the page, stores an operation may lose. See docs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.choice import Choice, TakeInterrupt
-from emu.condition import Acknowledged, AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, WordIs
+from emu.condition import Acknowledged, AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, Word, WordIs
 from emu.cpu import Cpu, Role, RoutineContext
 from emu.events import (
     Annotated,
@@ -28,11 +28,13 @@ from emu.events import (
     MachineEvent,
     Stored,
 )
+from emu.lazy import LazySpec, Memory
 from emu.machine import Machine
 from emu.ops import AddWords, Await
 from emu.tlb import FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
 from hvolab.explore.resource import Footprint, Kind, Resource, Touched, kind_of
 from hvolab.explore.tables import PAGES_OF_ALL, Tables
+from hvolab.explore.windows import Windows
 from kernel_model.events import (
     AllocationFailed,
     FlushBegun,
@@ -55,6 +57,18 @@ def in_handler(cpu: Cpu) -> bool:
     )
 
 
+def words_of(condition: Condition) -> Iterator[tuple[Word, int]]:
+    """The words that must have these values, all at once, for the condition to hold."""
+    match condition:
+        case WordIs(word=word, value=value):
+            yield word, value
+        case AllOf(parts=parts):
+            for part in parts:
+                yield from words_of(part)
+        case _:
+            pass
+
+
 class Recorder:
     """Footprints of one run on one machine. `tables` outlives the run.
 
@@ -68,6 +82,10 @@ class Recorder:
         self.flushes_begun: list[int] = []  # after how many stores
         self._machine = machine
         self._tables = tables
+        model = machine.cpus[0].mmu.model
+        self._windows = Windows(len(machine.cpus), model)
+        self._forgets = isinstance(model.tlb, LazySpec) and model.tlb.memory is Memory.SINGLE
+        self.words_before: dict[Word, int] = {}  # what the words that the step adds to held before it
         self._reads: set[Touched] = set()
         self._writes: set[Touched] = set()
         self._marks: set[Touched] = set()
@@ -90,6 +108,7 @@ class Recorder:
                 self._spun.pop(cpu.number, None)
             return
         self._reads, self._writes, self._marks = set(), set(), set()
+        self.words_before = {}
         self._interrupts_enabled = [cpu.interrupts_enabled for cpu in self._machine.cpus]
         if isinstance(choice, TakeInterrupt):
             self._reads.add(Resource(Kind.INTERRUPT_FLAG, cpu.number))
@@ -102,11 +121,16 @@ class Recorder:
             match cpu.top.pending:
                 case Await(condition=condition, then=changes):
                     self._reads |= self.condition(condition, cpu.number)
-                    self._writes |= {word for word, _ in changes}
+                    self._adds(changes)
                 case AddWords(changes=changes):
-                    self._writes |= {word for word, _ in changes}
+                    self._adds(changes)
                 case _:
                     pass
+
+    def _adds(self, changes: tuple[tuple[Word, int], ...]) -> None:
+        for word, _ in changes:
+            self._writes.add(word)
+            self.words_before[word] = self._machine.words[word]
 
     def after(self, choice: Choice) -> Footprint:
         """It has been performed: its footprint."""
@@ -133,8 +157,10 @@ class Recorder:
         cpu = self._machine.cpus[choice.cpu]
         if cpu.spinning and not isinstance(choice, TakeInterrupt):
             self._spun[cpu.number] = cpu.spinning
+        remapped = _remapped(known.writes)
+        self._windows.changed(remapped)
         if cpu.number in self._changed:
-            self._changed[cpu.number] |= _remapped(known.writes)
+            self._changed[cpu.number] |= remapped
 
     def spun(self, cpu: int) -> bool:
         """Whether the next step of that CPU had to wait at a PAUSE."""
@@ -186,7 +212,7 @@ class Recorder:
 
     def observe(self, number: int, event: MachineEvent) -> None:
         """Add what one event says."""
-        if self.replaying and not isinstance(event, Annotated | IpiSent):
+        if self.replaying and not isinstance(event, Annotated | IpiSent | Invalidated):
             return
         match event:
             case Loaded():
@@ -254,6 +280,10 @@ class Recorder:
         if effect.everything:
             self._writes.add(_ALL_TRANSLATIONS)
         self._writes.update(Resource(Kind.SPLIT, page) for page in effect.splits)
+        self._windows.changed(effect.pages)
+        self._windows.changed(~page for page in effect.splits)
+        if effect.everything:
+            self._windows.changed((PAGES_OF_ALL,))
         # Who fills a table before or after it is published gives it one version more or less.
         self._reads.update(Resource(Kind.BULK_READ, frame) for frame in effect.tables)
 
@@ -263,7 +293,8 @@ class Recorder:
         self._reads.add(Resource(Kind.TRANSLATION, page))
         self._reads.add(Resource(Kind.TLB, cpu, page))
         large = page & ~511
-        if large in self._tables.split:
+        if large in self._tables.split and (self._forgets or self._windows.is_open(cpu, page)):
+            # Otherwise the large version, if it may be used, is as good as the small one.
             self._reads.add(Resource(Kind.TLB, cpu, ~large))
         if self._tables.directories_change:
             self._reads |= {_DIRECTORIES, Resource(Kind.TLB, cpu, PAGES_OF_ALL)}
@@ -292,9 +323,9 @@ class Recorder:
                 covered, large = self._in_range(va, va + 1)
             case _:
                 covered, large = self._tables.volatile, self._tables.split
-        self._writes.update(Resource(Kind.TLB, cpu, page) for page in covered)
+        closed = self._windows.close(cpu, what, (*covered, *(~page for page in large)))
+        self._writes.update(Resource(Kind.TLB, cpu, page) for page in closed)
         self._reads.update(Resource(Kind.TRANSLATION, page) for page in covered)
-        self._writes.update(Resource(Kind.TLB, cpu, ~page) for page in large)
         self._reads.update(Resource(Kind.SPLIT, page) for page in large)
         if self._tables.directories_change:
             self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))

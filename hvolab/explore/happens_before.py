@@ -10,10 +10,12 @@ that made it wait is one (the race of an acquire is with the other acquire, neve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from hvolab.explore.resource import Footprint, Touched
+from emu.condition import Word
+from hvolab.explore.resource import Footprint, Kind, Resource, Touched
 
 Steps: TypeAlias = int  # a set of step numbers
 
@@ -37,6 +39,7 @@ class Happened:
     enabled: frozenset[int]  # the processes that could step just before it
     before: Steps
     footprint: Footprint
+    words_before: Mapping[Word, int]  # what the words it adds to held just before
 
 
 @dataclass(slots=True)
@@ -59,8 +62,18 @@ class History:
             for resource in gone.footprint.marks:
                 self._touches[resource].marks.pop()
 
-    def add(self, process: int, footprint: Footprint, enabled: frozenset[int], *, waits: bool) -> list[int]:
-        """The next step. Returns the steps it races with."""
+    def add(
+        self,
+        process: int,
+        footprint: Footprint,
+        enabled: frozenset[int],
+        words_before: Mapping[Word, int],
+        waited_for: Mapping[Word, int] | None,
+    ) -> list[int]:
+        """The next step. Returns the steps it races with.
+
+        `waited_for`: the values of words that it may have had to wait for, None where it cannot have waited.
+        """
         number = len(self.steps)
         own = self._own(process)
         candidates = self._conflicting(footprint)
@@ -68,8 +81,8 @@ class History:
         for step in candidates:
             before |= self.steps[step].before
         races = self._races(process, own, candidates)
-        if waits:
-            races = self._waiting_races(process, own, footprint)
+        if waited_for is not None:
+            races = self._waiting_races(process, own, footprint, waited_for)
         for resource in footprint.reads:
             self._of(resource).reads.append(number)
         for resource in footprint.writes:
@@ -77,12 +90,12 @@ class History:
         for resource in footprint.marks:
             self._of(resource).marks.append(number)
         self._last_of.setdefault(process, []).append(number)
-        self.steps.append(Happened(process, enabled, before, footprint))
+        self.steps.append(Happened(process, enabled, before, footprint, words_before))
         return races
 
-    def would_race(self, process: int, footprint: Footprint) -> list[int]:
+    def would_race(self, process: int, footprint: Footprint, waited_for: Mapping[Word, int]) -> list[int]:
         """The races of a step that is blocked at the end of the run."""
-        return self._waiting_races(process, self._own(process), footprint)
+        return self._waiting_races(process, self._own(process), footprint, waited_for)
 
     def before_blocked(self, process: int, footprint: Footprint) -> Steps:
         """What comes before a step that is blocked at the end of the run."""
@@ -164,7 +177,9 @@ class History:
             found.append(step)
         return found
 
-    def _waiting_races(self, process: int, own: Steps, footprint: Footprint) -> list[int]:
+    def _waiting_races(
+        self, process: int, own: Steps, footprint: Footprint, waited_for: Mapping[Word, int]
+    ) -> list[int]:
         last = self._last_of.get(process)
         since = last[-1] if last else -1
         found = []
@@ -174,8 +189,23 @@ class History:
                 continue
             if step > since and process not in happened.enabled:
                 continue  # it could not have stepped there: what it waited for was still to come
+            if _needed(happened, footprint, waited_for):
+                continue  # nor could it have, had it come so far
             found.append(step)
         return found
+
+
+def _needed(step: Happened, footprint: Footprint, waited_for: Mapping[Word, int]) -> bool:
+    """Whether a wait for these words, with this footprint, could not end just before that step.
+
+    A word had another value, or an acknowledgement that is waited for was still to come.
+    """
+    if any(step.words_before.get(word, value) != value for word, value in waited_for.items()):
+        return True
+    return any(
+        isinstance(touched, Resource) and touched.kind is Kind.ACKNOWLEDGED and touched in footprint.reads
+        for touched in step.footprint.writes
+    )
 
 
 def _latest(found: set[int], writes: list[int], others: list[int]) -> None:
