@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from gzip import open as gzip_open
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -499,7 +500,12 @@ def pfn_of(entry: int) -> int:
 
 
 def flags_of(entry: int) -> str:
-    return " ".join(word for bit, word in _FLAGS if entry >> bit & 1)
+    return _words_of(entry & ~(((1 << 40) - 1) << 12))
+
+
+@cache
+def _words_of(bits: int) -> str:
+    return " ".join(word for bit, word in _FLAGS if bits >> bit & 1)
 
 
 # --- usual machines ---------------------------------------------------------------------------------------
