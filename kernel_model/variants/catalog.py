@@ -5,7 +5,13 @@ from __future__ import annotations
 from emu.models import LAZY_ALDER_LAKE, LAZY_ERRATUM_383
 from kernel_model.flush.broken import FLUSH_ALL_NO_OP, LOCAL_ONLY, NO_FLUSH, SKIPS_IDLE, SKIPS_LAST_CPU
 from kernel_model.variants.named import UPSTREAM_HVO, Effect, History, NamedVariant
-from kernel_model.variants.pool import HwpoisonBeforeType, TypeClearedEarly, TypeSetLate
+from kernel_model.variants.pool import (
+    FreedStaysListed,
+    HwpoisonBeforeType,
+    SurplusLosesFlag,
+    TypeClearedEarly,
+    TypeSetLate,
+)
 from kernel_model.variants.remap import (
     FlagAfterRemap,
     FlagsAnd,
@@ -109,6 +115,16 @@ HWPOISON_BEFORE_TYPE = NamedVariant(
         "v6.11",
         "an error that comes in between is forgotten: a poisoned page reaches the free lists",
     ),
+)
+SURPLUS_LOSES_FLAG = NamedVariant(
+    "surplus-loses-flag",
+    "a folio that could not be restored goes back to the pool without the flag that says so",
+    build_pool=SurplusLosesFlag,
+)
+FREED_STAYS_LISTED = NamedVariant(
+    "freed-stays-listed",
+    "folios freed to pay for the others of a list stay on it",
+    build_pool=FreedStaysListed,
 )
 ROLLBACK_FROM_TEMPLATE = NamedVariant(
     "rollback-from-template",

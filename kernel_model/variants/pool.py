@@ -1,4 +1,4 @@
-"""Deviations in the pool: when a folio is hugetlb, and where memory errors are kept meanwhile."""
+"""Deviations in the pool: when a folio is hugetlb, where memory errors are kept, what cannot be freed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kernel_model.page import (
     PageFlag,
     field,
     folio_clear_hugetlb,
+    folio_clear_hugetlb_vmemmap_optimized,
     folio_set_hugetlb,
     folio_test_hugetlb,
     page_of_lru,
@@ -56,3 +57,24 @@ class HwpoisonBeforeType(Hugetlb):
             await spin_lock_irq(HUGETLB_LOCK)
             await folio_clear_hugetlb(folio)
             await spin_unlock_irq(HUGETLB_LOCK)
+
+
+class SurplusLosesFlag(Hugetlb):
+    """Wipes `private` of what could not be freed, and forgets that one of its flags is still true."""
+
+    async def add_hugetlb_folio(self, h: Hstate, folio: VirtAddr, surplus: int) -> None:
+        await super().add_hugetlb_folio(h, folio, surplus)
+        await folio_clear_hugetlb_vmemmap_optimized(folio)
+
+
+class FreedStaysListed(Hugetlb):
+    """Frees what has been restored before the list failed, and leaves it on the list."""
+
+    async def _bulk_vmemmap_restore_error(
+        self, h: Hstate, folio_list: VirtAddr, non_hvo_folios: VirtAddr
+    ) -> None:
+        if await self._lists.empty(non_hvo_folios):
+            await super()._bulk_vmemmap_restore_error(h, folio_list, non_hvo_folios)
+            return
+        async for entry in self._lists.entries_safe(non_hvo_folios):
+            await self._free_restored(h, page_of_lru(entry))
