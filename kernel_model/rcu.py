@@ -21,7 +21,7 @@ class Rcu:
     """The grace periods of the given online CPUs."""
 
     def __init__(self, online: Sequence[int]) -> None:
-        self._quiescent = EachOnce(tuple(_outside(cpu) for cpu in online))
+        self._quiescent = EachOnce(tuple(outside(cpu) for cpu in online))
 
     async def synchronize_rcu(self) -> None:
         begun = await Annotate(GracePeriodBegun())
@@ -29,6 +29,11 @@ class Rcu:
         await Annotate(GracePeriodEnded(begun))
 
 
-def _outside(cpu: int) -> AllOf:
-    nesting = PhysAddr(PerCpu(cpu).rcu_nesting - PAGE_OFFSET)
-    return AllOf((MemoryIs(nesting, 0), InterruptsOn(cpu), WordIs(preempt_count(cpu), 0)))
+def outside(cpu: int) -> AllOf:
+    """That CPU is in no read-side section."""
+    return AllOf((MemoryIs(nesting_word(cpu), 0), InterruptsOn(cpu), WordIs(preempt_count(cpu), 0)))
+
+
+def nesting_word(cpu: int) -> PhysAddr:
+    """Where the depth of that CPU's explicit sections is kept: 8 bytes."""
+    return PhysAddr(PerCpu(cpu).rcu_nesting - PAGE_OFFSET)

@@ -33,6 +33,7 @@ from emu.machine import Machine
 from emu.ops import AddWords, Await
 from emu.tlb import FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
 from hvolab.explore.resource import Footprint, Kind, Resource, Touched, kind_of
+from hvolab.explore.sections import Sections
 from hvolab.explore.tables import PAGES_OF_ALL, Tables
 from hvolab.explore.windows import Windows
 from kernel_model.events import (
@@ -84,6 +85,7 @@ class Recorder:
         self._tables = tables
         model = machine.cpus[0].mmu.model
         self._windows = Windows(len(machine.cpus), model)
+        self._sections = Sections(machine)
         self._forgets = isinstance(model.tlb, LazySpec) and model.tlb.memory is Memory.SINGLE
         self.words_before: dict[Word, int] = {}  # what the words that the step adds to held before it
         self._reads: set[Touched] = set()
@@ -146,17 +148,26 @@ class Recorder:
             self._reads |= cpu.spinning
         if cpu.number in self._changed:
             self._changed[cpu.number] |= _remapped(self._writes)
-        if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
-            condition = cpu.top.pending.condition
-            if isinstance(condition, EachOnce):  # what holds when the wait begins counts
-                self._reads |= self.condition(condition, cpu.number)
+        self._writes |= self._sections.passed(self._writes)
+        self._reads |= self._wait_begun(cpu)
         return self._footprint(self._reads, self._writes, self._marks)
+
+    def _wait_begun(self, cpu: Cpu) -> set[Touched]:
+        """Of an EachOnce, what holds when the wait begins counts."""
+        begun = self._sections.begins(cpu)
+        if begun is None or begun:
+            return begun or set()
+        assert isinstance(cpu.top, RoutineContext)
+        assert isinstance(cpu.top.pending, Await)
+        return self.condition(cpu.top.pending.condition, cpu.number)
 
     def replayed(self, choice: Choice, known: Footprint) -> None:
         """It has been performed again, and this was its footprint the first time."""
         cpu = self._machine.cpus[choice.cpu]
         if cpu.spinning and not isinstance(choice, TakeInterrupt):
             self._spun[cpu.number] = cpu.spinning
+        self._sections.passed(known.writes)
+        self._sections.begins(cpu)
         remapped = _remapped(known.writes)
         self._windows.changed(remapped)
         if cpu.number in self._changed:
@@ -203,6 +214,8 @@ class Recorder:
                 return {Resource(Kind.INTERRUPT_FLAG, other)}
             case Acknowledged():
                 return {Resource(Kind.ACKNOWLEDGED, cpu, other.number) for other in self._machine.cpus}
+            case EachOnce() if self._sections.knows(condition):
+                return self._sections.owed(cpu)
             case AllOf(parts=parts) | EachOnce(parts=parts):
                 return {touched for part in parts for touched in self.condition(part, cpu)}
             case _:

@@ -30,6 +30,8 @@ class Kind(IntEnum):
     OWNER = 11  # frame: allocated or free, and for how many times
     OWED = 12  # page number: which flushes were begun and ended for it, and which operations returned
     UPDATE = 13  # page number: stores into the struct pages there, which an operation may lose
+    SECTION_ENTERED = 14  # cpu: its RCU read-side sections, against the begin of a grace period
+    SECTION_LEFT = 15  # cpu: the same, against the end of a grace period that waits for it
 
 
 class Resource(NamedTuple):

@@ -157,6 +157,16 @@ def all_small() -> tuple[Small, ...]:
             setup_of(then(grace_period, stores((X, 1))), reader_section(1, loads(1, X))),
         ),
         Small(
+            "a reader that comes first, against a grace period",
+            setup_of(reader_section(0, loads(0, X)), then(grace_period, stores((X, 1)))),
+        ),
+        Small(
+            "a grace period that begins inside a section",
+            setup_of(
+                reader_section(0, then(set_x, loads(0, Y))), after_x(then(grace_period, stores((Y, 1))))
+            ),
+        ),
+        Small(
             "own INVLPG against a PTE store",
             setup_of(then(split, remap_rw, stores((X, 1))), _invlpg_then_loads),
         ),

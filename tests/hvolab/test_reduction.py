@@ -134,11 +134,13 @@ LOST = {
     Kind.OWNER: "a late free",
     Kind.OWED: "a late flush that is none",
     Kind.UPDATE: "a store that makes good what was lost",
+    Kind.SECTION_ENTERED: "a reader that comes first, against a grace period",
 }
 # These order what cannot happen in another order anyway: without them orders are told apart wrongly.
 MISCOUNTED = {
     Kind.ACKNOWLEDGED: "a flag before the flush, and a late reader",
     Kind.CONTEXT: "a handler step by step",
+    Kind.SECTION_LEFT: "a grace period that begins inside a section",
 }
 
 
