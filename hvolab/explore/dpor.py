@@ -13,17 +13,14 @@ from __future__ import annotations
 
 from emu.addr import PAGE_SHIFT
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
-from emu.condition import Word
-from emu.cpu import RoutineContext
 from emu.lazy import LazySpec, Memory
 from emu.machine import Machine
-from emu.ops import Await
 from emu.walk import Walk
 from hvolab.dump.fields import Place
-from hvolab.explore.footprint import Recorder, in_handler, words_of
+from hvolab.explore.footprint import Recorder, in_handler
 from hvolab.explore.happens_before import History, Steps
 from hvolab.explore.node import Answer, Node
-from hvolab.explore.resource import NOTHING, Footprint, Kind, conflict
+from hvolab.explore.resource import NOTHING, Footprint, Kind, Touched, conflict
 from hvolab.explore.saved import Json
 from hvolab.explore.search import Freedom, Next, Redundant
 from hvolab.explore.tables import Tables
@@ -158,7 +155,7 @@ class _Run:
         self._depth = 0  # steps begun
         self._asked = 0  # questions within the step
         self._last: Choice | None = None
-        self._waited_for: dict[Word, int] | None = None
+        self._waited_for: dict[Touched, int | None] = {}
         self._model = machine.cpus[0].mmu.model
 
     def pick(self, enabled: list[Choice]) -> Choice:
@@ -172,7 +169,7 @@ class _Run:
         self._last = choice
         self._recorder.replaying = self._depth <= len(self._history.steps)
         if not self._recorder.replaying:
-            self._waited_for = self._may_wait_for(choice)
+            self._waited_for = self._recorder.waits_for(choice)
         self._recorder.before(choice)
         return choice
 
@@ -220,7 +217,7 @@ class _Run:
             node.current,
             footprint,
             frozenset(node.enabled),
-            self._recorder.words_before,
+            self._recorder.held,
             self._waited_for,
         )
         self._try_reversed(races, node.current, self._history.steps[-1].before)
@@ -264,7 +261,7 @@ class _Run:
         """A step that never came: who made it wait may have come after it instead."""
         process, footprint = self._process(choice), self._recorder.blocked(choice)
         before = self._history.before_blocked(process, footprint)
-        waited_for = self._may_wait_for(choice) or {}
+        waited_for = self._recorder.waits_for(choice)
         self._try_reversed(self._history.would_race(process, footprint, waited_for), process, before)
 
     # -- what the machine says -----------------------------------------------------------------------
@@ -273,16 +270,6 @@ class _Run:
         """Two for each CPU: its threads, and its interrupts."""
         interrupt = isinstance(choice, TakeInterrupt) or in_handler(self._machine.cpus[choice.cpu])
         return 2 * choice.cpu + interrupt
-
-    def _may_wait_for(self, choice: Choice) -> dict[Word, int] | None:
-        """The words the choice may have to wait for, and their values; None where it never waits."""
-        if isinstance(choice, TakeInterrupt):
-            return {}
-        cpu = self._machine.cpus[choice.cpu]
-        if isinstance(cpu.top, RoutineContext):
-            pending = cpu.top.pending
-            return dict(words_of(pending.condition)) if isinstance(pending, Await) else None
-        return {} if self._recorder.spun(choice.cpu) else None
 
     def _pending(self, cpu: int) -> bool:
         return cpu in self._machine.apic.interrupted

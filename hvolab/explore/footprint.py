@@ -7,12 +7,11 @@ frame used, the flushes owed to the page, stores an operation may lose. See docs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import assert_never
+from collections.abc import Iterable
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.choice import Choice, TakeInterrupt
-from emu.condition import Acknowledged, AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, Word, WordIs
+from emu.condition import Word
 from emu.cpu import Cpu, Role, RoutineContext
 from emu.events import (
     Annotated,
@@ -35,6 +34,7 @@ from emu.tlb import FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
 from hvolab.explore.resource import Footprint, Kind, Resource, Touched, kind_of
 from hvolab.explore.sections import Sections
 from hvolab.explore.tables import PAGES_OF_ALL, Tables
+from hvolab.explore.waits import Waits
 from hvolab.explore.windows import Windows
 from kernel_model.events import (
     AllocationFailed,
@@ -58,18 +58,6 @@ def in_handler(cpu: Cpu) -> bool:
     )
 
 
-def words_of(condition: Condition) -> Iterator[tuple[Word, int]]:
-    """The words that must have these values, all at once, for the condition to hold."""
-    match condition:
-        case WordIs(word=word, value=value):
-            yield word, value
-        case AllOf(parts=parts):
-            for part in parts:
-                yield from words_of(part)
-        case _:
-            pass
-
-
 class Recorder:
     """Footprints of one run on one machine. `tables` outlives the run.
 
@@ -86,13 +74,15 @@ class Recorder:
         model = machine.cpus[0].mmu.model
         self._windows = Windows(len(machine.cpus), model)
         self._sections = Sections(machine)
+        self._waits = Waits(len(machine.cpus), self._sections)
         self._forgets = isinstance(model.tlb, LazySpec) and model.tlb.memory is Memory.SINGLE
-        self.words_before: dict[Word, int] = {}  # what the words that the step adds to held before it
+        self.held: dict[Touched, int] = {}  # what others may wait for and the step changed, before it
         self._reads: set[Touched] = set()
         self._writes: set[Touched] = set()
         self._marks: set[Touched] = set()
         self._cpu = 0
         self._interrupts_enabled: list[bool] = []
+        self._pending: frozenset[int] = frozenset()
         self._spun: dict[int, frozenset[int]] = {}
         self._senders: dict[int, int] = {}
         self._flushes: dict[int, FlushBegun] = {}
@@ -110,8 +100,9 @@ class Recorder:
                 self._spun.pop(cpu.number, None)
             return
         self._reads, self._writes, self._marks = set(), set(), set()
-        self.words_before = {}
+        self.held = {}
         self._interrupts_enabled = [cpu.interrupts_enabled for cpu in self._machine.cpus]
+        self._pending = frozenset(self._machine.apic.interrupted)
         if isinstance(choice, TakeInterrupt):
             self._reads.add(Resource(Kind.INTERRUPT_FLAG, cpu.number))
             return
@@ -122,7 +113,7 @@ class Recorder:
         if isinstance(cpu.top, RoutineContext):
             match cpu.top.pending:
                 case Await(condition=condition, then=changes):
-                    self._reads |= self.condition(condition, cpu.number)
+                    self._reads |= self._waits.touches(condition, cpu.number)
                     self._adds(changes)
                 case AddWords(changes=changes):
                     self._adds(changes)
@@ -132,7 +123,7 @@ class Recorder:
     def _adds(self, changes: tuple[tuple[Word, int], ...]) -> None:
         for word, _ in changes:
             self._writes.add(word)
-            self.words_before[word] = self._machine.words[word]
+            self.held.setdefault(word, self._machine.words[word])
 
     def after(self, choice: Choice) -> Footprint:
         """It has been performed: its footprint."""
@@ -140,6 +131,7 @@ class Recorder:
         for other, was in zip(self._machine.cpus, self._interrupts_enabled, strict=True):
             if other.interrupts_enabled != was:
                 self._writes.add(Resource(Kind.INTERRUPT_FLAG, other.number))
+                self.held[Resource(Kind.INTERRUPT_FLAG, other.number)] = int(was)
         if isinstance(choice, TakeInterrupt):
             if in_handler(cpu):
                 self._writes.add(Resource(Kind.CONTEXT, cpu.number))
@@ -148,7 +140,9 @@ class Recorder:
             self._reads |= cpu.spinning
         if cpu.number in self._changed:
             self._changed[cpu.number] |= _remapped(self._writes)
-        self._writes |= self._sections.passed(self._writes)
+        passed = self._sections.passed(self._writes)
+        self._writes |= passed
+        self.held.update(dict.fromkeys(passed, 0))
         self._reads |= self._wait_begun(cpu)
         return self._footprint(self._reads, self._writes, self._marks)
 
@@ -159,7 +153,7 @@ class Recorder:
             return begun or set()
         assert isinstance(cpu.top, RoutineContext)
         assert isinstance(cpu.top.pending, Await)
-        return self.condition(cpu.top.pending.condition, cpu.number)
+        return self._waits.touches(cpu.top.pending.condition, cpu.number)
 
     def replayed(self, choice: Choice, known: Footprint) -> None:
         """It has been performed again, and this was its footprint the first time."""
@@ -173,9 +167,16 @@ class Recorder:
         if cpu.number in self._changed:
             self._changed[cpu.number] |= remapped
 
-    def spun(self, cpu: int) -> bool:
-        """Whether the next step of that CPU had to wait at a PAUSE."""
-        return cpu in self._spun
+    def waits_for(self, choice: Choice) -> dict[Touched, int | None]:
+        """What the choice, about to be performed, may have to wait for: its value, where that is known."""
+        if isinstance(choice, TakeInterrupt):
+            return {Resource(Kind.INTERRUPT_FLAG, choice.cpu): 1, Resource(Kind.IPI, choice.cpu): 1}
+        cpu = self._machine.cpus[choice.cpu]
+        if isinstance(cpu.top, RoutineContext):
+            if isinstance(cpu.top.pending, Await):
+                return self._waits.parts(cpu.top.pending.condition, choice.cpu)
+            return {}
+        return dict.fromkeys(self._spun.get(choice.cpu, ()))
 
     def offered(self, entries: Iterable[TlbEntry]) -> None:
         """These could be used: what leads to them matters even if no run uses them."""
@@ -191,7 +192,7 @@ class Recorder:
         reads: set[Touched] = {Resource(Kind.CONTEXT, cpu.number), *self._spun.get(cpu.number, ())}
         writes: set[Touched] = set()
         if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
-            reads |= self.condition(cpu.top.pending.condition, cpu.number)
+            reads |= self._waits.touches(cpu.top.pending.condition, cpu.number)
             writes |= {word for word, _ in cpu.top.pending.then}
         return self._footprint(reads, writes, set())
 
@@ -202,24 +203,6 @@ class Recorder:
                 for some in (reads, writes, marks)
             )
         return Footprint(frozenset(reads), frozenset(writes), frozenset(marks))
-
-    def condition(self, condition: Condition, cpu: int) -> set[Touched]:
-        """What a condition that `cpu` waits for is over."""
-        match condition:
-            case WordIs(word=word):
-                return {word}
-            case MemoryIs(pa=pa):
-                return {pa >> 3, Resource(Kind.BULK_WRITE, pa >> PAGE_SHIFT)}
-            case InterruptsOn(cpu=other):
-                return {Resource(Kind.INTERRUPT_FLAG, other)}
-            case Acknowledged():
-                return {Resource(Kind.ACKNOWLEDGED, cpu, other.number) for other in self._machine.cpus}
-            case EachOnce() if self._sections.knows(condition):
-                return self._sections.owed(cpu)
-            case AllOf(parts=parts) | EachOnce(parts=parts):
-                return {touched for part in parts for touched in self.condition(part, cpu)}
-            case _:
-                assert_never(condition)
 
     # -- events --------------------------------------------------------------------------------------
 
@@ -234,6 +217,8 @@ class Recorder:
             case Stored():
                 self._read_words(event.pa, event.size)
                 self._write_words(event.pa, event.size)
+                if event.size == 8 and not event.pa & 7:
+                    self.held.setdefault(event.pa >> 3, event.old)
                 self._used(event.cpu, event.va, event.entry)
                 self._updated(event.va)
                 self._translations(event.pa, event.size, event.old.to_bytes(event.size, "little"))
@@ -259,12 +244,15 @@ class Recorder:
                     self._walked(event.cpu, event.fault.va >> PAGE_SHIFT)
             case IpiSent():
                 self._senders[event.request] = event.cpu
-                self._writes |= {Resource(Kind.IPI, target) for target in event.targets}
+                for target in event.targets:
+                    self._writes.add(Resource(Kind.IPI, target))
+                    self.held[Resource(Kind.IPI, target)] = int(target in self._pending)
             case IpiTaken():
                 self._writes.add(Resource(Kind.IPI, event.cpu))
             case IpiAcknowledged():
                 sender = self._senders[event.request]
                 self._writes.add(Resource(Kind.ACKNOWLEDGED, sender, event.cpu))
+                self.held[Resource(Kind.ACKNOWLEDGED, sender, event.cpu)] = 0
             case Annotated():
                 self._announced(number, event.cpu, event.payload)
             case _:

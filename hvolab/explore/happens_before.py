@@ -5,7 +5,8 @@ two processes that conflict with no other step between them in the order (Flanag
 Abdulla et al., POPL 2014, whose source sets the search uses).
 
 A step that may have waited is special: what it waited for comes before it, yet is no race, while the step
-that made it wait is one (the race of an acquire is with the other acquire, never with the release).
+that made it wait is one (the race of an acquire is with the other acquire, never with the release; that of an
+interrupt with CLI, never with STI). So for each thing waited for it is asked whether it was so before a step.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from emu.condition import Word
 from hvolab.explore.resource import Footprint, Kind, Resource, Touched
 
 Steps: TypeAlias = int  # a set of step numbers
@@ -39,7 +39,7 @@ class Happened:
     enabled: frozenset[int]  # the processes that could step just before it
     before: Steps
     footprint: Footprint
-    words_before: Mapping[Word, int]  # what the words it adds to held just before
+    held: Mapping[Touched, int]  # what it changed, where others may wait for that, held this before
 
 
 @dataclass(slots=True)
@@ -67,12 +67,12 @@ class History:
         process: int,
         footprint: Footprint,
         enabled: frozenset[int],
-        words_before: Mapping[Word, int],
-        waited_for: Mapping[Word, int] | None,
+        held: Mapping[Touched, int],
+        waited_for: Mapping[Touched, int | None],
     ) -> list[int]:
         """The next step. Returns the steps it races with.
 
-        `waited_for`: the values of words that it may have had to wait for, None where it cannot have waited.
+        `waited_for`: what it may have had to wait for, and with which value, where that is known.
         """
         number = len(self.steps)
         own = self._own(process)
@@ -80,9 +80,7 @@ class History:
         before = own | (1 << number)
         for step in candidates:
             before |= self.steps[step].before
-        races = self._races(process, own, candidates)
-        if waited_for is not None:
-            races = self._waiting_races(process, own, footprint, waited_for)
+        races = self._races(process, own, footprint, waited_for, candidates)
         for resource in footprint.reads:
             self._of(resource).reads.append(number)
         for resource in footprint.writes:
@@ -90,12 +88,15 @@ class History:
         for resource in footprint.marks:
             self._of(resource).marks.append(number)
         self._last_of.setdefault(process, []).append(number)
-        self.steps.append(Happened(process, enabled, before, footprint, words_before))
+        self.steps.append(Happened(process, enabled, before, footprint, held))
         return races
 
-    def would_race(self, process: int, footprint: Footprint, waited_for: Mapping[Word, int]) -> list[int]:
+    def would_race(
+        self, process: int, footprint: Footprint, waited_for: Mapping[Touched, int | None]
+    ) -> list[int]:
         """The races of a step that is blocked at the end of the run."""
-        return self._waiting_races(process, self._own(process), footprint, waited_for)
+        own, candidates = self._own(process), self._conflicting(footprint)
+        return self._races(process, own, footprint, waited_for, candidates)
 
     def before_blocked(self, process: int, footprint: Footprint) -> Steps:
         """What comes before a step that is blocked at the end of the run."""
@@ -153,59 +154,74 @@ class History:
                 _latest(found, touches.writes, touches.reads)
         return found
 
-    def _all_conflicting(self, footprint: Footprint) -> set[int]:
+    def _races(
+        self,
+        process: int,
+        own: Steps,
+        footprint: Footprint,
+        waited_for: Mapping[Touched, int | None],
+        candidates: set[int],
+    ) -> list[int]:
         found: set[int] = set()
-        for resource in footprint.reads:
-            touches = self._of(resource)
-            found.update(touches.writes, touches.marks)
-        for resource in footprint.writes:
-            touches = self._of(resource)
-            found.update(touches.writes, touches.marks, touches.reads)
-        for resource in footprint.marks:
-            touches = self._of(resource)
-            found.update(touches.writes, touches.reads)
-        return found
-
-    def _races(self, process: int, own: Steps, candidates: set[int]) -> list[int]:
-        found = []
-        for step in sorted(candidates):
+        for part, value in waited_for.items():
+            found |= self._made_it_wait(process, own, footprint, part, value, waited_for)
+        direct = self._conflicting(_without(footprint, waited_for)) if waited_for else candidates
+        for step in direct:
             happened = self.steps[step]
             if happened.process == process or own >> step & 1:
                 continue
             if any(other > step and self.steps[other].before >> step & 1 for other in candidates):
                 continue
-            found.append(step)
-        return found
+            found.add(step)
+        return sorted(found)
 
-    def _waiting_races(
-        self, process: int, own: Steps, footprint: Footprint, waited_for: Mapping[Word, int]
-    ) -> list[int]:
+    def _made_it_wait(
+        self,
+        process: int,
+        own: Steps,
+        footprint: Footprint,
+        part: Touched,
+        value: int | None,
+        waited_for: Mapping[Touched, int | None],
+    ) -> set[int]:
+        """The steps that disturb what the step waits for, and before which it could have come."""
         last = self._last_of.get(process)
         since = last[-1] if last else -1
-        found = []
-        for step in sorted(self._all_conflicting(footprint)):
+        found: set[int] = set()
+        for step in self._changed(part, footprint):
             happened = self.steps[step]
             if happened.process == process or own >> step & 1:
                 continue
-            if step > since and process not in happened.enabled:
-                continue  # it could not have stepped there: what it waited for was still to come
-            if _needed(happened, footprint, waited_for):
-                continue  # nor could it have, had it come so far
-            found.append(step)
+            if value is None:
+                if step > since and process not in happened.enabled:
+                    continue  # what it waited for was still to come
+            elif happened.held.get(part, value) != value or self._request_follows(step, waited_for):
+                continue
+            found.add(step)
         return found
 
+    def _changed(self, part: Touched, footprint: Footprint) -> list[int]:
+        """All steps in conflict with the footprint because of that resource."""
+        touches = self._touches.get(part)
+        if touches is None:
+            return []
+        found = [*touches.writes]
+        if part in footprint.reads or part in footprint.writes:
+            found += touches.marks
+        if part in footprint.writes or part in footprint.marks:
+            found += touches.reads
+        return found
 
-def _needed(step: Happened, footprint: Footprint, waited_for: Mapping[Word, int]) -> bool:
-    """Whether a wait for these words, with this footprint, could not end just before that step.
+    def _request_follows(self, step: int, waited_for: Mapping[Touched, int | None]) -> bool:
+        """Whether the step waits for an interrupt request, and all there are come after that step."""
+        for part in waited_for:
+            if isinstance(part, Resource) and part.kind is Kind.IPI and part in self._touches:
+                return all(self.steps[sent].before >> step & 1 for sent in self._touches[part].writes)
+        return False
 
-    A word had another value, or an acknowledgement that is waited for was still to come.
-    """
-    if any(step.words_before.get(word, value) != value for word, value in waited_for.items()):
-        return True
-    return any(
-        isinstance(touched, Resource) and touched.kind is Kind.ACKNOWLEDGED and touched in footprint.reads
-        for touched in step.footprint.writes
-    )
+
+def _without(footprint: Footprint, parts: Mapping[Touched, int | None]) -> Footprint:
+    return Footprint(*(touched - parts.keys() for touched in footprint))
 
 
 def _latest(found: set[int], writes: list[int], others: list[int]) -> None:

@@ -56,8 +56,8 @@ from small_setups import (
     without_interrupts,
 )
 
-from emu.addr import Pfn, frame_start
-from emu.condition import Word, WordIs
+from emu.addr import Pfn, PhysAddr, frame_start
+from emu.condition import AllOf, MemoryIs, Word, WordIs
 from emu.machine import Grain
 from emu.models import LAZY_SINGLE
 from emu.ops import AddWords, Await, Fill, Invlpg, Load, Store
@@ -68,7 +68,7 @@ from kernel_model.failures import FailAt
 from kernel_model.flush.broken import NO_FLUSH, SKIPS_LAST_CPU
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.kconfig import KernelConfig
-from kernel_model.layout import direct_map
+from kernel_model.layout import PAGE_OFFSET, direct_map
 from kernel_model.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_TABLE, mk_pte
 
 
@@ -155,6 +155,16 @@ def all_small() -> tuple[Small, ...]:
         Small(
             "a grace period against a reader",
             setup_of(then(grace_period, stores((X, 1))), reader_section(1, loads(1, X))),
+        ),
+        Small(
+            "a request that may come before a region with interrupts off",
+            setup_of(without_interrupts(stores((Y, 3))), then(flush_page, loads(1, Y))),
+        ),
+        Small(
+            "two words at once, each of which was right at another time",
+            setup_of(
+                then(stores((X, 1), (X, 0)), _counts), then(stores((Y, 1), (Y, 0)), _counts), _both_zero
+            ),
         ),
         Small(
             "a reader that comes first, against a grace period",
@@ -278,6 +288,16 @@ def all_small() -> tuple[Small, ...]:
 
 def _plain():
     return KernelConfig(debug_vm=False, debug_list=False, page_poisoning=False)
+
+
+async def _counts(kernel: Kernel) -> None:
+    await AddWords(((Word("over"), 1),))
+
+
+async def _both_zero(kernel: Kernel) -> None:
+    """Ends when both are 0 at once, and tells how many had ended by then."""
+    await Await(AllOf((MemoryIs(PhysAddr(X - PAGE_OFFSET), 0), MemoryIs(PhysAddr(Y - PAGE_OFFSET), 0))))
+    note(2, await Load(X) + await Load(Y))
 
 
 async def _invlpg_then_loads(kernel: Kernel) -> None:
