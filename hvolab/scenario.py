@@ -32,6 +32,7 @@ class Group(Enum):
     STALE = "stale: entries that outlive their page table"
     FAULT = "fault: writes to read-only tails"
     RACE = "race: upstream against what may run beside it, for `explore`"
+    POOL = "pool: upstream's pool against what may run beside it, for `explore`"
     FLUSH = "bugs, flush: one that comes late, does too little, or never"
     KERNEL = "bugs, kernel: an order, a test or a copy that is missing"
     HARDWARE = "bugs, hardware: CPUs that do not do what was asked"

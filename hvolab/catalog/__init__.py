@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from hvolab.catalog.bugs import BUGS
+from hvolab.catalog.failures import FAILURES
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
+from hvolab.catalog.pool import POOL
 from hvolab.catalog.races import (
     COMPOUND_HEAD,
     FREEZE_GET_PAGE,
@@ -54,7 +56,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     KPAGEFLAGS,
     COMPACTION,
     GUP_FAST,
+    *POOL,
     *BUGS,
+    *FAILURES,
 )
 
 
