@@ -21,7 +21,7 @@ from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr
 from emu.machine import Machine
 from emu.pte import Pte
 from emu.walk import Walk
-from kernel_model.hstate import hugetlb_vmemmap_size
+from kernel_model.hstate import HSTATE_2M, Hstate, hugetlb_vmemmap_size
 from kernel_model.image import HugePage
 from kernel_model.layout import (
     HUGETLB_OPTIMIZE_VMEMMAP_KEY,
@@ -32,7 +32,7 @@ from kernel_model.layout import (
     VMEMMAP_START,
     pfn_to_page,
 )
-from kernel_model.page import PGTY_HUGETLB, HugetlbFlag, Offset, PageFlag, field
+from kernel_model.page import PGTY_HUGETLB, HugetlbFlag, Offset, PageFlag, field, nth_page
 
 _ENTRY = Struct("<Q")
 
@@ -54,17 +54,41 @@ class Invariants:
 
     def of(self, folios: Sequence[VirtAddr]) -> Iterator[Breach]:
         """The breaches of these folios, none of which is being worked on."""
-        for huge in self.huge_pages:
+        for huge in self._folios():
             if huge.folio in folios:
                 yield from self._of(huge)
 
     def at_rest(self, failed: Sequence[Pfn]) -> Iterator[Breach]:
         """The breaches anywhere, nothing being under way. `failed`: the frames with memory errors."""
-        for huge in self.huge_pages:
+        for huge in self._folios():
             yield from self._of(huge)
         yield from self._counters()
         for pfn in failed:
             yield from self._poison(pfn)
+
+    def _folios(self) -> Iterator[HugePage]:
+        """The huge pages as they are now: one that was demoted is several smaller ones."""
+        for huge in self.huge_pages:
+            parts = list(self._parts(huge))
+            if any(order is not None for _, order in parts):
+                for first, order in parts:
+                    yield HugePage(Pfn(huge.pfn + first), Hstate("", order or HSTATE_2M.order))
+            else:
+                yield huge
+
+    def _parts(self, huge: HugePage) -> Iterator[tuple[int, int | None]]:
+        """(number of the first page, order) of the hugetlb folios in it; None for 2 MiB in none."""
+        first = 0
+        while first < huge.hstate.pages_per_huge_page:
+            order = self._order(pfn_to_page(huge.pfn + first))
+            yield first, order
+            first += 1 << (order or HSTATE_2M.order)
+
+    def _order(self, folio: VirtAddr) -> int | None:
+        """The order of the hugetlb folio that begins there, if one does."""
+        if self._word(field(folio, Offset.PAGE_TYPE)) & 0xFFFF_FFFF != PGTY_HUGETLB:
+            return None
+        return self._word(field(nth_page(folio, 1), Offset.FLAGS)) & 0xFF
 
     def _of(self, huge: HugePage) -> Iterator[Breach]:
         pages = [VirtAddr(huge.folio + at) for at in range(0, hugetlb_vmemmap_size(huge.hstate), PAGE_BYTES)]
@@ -113,7 +137,7 @@ class Invariants:
         page = pfn_to_page(pfn)
         if self._word(field(page, Offset.FLAGS)) & PageFlag.HWPOISON:
             return
-        for huge in self.huge_pages:
+        for huge in self._folios():
             inside = huge.pfn <= pfn < huge.pfn + huge.hstate.pages_per_huge_page
             is_hugetlb = self._word(field(huge.folio, Offset.PAGE_TYPE)) & 0xFFFF_FFFF == PGTY_HUGETLB
             if inside and is_hugetlb and self._word(field(huge.folio, Offset.FLAGS)) & PageFlag.HWPOISON:

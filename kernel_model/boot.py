@@ -92,6 +92,7 @@ class Kernel:
     lists: Lists
     stacks: Stacks
     pool: Hugetlb
+    raw: RawHwpoison
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +187,11 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn, online: frozenset
     stacks = Stacks(config.cpus)
     primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, stacks, frame_start(root))
     hvo = config.variant.build(primitives)
+    raw = RawHwpoison()
     pool = config.variant.build_pool(
-        PoolPrimitives(config.kernel, pages, lists, stacks, hvo, RawHwpoison(), _hstates(config))
+        PoolPrimitives(config.kernel, pages, lists, stacks, hvo, raw, _hstates(config))
     )
-    return Kernel(hvo, pages, flush, key, rcu, lists, stacks, pool)
+    return Kernel(hvo, pages, flush, key, rcu, lists, stacks, pool, raw)
 
 
 def _hstates(config: BootConfig) -> tuple[Hstate, ...]:

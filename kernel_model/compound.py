@@ -43,6 +43,24 @@ async def init_struct_pages(folio: VirtAddr, order: int, first: int, count: int)
     await Fill(nth_page(folio, first), bytes(pages))
 
 
+async def split_compound_page(page: VirtAddr, order: int) -> None:
+    """Make a folio of that order of pages that were part of a larger one, as demotion does.
+
+    clear_compound_head() and prep_compound_page(): whoever was a head keeps its type, count and flags.
+    """
+
+    def head_kept(before: bytes) -> bytes:
+        head = bytearray(before[:STRUCT_PAGE_SIZE])
+        _WORD.pack_into(head, Offset.FLAGS, _flags(before, 0) | PageFlag.HEAD)
+        _WORD.pack_into(head, Offset.COMPOUND_HEAD, 0)
+        _WORD.pack_into(head, Offset.MAPPING, 0)
+        return bytes(head + tail_struct_pages(page, order, 0, min(PER_PAGE, 1 << order))[STRUCT_PAGE_SIZE:])
+
+    await Rewrite(page, _length(order), head_kept)
+    for first in range(PER_PAGE, 1 << order, PER_PAGE):
+        await init_struct_pages(page, order, first, PER_PAGE)
+
+
 async def poisoned(page: VirtAddr, order: int) -> bool:
     """check_new_pages(): whether a block that is to be allocated has a poisoned page in it."""
     for first in _starts(order):

@@ -14,24 +14,21 @@ from emu.addr import PhysAddr, VirtAddr
 from emu.condition import AllOf, MemoryIs, Word
 from emu.ops import Annotate, Await, CmpXchg, FetchAdd, FetchAndNot, FetchOr, Load, Store, ThisCpu
 from kernel_model.bug import bug, warn
-from kernel_model.compound import PER_PAGE, init_struct_pages
-from kernel_model.events import MemoryFailed, OperationBegun, OperationReturned
+from kernel_model.compound import PER_PAGE, init_struct_pages, split_compound_page
+from kernel_model.events import OperationBegun, OperationReturned
 from kernel_model.hstate import HUGETLB_VMEMMAP_RESERVE_PAGES, Hstate
-from kernel_model.hugetlb_pool import HUGETLB_LOCK, PoolLists
+from kernel_model.hugetlb_pool import PoolLists
 from kernel_model.layout import (
     FREE_HPAGE_WORK_PENDING,
     FREE_HPAGE_WORK_RUNNING,
     HPAGE_FREELIST,
-    HUGETLB_OPTIMIZE_VMEMMAP_KEY,
     PAGE_OFFSET,
     HstateFields,
-    page_to_pfn,
 )
 from kernel_model.page import (
     HugetlbFlag,
     Offset,
     PageFlag,
-    compound_head,
     field,
     folio_clear_hugetlb,
     folio_order,
@@ -43,7 +40,7 @@ from kernel_model.page import (
     nth_page,
     page_of_lru,
 )
-from kernel_model.spinlock import mutex_lock, mutex_unlock, spin_lock_irq, spin_unlock_irq
+from kernel_model.spinlock import HUGETLB_LOCK, mutex_lock, mutex_unlock, spin_lock_irq, spin_unlock_irq
 
 EBUSY = 16
 
@@ -377,30 +374,11 @@ class Hugetlb(PoolLists):
                 await self._lists.delete(entry)
                 for number in range(0, source.pages_per_huge_page, target.pages_per_huge_page):
                     part = nth_page(page_of_lru(entry), number)
-                    for first in range(0, target.pages_per_huge_page, PER_PAGE):
-                        await init_struct_pages(part, target.order, first, PER_PAGE)
-                    await Store(field(part, Offset.REFCOUNT), 0, 4)
+                    await split_compound_page(part, target.order)
                     await self.init_new_hugetlb_folio(part)
                     await self._lists.add(lru(part), targets)
             await self.prep_and_add_allocated_folios(target, targets)
             await mutex_unlock(_resize_lock(target))
-
-    # -- memory errors -------------------------------------------------------------------------------
-
-    async def memory_failure(self, page: VirtAddr) -> None:
-        """memory_failure(): of what is hugetlb, as seen under the lock, the error is kept with the head.
-
-        Anything else is marked in the page's own struct page.
-        """
-        await Annotate(MemoryFailed(page_to_pfn(page)))
-        await spin_lock_irq(HUGETLB_LOCK)
-        folio = await compound_head(page, HUGETLB_OPTIMIZE_VMEMMAP_KEY)
-        if await folio_test_hugetlb(folio):
-            await self._raw.folio_set_hugetlb_hwpoison(folio, page)
-            await spin_unlock_irq(HUGETLB_LOCK)
-            return
-        await spin_unlock_irq(HUGETLB_LOCK)
-        await FetchOr(field(page, Offset.FLAGS), PageFlag.HWPOISON)  # TestSetPageHWPoison()
 
 
 _DISSOLVE = 1

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emu.addr import VirtAddr
-from emu.condition import Word
 from emu.ops import FetchAdd, FetchAndNot, FetchOr, Load, Store
 from kernel_model.buddy import Buddy
 from kernel_model.bug import bug
@@ -32,10 +31,8 @@ from kernel_model.page import (
     lru,
     page_of_lru,
 )
-from kernel_model.spinlock import spin_lock_irq, spin_unlock_irq
+from kernel_model.spinlock import HUGETLB_LOCK, spin_lock_irq, spin_unlock_irq
 from kernel_model.stack import Stacks
-
-HUGETLB_LOCK = Word("hugetlb_lock")
 
 
 @dataclass(frozen=True, slots=True)

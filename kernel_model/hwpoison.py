@@ -8,23 +8,68 @@ marks a raw page's struct page before that writes to a tail, which HVO maps read
 from __future__ import annotations
 
 from emu.addr import VirtAddr
-from emu.ops import FetchAdd, FetchAndNot, FetchOr, Load, Store
-from kernel_model.layout import RAW_HWP_NODES
+from emu.ops import Annotate, FetchAdd, FetchAndNot, FetchOr, Load, Store
+from kernel_model.events import MemoryFailed
+from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, RAW_HWP_NODES, page_to_pfn
 from kernel_model.page import (
     HugetlbFlag,
     Offset,
     PageFlag,
+    compound_head,
     field,
+    folio_test_hugetlb,
     folio_test_hugetlb_vmemmap_optimized,
     nth_page,
 )
+from kernel_model.page_ref import folio_try_get
+from kernel_model.spinlock import HUGETLB_LOCK, spin_lock_irq, spin_unlock_irq
 
 NODE_BYTES = 16  # struct raw_hwp_page: llist node, page
+EBUSY = 16
 EHWPOISON = 133
+_NOT_A_HUGE_PAGE = 2
 
 
 class RawHwpoison:
     """The raw error pages of hugetlb folios. Nodes come from an array in kernel data, used once each."""
+
+    async def memory_failure(self, page: VirtAddr) -> None:
+        """memory_failure(), up to where the error is kept. Nobody is killed, nothing dissolved or unmapped.
+
+        Of what is hugetlb under the lock the error is kept with the head, of anything else in the page.
+        """
+        await Annotate(MemoryFailed(page_to_pfn(page)))
+        for last in (False, True):  # MF_NO_RETRY is set for the second time
+            await spin_lock_irq(HUGETLB_LOCK)
+            res = await self._get_huge_page_for_hwpoison(page, no_retry=last)
+            await spin_unlock_irq(HUGETLB_LOCK)
+            if res != -EBUSY:
+                break
+        if res == _NOT_A_HUGE_PAGE:
+            await FetchOr(field(page, Offset.FLAGS), PageFlag.HWPOISON)  # TestSetPageHWPoison()
+
+    async def _get_huge_page_for_hwpoison(self, page: VirtAddr, *, no_retry: bool) -> int:
+        """__get_huge_page_for_hwpoison() under hugetlb_lock: 0 free, 1 in use, or -EBUSY, -EHWPOISON.
+
+        A folio that is neither free nor in use is on its way into the pool or out of it: busy, once. The
+        second time its error is kept all the same.
+        """
+        folio = await compound_head(page, HUGETLB_OPTIMIZE_VMEMMAP_KEY)
+        if not await folio_test_hugetlb(folio):
+            return _NOT_A_HUGE_PAGE
+        flags = await Load(field(folio, Offset.PRIVATE))
+        res = 0
+        if flags & HugetlbFlag.MIGRATABLE and not flags & HugetlbFlag.FREED:
+            res = int(await folio_try_get(folio, HUGETLB_OPTIMIZE_VMEMMAP_KEY))
+        elif not flags & HugetlbFlag.FREED:
+            res = -EBUSY
+            if not no_retry:
+                return res
+        if await self.folio_set_hugetlb_hwpoison(folio, page):
+            res = -EHWPOISON
+        if res == 1:
+            await FetchAndNot(field(folio, Offset.PRIVATE), HugetlbFlag.MIGRATABLE)
+        return res
 
     async def folio_set_hugetlb_hwpoison(self, folio: VirtAddr, page: VirtAddr) -> int:
         """Keep an error of `page` with the head. Returns 0, or -EHWPOISON when the head had one already."""

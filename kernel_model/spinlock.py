@@ -6,6 +6,7 @@ from emu.condition import Word, WordIs
 from emu.ops import AddWords, Await, SetInterrupts, ThisCpu
 
 INIT_MM_PAGE_TABLE_LOCK = Word("init_mm.page_table_lock")
+HUGETLB_LOCK = Word("hugetlb_lock")
 
 
 def preempt_count(cpu: int) -> Word:

@@ -173,7 +173,7 @@ def error_while_shrinking(cpus: int) -> Setup:
 
 
 async def _another_error(kernel: Kernel, huge: HugePage) -> None:
-    await kernel.pool.memory_failure(vmemmap_page(huge, 1))  # page 64 of the folio
+    await kernel.raw.memory_failure(vmemmap_page(huge, 1))  # page 64 of the folio
 
 
 def second_error(cpus: int) -> Setup:

@@ -44,7 +44,7 @@ async def _dissolve(kernel: Kernel, huge: HugePage) -> None:
 
 
 async def _memory_failure(kernel: Kernel, huge: HugePage) -> None:
-    await kernel.pool.memory_failure(nth_page(huge.folio, RAW_ERROR))
+    await kernel.raw.memory_failure(nth_page(huge.folio, RAW_ERROR))
 
 
 async def _flush_all(kernel: Kernel, huge: HugePage) -> None:

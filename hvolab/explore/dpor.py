@@ -15,6 +15,7 @@ from emu.addr import PAGE_SHIFT
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
 from emu.lazy import LazySpec, Memory
 from emu.machine import Machine
+from emu.tlb import ALL_RULES
 from emu.walk import Walk
 from hvolab.dump.fields import Place
 from hvolab.explore.footprint import Recorder, in_handler
@@ -285,8 +286,13 @@ class _Run:
         return tuple(sorted(kept.values(), key=options.index))
 
     def _forgets_nothing(self) -> bool:
-        """With one entry a page, using a version has consequences of its own."""
-        return isinstance(self._model.tlb, LazySpec) and self._model.tlb.memory is Memory.SET
+        """With one entry a page, using a version has consequences of its own.
+
+        On a CPU that does not obey its invalidations any use may be the one that shows it.
+        """
+        spec = self._model.tlb
+        obeys = self._model.rules == ALL_RULES
+        return obeys and isinstance(spec, LazySpec) and spec.memory is Memory.SET
 
     def _outcome(self, question: VersionQuestion, option: int) -> object:
         """What tells one version from another: where it leads, what it allows, which flush it survived."""

@@ -30,7 +30,7 @@ from emu.events import (
 from emu.lazy import LazySpec, Memory
 from emu.machine import Machine
 from emu.ops import AddWords, Await
-from emu.tlb import FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
+from emu.tlb import ALL_RULES, FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
 from hvolab.explore.resource import Footprint, Kind, Resource, Touched, kind_of
 from hvolab.explore.sections import Sections
 from hvolab.explore.tables import PAGES_OF_ALL, Tables
@@ -75,7 +75,10 @@ class Recorder:
         self._windows = Windows(len(machine.cpus), model)
         self._sections = Sections(machine)
         self._waits = Waits(len(machine.cpus), self._sections)
-        self._forgets = isinstance(model.tlb, LazySpec) and model.tlb.memory is Memory.SINGLE
+        # Where versions that lead to one place are told apart all the same.
+        self._all_count = model.rules != ALL_RULES or (
+            isinstance(model.tlb, LazySpec) and model.tlb.memory is Memory.SINGLE
+        )
         self.held: dict[Touched, int] = {}  # what others may wait for and the step changed, before it
         self._reads: set[Touched] = set()
         self._writes: set[Touched] = set()
@@ -294,7 +297,7 @@ class Recorder:
         self._reads.add(Resource(Kind.TRANSLATION, page))
         self._reads.add(Resource(Kind.TLB, cpu, page))
         large = page & ~511
-        if large in self._tables.split and (self._forgets or self._windows.is_open(cpu, page)):
+        if large in self._tables.split and (self._all_count or self._windows.is_open(cpu, page)):
             # Otherwise the large version, if it may be used, is as good as the small one.
             self._reads.add(Resource(Kind.TLB, cpu, ~large))
         if self._tables.directories_change:

@@ -12,7 +12,7 @@ from emu.addr import PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.memory import PhysicalMemory
 from emu.models import CpuModel, MultiHit
 from emu.pte import Pte, PteBit
-from emu.tlb import TlbEntry
+from emu.tlb import ALL_RULES, TlbEntry
 from hvolab.dump.fields import Place
 from hvolab.explore.saved import Json, load_numbers
 
@@ -60,7 +60,8 @@ class Tables:
         self.directories_change = False
         self.everything_changes = False
         self._memory = memory
-        self._sizes_matter = model.multi_hit is MultiHit.MACHINE_CHECK
+        # On a CPU that forbids two sizes, or does not obey its invalidations, a split is not equivalent.
+        self._sizes_matter = model.multi_hit is MultiHit.MACHINE_CHECK or model.rules != ALL_RULES
         # Frame of a table -> (level, first page it translates, where the entry that leads to it lies).
         self._tables: dict[int, set[tuple[int, int, PhysAddr | None]]] = {}
         self._walked: set[tuple[PhysAddr, ...]] = set()

@@ -6,7 +6,6 @@ from emu.addr import VirtAddr
 from emu.ops import FetchAdd, Load
 from kernel_model.hstate import Hstate
 from kernel_model.hugetlb import Hugetlb
-from kernel_model.hugetlb_pool import HUGETLB_LOCK
 from kernel_model.layout import HstateFields
 from kernel_model.page import (
     Offset,
@@ -18,7 +17,7 @@ from kernel_model.page import (
     folio_test_hugetlb,
     page_of_lru,
 )
-from kernel_model.spinlock import spin_lock_irq, spin_unlock_irq
+from kernel_model.spinlock import HUGETLB_LOCK, spin_lock_irq, spin_unlock_irq
 
 
 class TypeSetLate(Hugetlb):

@@ -23,7 +23,6 @@ from kernel_model.events import (
 from kernel_model.failures import FailAt, FailFrom, NoFailures
 from kernel_model.hstate import HSTATE_1G, HSTATE_2M, Hstate
 from kernel_model.hugetlb import EBUSY
-from kernel_model.hugetlb_pool import HUGETLB_LOCK
 from kernel_model.image import HugePage
 from kernel_model.layout import (
     FOLIO_LIST,
@@ -33,6 +32,7 @@ from kernel_model.layout import (
     HstateFields,
     pfn_to_page,
 )
+from kernel_model.spinlock import HUGETLB_LOCK
 
 FIRST = HugePage(Pfn(0x4000), HSTATE_2M)
 SECOND = HugePage(Pfn(0x4200), HSTATE_2M)
@@ -330,7 +330,7 @@ POISON = 1 << 20
 def test_an_error_in_a_pool_page_is_kept_with_its_head_until_it_is_freed() -> None:
     lab = Lab(POOLED)
     raw = SECOND.pfn + 100
-    lab.call(lambda: lab.kernel.pool.memory_failure(pfn_to_page(raw)))
+    lab.call(lambda: lab.kernel.raw.memory_failure(pfn_to_page(raw)))
     assert lab.struct_page(SECOND.pfn).flags & POISON
     assert not lab.struct_page(raw).flags & POISON
     resize(lab, 0)
@@ -346,5 +346,5 @@ def test_an_error_in_a_pool_page_is_kept_with_its_head_until_it_is_freed() -> No
 def test_an_error_in_an_ordinary_page_is_kept_in_its_own_struct_page() -> None:
     lab = Lab(POOLED)
     page = pfn_to_page(0x3000)
-    lab.call(lambda: lab.kernel.pool.memory_failure(page))
+    lab.call(lambda: lab.kernel.raw.memory_failure(page))
     assert lab.struct_page(0x3000).flags & POISON
