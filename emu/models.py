@@ -35,7 +35,11 @@ class MultiHit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CpuModel:
-    """One row of the table below. `physical_bits` is MAXPHYADDR."""
+    """One row of the table below. `physical_bits` is MAXPHYADDR.
+
+    `rules` are those it follows. One that is missing is a bug of the model, unless it is among the `errata`:
+    then the CPU modelled is known to break it, and software is to blame that relies on it all the same.
+    """
 
     name: str
     tlb: TlbSpec
@@ -44,6 +48,12 @@ class CpuModel:
     multi_hit: MultiHit = MultiHit.EITHER
     physical_bits: int = 40
     rules: frozenset[Rule] = field(default=ALL_RULES)
+    errata: frozenset[Rule] = frozenset()
+
+    @property
+    def promised(self) -> frozenset[Rule]:
+        """The rules that what runs on it may rely on."""
+        return ALL_RULES - self.errata
 
 
 _DATA = frozenset({Port.DATA})
@@ -105,7 +115,10 @@ LAZY_SINGLE = CpuModel("lazy-single", LazySpec(Memory.SINGLE))
 LAZY_NO_PSC = CpuModel("lazy-no-psc", LazySpec(directories=DirectoryCache.NONE))
 
 # Alder and Raptor Lake with PCIDs: INVLPG leaves global entries (worked around in Linux by ce0b15d11ad8).
-LAZY_ALDER_LAKE = CpuModel("lazy-alder-lake", LazySpec(), rules=ALL_RULES - {Rule.INVLPG_REMOVES_GLOBALS})
+_SPARES_GLOBALS = frozenset({Rule.INVLPG_REMOVES_GLOBALS})
+LAZY_ALDER_LAKE = CpuModel(
+    "lazy-alder-lake", LazySpec(), rules=ALL_RULES - _SPARES_GLOBALS, errata=_SPARES_GLOBALS
+)
 # AMD family 10h erratum 383: entries of two sizes for one address are a machine check.
 LAZY_ERRATUM_383 = CpuModel("lazy-erratum-383", LazySpec(), multi_hit=MultiHit.MACHINE_CHECK)
 

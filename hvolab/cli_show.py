@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hvolab.catalog import scenario
 from hvolab.cli_common import cpu_count
-from hvolab.known import KNOWN
+from hvolab.known import known_in
 from hvolab.scenario import Bug, GuestActor, KernelActor, Setup
 from hvolab.script import Script
 from kernel_model.variants.named import NamedVariant
@@ -38,7 +38,7 @@ def show_command(name: str) -> int:
         console.print(f"[bold]{'' if number else 'order':9}[/bold] {escape(line)}", highlight=False)
     console.print(f"[bold]expected[/bold]  {escape(chosen.expected)}")
     console.print(f"[bold]means[/bold]     {escape(chosen.means)}")
-    for finding in (one for one in KNOWN if one.scenario == chosen.name):
+    for finding in known_in(chosen.name):
         console.print(f"[bold]known[/bold]     {escape(finding.name)}: {escape(finding.source)}")
     for bug in chosen.bugs:
         _show_bug(console, chosen.name, bug)

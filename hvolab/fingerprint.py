@@ -17,7 +17,14 @@ from typing import TypeAlias, assert_never
 from hvolab.scenario import GuestActor, KernelActor, Setup
 from hvolab.schedule import FINGERPRINT_DIGITS, Schedule
 from kernel_model.boot import BootConfig, blocks_at_the_top
-from kernel_model.failures import AllocationFailures, EachMayFail, FailAt, FailFrom, NoFailures
+from kernel_model.failures import (
+    AllocationFailures,
+    EachMayFail,
+    FailAt,
+    FailFrom,
+    FailUntilFreed,
+    NoFailures,
+)
 
 Plain: TypeAlias = "str | int | Sequence[Plain] | Mapping[str, Plain]"
 
@@ -37,7 +44,10 @@ def stamped(schedule: Schedule, setup: Setup) -> Schedule:
 
 def _boot(config: BootConfig) -> Plain:
     blocks = config.vmemmap_blocks or blocks_at_the_top(config.memory_bytes)
-    return {
+    at_boot: dict[str, Plain] = {}
+    if not isinstance(config.boot_failures, NoFailures):
+        at_boot["boot_failures"] = _failures(config.boot_failures)
+    return at_boot | {
         "memory_bytes": config.memory_bytes,
         "cpus": config.cpus,
         "huge_pages": [[int(huge.pfn), huge.hstate.order] for huge in config.huge_pages],
@@ -60,6 +70,8 @@ def _failures(failures: AllocationFailures) -> Plain:
             return ["at", *sorted(positions)]
         case FailFrom(position=position):
             return ["from", position]
+        case FailUntilFreed(position=position):
+            return ["until freed", position]
         case EachMayFail():
             return ["each may"]
         case _:

@@ -12,7 +12,7 @@ from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr, page_start
 from emu.events import Invalidated, MachineEvent, Stored
 from emu.memory import Moment, PhysicalMemory
 from emu.pte import Pte, PteBit
-from emu.tlb import ALL_RULES, Invalidation, TlbEntry, removes
+from emu.tlb import Invalidation, Rule, TlbEntry, removes
 from kernel_model.events import (
     FlushBegun,
     FlushCompleted,
@@ -163,9 +163,10 @@ class Request:
 
 
 class Flushes:
-    """Flush requests and the invalidations each CPU carried out."""
+    """Flush requests and the invalidations each CPU carried out. `promised`: the rules those follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, promised: frozenset[Rule]) -> None:
+        self._promised = promised
         self.requests: dict[int, Request] = {}
         self._invalidated: dict[int, list[tuple[Moment, int, Invalidation]]] = {}
 
@@ -190,7 +191,7 @@ class Flushes:
         for moment, number, what in self._invalidated.get(cpu, ()):
             # A lazily offered version (filled_at < 0) could be cached until its moment; a stored one since.
             later = moment > entry.moment if entry.filled_at < 0 else number > entry.filled_at
-            if later and removes(what, entry, ALL_RULES):
+            if later and removes(what, entry, self._promised):
                 return number
         return None
 

@@ -68,7 +68,7 @@ class Monitor:
         self.findings: list[Finding] = []
         self._machine = machine
         self._stores = Stores(machine.memory)
-        self._flushes = Flushes()
+        self._flushes = Flushes(machine.cpus[0].mmu.model.promised)
         self._frames = Frames()
         self._operations = Operations()
         self._updates = Updates(machine.memory, machine.cpus[0].mmu.peek)
@@ -253,6 +253,10 @@ class Monitor:
         if done:
             held.append(Verdict.MISSED_FLUSH)
             why.append(f"covered by {done[0]}: the entry should be gone")
+            model = self._machine.cpus[0].mmu.model
+            why.extend(
+                f"an erratum of {model.name}: it does not keep rule {rule.value}" for rule in model.errata
+            )
         elif ending.operation is not None and ending.operation in self._operations.returned:
             held.append(Verdict.MISSED_FLUSH)
             name, returned = (

@@ -217,7 +217,7 @@ class Buddy:
     # -- inside --------------------------------------------------------------------------------------
 
     async def _next_position(self) -> int:
-        if isinstance(self.failures, FailAt | FailFrom):
+        if isinstance(self.failures, FailAt | FailFrom | FailUntilFreed):
             # Which allocation fails then depends on their order on all CPUs: a step that says so.
             await AddWords(((ALLOCATIONS, 1),))
         position, self._position = self._position, self._position + 1

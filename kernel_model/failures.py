@@ -32,11 +32,13 @@ class FailFrom:
 
 
 @dataclass(frozen=True, slots=True)
-class FailUntilFreed(FailFrom):
+class FailUntilFreed:
     """Every allocation from this position on fails until somebody frees a page or block.
 
     What was freed before the first of them failed does not help.
     """
+
+    position: int
 
 
 @dataclass(frozen=True, slots=True)

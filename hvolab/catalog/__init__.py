@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hvolab.catalog.bugs import BUGS
-from hvolab.catalog.failures import FAILURES
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
 from hvolab.catalog.pool import POOL
 from hvolab.catalog.races import (
@@ -58,7 +57,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     GUP_FAST,
     *POOL,
     *BUGS,
-    *FAILURES,
 )
 
 

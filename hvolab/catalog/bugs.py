@@ -7,6 +7,7 @@ docs/findings.md) in any other. The scripts were found by `hvolab explore NAME -
 from __future__ import annotations
 
 from hvolab.catalog.bug import ordered
+from hvolab.catalog.failures import RESTORE_BULK_RETRY, RESTORE_OUT_OF_MEMORY
 from hvolab.catalog.flush_bugs import (
     FLUSH_HEAD_READER,
     FLUSH_READER,
@@ -46,6 +47,8 @@ BUGS: tuple[Scenario, ...] = tuple(
         ERROR_WHILE_SHRINKING,
         SECOND_ERROR,
         ROLLBACK,
+        RESTORE_OUT_OF_MEMORY,
+        RESTORE_BULK_RETRY,
         INVLPG_GLOBALS,
         TWO_SIZES,
     )

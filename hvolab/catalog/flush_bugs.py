@@ -141,7 +141,7 @@ INVLPG_GLOBALS = Scenario(
     (
         bug(
             variants.INVLPG_SPARES_GLOBALS,
-            Verdict.MODEL_ERROR,
+            Verdict.MISSED_FLUSH,
             """
             cpu0 until an IPI is sent 3 times
             cpu1 takes an interrupt
