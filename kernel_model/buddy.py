@@ -8,6 +8,7 @@ poisons the frame. Not modelled: zones, watermarks, reclaim, migrate types.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable
 
 from emu.addr import PAGE_BYTES, Pfn, VirtAddr
@@ -40,18 +41,22 @@ POISON_BYTE = 0xAA  # PAGE_POISON
 
 
 class Buddy:
-    """Frames by order. ZONE_LOCK guards `_free`; `_pcp[cpu]` is that CPU's alone."""
+    """Frames by order. ZONE_LOCK guards `_free`; `_pcp[cpu]` is that CPU's alone.
+
+    Nothing is given back from a per-CPU list, so it grows with all that was freed: a deque, whose front costs
+    the same at any length.
+    """
 
     def __init__(self, config: KernelConfig, cpus: int) -> None:
         self.failures: AllocationFailures = NoFailures()
         self._config = config
         self._free: list[list[int]] = [[] for _ in range(MAX_PAGE_ORDER + 1)]
-        self._pcp: list[list[Pfn]] = [[] for _ in range(cpus)]
+        self._pcp: list[deque[Pfn]] = [deque() for _ in range(cpus)]
         self._allocated: set[int] = set()
         self._generation: dict[int, int] = {}
         self._position = 0
         self._freed_at = 0  # the position when something was last freed
-        self._at_zero: tuple[list[list[int]], set[int], list[list[Pfn]]] = ([], set(), self._pcp)
+        self._at_zero: tuple[list[list[int]], set[int], list[deque[Pfn]]] = ([], set(), self._pcp)
 
     # -- before time zero ----------------------------------------------------------------------------
 
@@ -76,14 +81,14 @@ class Buddy:
         self._at_zero = (
             [list(blocks) for blocks in self._free],
             set(self._allocated),
-            [list(pages) for pages in self._pcp],
+            [pages.copy() for pages in self._pcp],
         )
 
     def reset(self) -> None:
         """Back to time zero: nothing was ever allocated, failed or freed since."""
         free, allocated, per_cpu = self._at_zero
         self._free = [list(blocks) for blocks in free]
-        self._pcp = [list(pages) for pages in per_cpu]
+        self._pcp = [pages.copy() for pages in per_cpu]
         self._allocated = set(allocated)
         self._generation.clear()
         self._position = self._freed_at = 0
@@ -140,7 +145,7 @@ class Buddy:
         await Annotate(PageFreed(pfn, 0, generation))
         self._allocated.discard(pfn)
         self._generation[pfn] = generation
-        self._pcp[cpu].insert(0, pfn)
+        self._pcp[cpu].appendleft(pfn)
 
     async def free_bootmem_page(self, page: VirtAddr) -> None:
         """Free a page that memblock handed out before this allocator existed (mm/bootmem_info.c)."""
@@ -240,7 +245,7 @@ class Buddy:
                 await spin_unlock(ZONE_LOCK)
             if not self._pcp[cpu]:
                 return None
-            pfn = self._pcp[cpu].pop(0)
+            pfn = self._pcp[cpu].popleft()
             self._allocated.add(pfn)
             if not await self._is_bad(pfn_to_page(pfn), "PAGE_FLAGS_CHECK_AT_PREP", CHECK_AT_PREP):
                 return pfn

@@ -6,6 +6,7 @@ read out of one (huge pages byte for byte, but for list pointers).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -41,7 +42,6 @@ from kernel_model.page import (
 )
 from kernel_model.pgtable import KERNPG_TABLE, PAGE_KERNEL, PAGE_KERNEL_TEXT, PAGE_TABLE
 
-_WORD = Struct("<Q")
 _TABLES_START = PhysAddr(0x1000)
 _TABLES_END = PhysAddr(2 * MIB)
 
@@ -184,18 +184,21 @@ class Image:
 def tail_struct_pages(folio: VirtAddr, order: int, first: int, count: int) -> bytearray:
     """`count` struct pages of a folio from number `first` on, as tails are after prep_compound_page()."""
     compound_head = {Offset.COMPOUND_HEAD: folio + 1}
-    pages = bytearray(struct_page({**compound_head, Offset.MAPPING: TAIL_MAPPING}) * count)
-    for index in range(first, first + count):
+    # Words as they lie in memory, so that 262,144 of them are not written one by one.
+    words = array("Q", struct_page({**compound_head, Offset.MAPPING: TAIL_MAPPING}) * count)
+    own = lru(nth_page(folio, first))
+    links = range(own, own + count * STRUCT_PAGE_SIZE, STRUCT_PAGE_SIZE)
+    words[Offset.LRU_PREV // 8 :: STRUCT_PAGE_SIZE // 8] = array("Q", Struct(f"<{count}Q").pack(*links))
+    pages = bytearray(words.tobytes())
+    # folio->_flags_1 holds the order, the words behind it the mapcounts and the size.
+    sizes = {Offset.LRU_PREV: (1 << 64) - 1, Offset.INDEX: 1 << order}
+    special = {
+        1: struct_page({**compound_head, **sizes}, flags=FLAGS_BASE | order),
+        2: struct_page(compound_head),
+    }
+    for index in special.keys() & range(first, first + count):
         at = (index - first) * STRUCT_PAGE_SIZE
-        if index == 1:
-            # folio->_flags_1 holds the order, the words behind it the mapcounts and the size.
-            sizes = {Offset.LRU_PREV: (1 << 64) - 1, Offset.INDEX: 1 << order}
-            flags = FLAGS_BASE | order
-            pages[at : at + STRUCT_PAGE_SIZE] = struct_page({**compound_head, **sizes}, flags=flags)
-        elif index == 2:
-            pages[at : at + STRUCT_PAGE_SIZE] = struct_page(compound_head)
-        else:
-            _WORD.pack_into(pages, at + Offset.LRU_PREV, lru(nth_page(folio, index)))
+        pages[at : at + STRUCT_PAGE_SIZE] = special[index]
     return pages
 
 
