@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from emu.addr import Pfn, VirtAddr
+from emu.addr import PAGE_MASK, Pfn, VirtAddr
 from emu.events import Annotated, MachineEvent
 from emu.machine import Machine
 from hvolab.describe import place_of
@@ -50,15 +50,17 @@ class AtRest:
             case _:
                 pass
 
-    def finish(self) -> None:
-        """The run has come to its end."""
+    def finish(self, told: Iterable[Finding]) -> None:
+        """The run has come to its end. What has been `told` of a CPU and page is not told again."""
         if self._returned and not self._begun:
-            self._find(0, self._invariants.at_rest(self._failed))
+            known = {(one.where.cpu, one.where.va & ~PAGE_MASK) for one in told}
+            breaches = self._invariants.at_rest(self._failed)
+            self._find(None, (one for one in breaches if (one.cpu, one.va) not in known))
 
-    def _find(self, cpu: int, breaches: Iterable[Breach]) -> None:
+    def _find(self, cpu: int | None, breaches: Iterable[Breach]) -> None:
         for breach in breaches:
             if any((one.where.va, one.cause) == (breach.va, breach.cause) for one in self.findings):
                 continue
-            where = place_of(cpu, breach.va, None)
+            where = place_of(breach.cpu if cpu is None else cpu, breach.va, None)
             event = self._machine.trace.next_number
             self.findings.append(Finding(Verdict.KERNEL, (), where, event, breach.cause, ()))

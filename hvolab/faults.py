@@ -6,7 +6,7 @@ then is the verdict (`spurious`, `write-protect`, or an Oops of another kind); t
 
 from __future__ import annotations
 
-from emu.addr import VirtAddr
+from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.events import Faulted, Site
 from emu.machine import Machine
 from emu.tlb import TlbEntry
@@ -19,6 +19,9 @@ from kernel_model.events import Oops, SpuriousFault
 from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
 
 
+DOES_NOT_HEAL = "I7: a second spurious fault of this CPU for one change of the page: it did not heal"
+
+
 class Faults:
     """The fault or trap that each CPU's handler is busy with."""
 
@@ -27,6 +30,7 @@ class Faults:
         self._stores = stores
         self._fault: dict[int, tuple[int, Faulted]] = {}
         self._trapped: dict[int, tuple[int, Site]] = {}
+        self._spurious: dict[tuple[int, int], int] = {}  # (CPU, page) -> the last one's event
 
     def faulted(self, number: int, event: Faulted) -> None:
         self._fault[event.cpu] = (number, event)
@@ -46,7 +50,10 @@ class Faults:
     def _of_fault(self, cpu: int, decision: SpuriousFault | Oops, number: int, event: Faulted) -> Finding:
         va, code = event.fault.va, event.fault.code
         is_tail_write = VMEMMAP_START <= va < VMEMMAP_END and code == FaultCode.WRITE | FaultCode.PROTECTION
-        if isinstance(decision, SpuriousFault):
+        if isinstance(decision, SpuriousFault) and self._again(number, event):
+            verdict = Verdict.KERNEL
+            cause = DOES_NOT_HEAL
+        elif isinstance(decision, SpuriousFault):
             verdict = Verdict.SPURIOUS
             cause = "a write met a cached read-only entry; the page table allows it now: the retry succeeds"
         elif is_tail_write:
@@ -68,6 +75,17 @@ class Faults:
             decision.lines if isinstance(decision, Oops) else (),
             tlb_rows(self._machine, self._stores, va),
         )
+
+    def _again(self, number: int, event: Faulted) -> bool:
+        """Whether the CPU had one for that page before, and its entry has not been stored to since (R12)."""
+        key = (event.cpu, event.fault.va >> PAGE_SHIFT)
+        before = self._spurious.get(key)
+        self._spurious[key] = number
+        found = self._machine.cpus[event.cpu].mmu.peek(event.fault.va)
+        if before is None or not isinstance(found, Walk):
+            return False
+        last = [self._stores.last_to(step.pa) for step in found.steps]
+        return all(one is None or one[0] < before for one in last)
 
     def _why(self, event: Faulted) -> tuple[str, ...]:
         va = event.fault.va

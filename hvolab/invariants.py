@@ -1,5 +1,7 @@
 """What must hold of huge pages whenever no operation on them is under way, read out of memory.
 
+    I1  no CPU may still use a translation of vmemmap that leads elsewhere than the page table, or allows more
+    I2  the same of a head page: all CPUs see one head
     I3  the tails of an optimized folio are read-only and show its head's page; the head alone is writable
     I4  the static key is raised while any folio shows fake heads
     I5  the flag in the head that is mapped says whether the folio is optimized
@@ -20,6 +22,7 @@ from struct import Struct
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr
 from emu.machine import Machine
 from emu.pte import Pte
+from emu.tlb import TlbEntry
 from emu.walk import Walk
 from kernel_model.hstate import HSTATE_2M, Hstate, hugetlb_vmemmap_size
 from kernel_model.image import HugePage
@@ -29,6 +32,7 @@ from kernel_model.layout import (
     PMD_SIZE,
     PTRS_PER_PTE,
     SECTION_BYTES,
+    VMEMMAP_END,
     VMEMMAP_START,
     pfn_to_page,
 )
@@ -39,10 +43,11 @@ _ENTRY = Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """An invariant does not hold at `va`."""
+    """An invariant does not hold at `va`, on `cpu` where it concerns one."""
 
     va: VirtAddr
     cause: str
+    cpu: int = 0
 
 
 class Invariants:
@@ -63,6 +68,7 @@ class Invariants:
         for huge in self._folios():
             yield from self._of(huge)
         yield from self._counters()
+        yield from self._stale()
         for pfn in failed:
             yield from self._poison(pfn)
 
@@ -116,6 +122,30 @@ class Invariants:
             yield Breach(huge.folio, "I9: the tails are missing, and the folio is not hugetlb")
         elif not flag:
             yield Breach(huge.folio, "I5: the folio is optimized, and its head does not say so")
+
+    def _stale(self) -> Iterator[Breach]:
+        """I1 and I2. What a stale entry allows too little of heals itself with the first fault (R15, L4)."""
+        heads = {huge.folio for huge in self._folios()}
+        for cpu in self._machine.cpus:
+            for entry in cpu.mmu.tlb.entries():
+                if not VMEMMAP_START <= entry.page < VMEMMAP_END:
+                    continue
+                page = self._leads_elsewhere(entry)
+                if page is not None:
+                    name = "I2: the head page" if page in heads else "I1: a page"
+                    pfn = entry.frame_of(page)
+                    cause = f"{name} of vmemmap may still be used as pfn {pfn:#x}, with nothing under way"
+                    yield Breach(page, cause, cpu.number)
+
+    def _leads_elsewhere(self, entry: TlbEntry) -> VirtAddr | None:
+        """The first page for which the entry is not as good as the page table."""
+        for page in range(entry.page, entry.page + entry.size, PAGE_BYTES):
+            walk = self._walk(VirtAddr(page))
+            if walk is None or walk.pa >> PAGE_SHIFT != entry.frame_of(VirtAddr(page)):
+                return VirtAddr(page)
+            if entry.rights.write and not walk.rights.write:
+                return VirtAddr(page)
+        return None
 
     def _counters(self) -> Iterator[Breach]:
         """I6, section by section."""

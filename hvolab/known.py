@@ -50,7 +50,7 @@ KNOWN: tuple[KnownFinding, ...] = (
     ),
     KnownFinding(
         "a fake head that becomes a tail between two loads",
-        "include/linux/page-flags.h, compound_head(): the word +8, then page_fixed_fake_head() loads the flags",
+        "include/linux/page-flags.h, compound_head(): the word +8, then page_fixed_fake_head() and the flags",
         "nothing in this revision; v7.1 has no fake heads",
         (Shown("key-restore", Verdict.WRONG_METADATA, "compound_head"),),
     ),

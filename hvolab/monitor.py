@@ -35,7 +35,7 @@ from emu.tlb import TlbEntry
 from emu.walk import Access, Walk
 from hvolab.answers import Answers, Wrong
 from hvolab.describe import describe_ending, describe_entry, place_of
-from hvolab.faults import Faults
+from hvolab.faults import DOES_NOT_HEAL, Faults
 from hvolab.history import Ending, Flushes, Frames, Operations, Stores
 from hvolab.question import Asks
 from hvolab.tlb_rows import tlb_rows
@@ -148,7 +148,9 @@ class Monitor:
                 self._operations.ended(number, event.cpu, payload)
                 self._settle_updates(f"when {function} returned")
             case SpuriousFault() | Oops():
-                self.findings.append(self._faults.decided(event.cpu, payload))
+                finding = self._faults.decided(event.cpu, payload)
+                if not any(finding.cause == one.cause == DOES_NOT_HEAL for one in self.findings):
+                    self.findings.append(finding)
             case KernelBug(where=where, message=message):
                 self._find(number, event.cpu, event.site, 0, Verdict.KERNEL, f"BUG in {where}: {message}")
             case KernelWarning(where=where, message=message):

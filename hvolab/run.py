@@ -131,7 +131,7 @@ def run_on(
         monitor.deadlocked(dict(outcome.waits))
     monitor.finish()
     if isinstance(outcome, Completed):
-        rest.finish()
+        rest.finish(monitor.findings)
     return Run(
         Schedule(tuple(recorder.picks)),
         outcome,

@@ -5,6 +5,8 @@ Their own order is only an example: the pool's operation first, then who races w
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from emu.models import LAZY
 from emu.ops import Load, Store
 from firmware.catalog import program
@@ -18,6 +20,7 @@ from hvolab.catalog.common import (
     shrink,
 )
 from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.script import ToEnd
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot
 from kernel_model.hstate import HSTATE_2M, Hstate
 from kernel_model.image import HugePage
@@ -95,6 +98,12 @@ def _pooled(cpus: int, *actors: GuestActor | KernelActor) -> Setup:
 
 def _pooled_4m(cpus: int, *actors: GuestActor | KernelActor) -> Setup:
     return _setup(cpus, PoolAtBoot.POOLED, PAGE_4M, *actors)
+
+
+def _demote_memory_failure(cpus: int) -> Setup:
+    demote = KernelActor(0, "demote", _demote)
+    setup = _pooled_4m(cpus, demote, KernelActor(1, "memory-failure", _error_in_second_half))
+    return replace(setup, script=(ToEnd(0), ToEnd(1)))
 
 
 GROW_GET_PAGE = Scenario(
@@ -239,9 +248,7 @@ DEMOTE_MEMORY_FAILURE = Scenario(
     "Between its compound_head() and its type the new folio is an ordinary one (docs/findings.md).",
     2,
     frozenset(),
-    lambda cpus: _pooled_4m(
-        cpus, KernelActor(0, "demote", _demote), KernelActor(1, "memory-failure", _error_in_second_half)
-    ),
+    _demote_memory_failure,
 )
 
 DEMOTE_GET_PAGE = Scenario(

@@ -18,6 +18,7 @@ from emu.events import Annotated, Faulted, Finished, GuestSite, IpiSent, Loaded,
 from emu.machine import Machine
 from firmware.catalog import program
 from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
+from hvolab.catalog.pool import POOL
 from hvolab.pages_view import PagesView, Phase, meaning
 from hvolab.run import Completed, Run, collect, run
 from hvolab.scenario import Group, GuestActor, Scenario
@@ -603,6 +604,7 @@ def test_the_groups_are_as_listed() -> None:
         "optimize-kpageflags": Group.RACE,
         "optimize-compaction": Group.RACE,
         "optimize-gup-fast": Group.RACE,
+        **{chosen.name: Group.POOL for chosen in POOL},
         "flush-reader": Group.FLUSH,
         "flush-head-reader": Group.FLUSH,
         "flush-sleeper": Group.FLUSH,
@@ -617,6 +619,8 @@ def test_the_groups_are_as_listed() -> None:
         "error-while-shrinking": Group.KERNEL,
         "second-error": Group.KERNEL,
         "rollback": Group.KERNEL,
+        "restore-out-of-memory": Group.KERNEL,
+        "restore-bulk-retry": Group.KERNEL,
         "invlpg-globals": Group.HARDWARE,
         "two-sizes": Group.HARDWARE,
     }
