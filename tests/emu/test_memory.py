@@ -6,8 +6,10 @@ import ctypes
 from dataclasses import dataclass
 
 import pytest
+from guest_rig import GuestRig, steps
 from hypothesis import given
 from hypothesis import strategies as st
+from paging_rig import VA, leaf
 from property_settings import PROPERTY
 
 from emu.addr import Pfn, PhysAddr
@@ -157,6 +159,32 @@ def test_the_host_address_is_that_of_the_same_bytes() -> None:
     assert memory.read(PhysAddr(0x7000), 4) == b"ZZZZ"
 
 
+def test_the_last_frame_of_the_largest_memory_holds_what_is_stored_there() -> None:
+    memory = PhysicalMemory(LARGEST)
+    assert memory.frames == 8 << 20
+    last = PhysAddr(LARGEST - 8)
+    memory.write_word(last, 0x1122_3344_5566_7788)
+    assert memory.read_word(last) == 0x1122_3344_5566_7788
+    assert memory.read_word(PhysAddr(last & 0xFFFF_FFFF)) == 0  # not taken modulo 4 GiB
+    memory.undo(0)
+    assert memory.read_word(last) == 0
+
+
+def test_guest_code_loads_and_stores_in_frames_above_4_gib() -> None:
+    """The engine maps all of a memory as large as this; the frame below it by 4 GiB is another."""
+    rig = GuestRig()
+    large = PhysicalMemory(LARGEST)
+    large.load_image(PhysAddr(0), rig.memory.read(PhysAddr(0), rig.memory.size))
+    rig.memory = large
+    high = Pfn((LARGEST >> 12) - 1)
+    rig.preset(rig.slot(VA), leaf(high))
+    rig.memory.load_image(PhysAddr(high << 12), (41).to_bytes(8, "little"))
+    rig.put("mov rax, [rdi]; add rax, 1; mov [rdi + 8], rax; hlt")
+    steps(rig.core({"rdi": VA}), 4)
+    assert rig.memory.read_word(PhysAddr((high << 12) + 8)) == 42
+    assert rig.memory.read_word(PhysAddr((high << 12 & 0xFFFF_FFFF) + 8)) == 0
+
+
 # --- what is refused ----------------------------------------------------------------------------------
 
 
@@ -167,7 +195,7 @@ def test_sizes_from_the_smallest_to_the_largest_are_taken(size: int) -> None:
 
 @pytest.mark.parametrize("size", [0, -2 * MIB, SMALLEST - 2 * MIB, 17 * MIB, SMALLEST + 1, LARGEST + 2 * MIB])
 def test_a_wrong_size_is_refused_with_what_is_wanted(size: int) -> None:
-    message = f"^memory size {size:#x}: want a multiple of 2 MiB, 16 MiB to 4 GiB$"
+    message = f"^memory size {size:#x}: want a multiple of 2 MiB, 16 MiB to 32 GiB$"
     with pytest.raises(ValueError, match=message):
         PhysicalMemory(size)
 
