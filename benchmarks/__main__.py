@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import exploring
+from benchmarks import exploring, scale
 from benchmarks.bare import BareUnicorn
 from emu.addr import Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
-from emu.cpu import GuestThread, KernelThread
+from emu.cpu import GuestThread
 from firmware.load import load_program
 from firmware.program import Program
 from hvolab.scenario import load
 from kernel_model.boot import BootConfig, System, boot
 from kernel_model.hstate import HSTATE_2M
 from kernel_model.image import HugePage
-from kernel_model.layout import FOLIO_LIST
 
 ROUNDS = 5
 STEPS = 12_000
@@ -83,7 +82,7 @@ def main() -> None:
         )
     console.print(table)
     exploring.show(console)
-    _port(console)
+    scale.show(console)
 
 
 def _measure(question: Question) -> tuple[list[float], list[float]]:
@@ -117,24 +116,6 @@ def _step(system: System, steps: int) -> None:
     machine, answerer = system.machine, Defaults()
     for _ in range(steps):
         machine.perform(machine.enabled()[0], answerer)
-
-
-def _port(console: Console) -> None:
-    """Optimize 64 huge pages of 2 MiB in one batch, nobody listening."""
-    folios = tuple(HugePage(Pfn(0x8000 + 512 * n), HSTATE_2M) for n in range(64))
-    system = boot(BootConfig(512 << 20, 2, folios))
-    hvo, machine, answerer = system.kernel.hvo, system.machine, Defaults()
-    machine.start(
-        0, KernelThread("optimize", lambda: hvo.hugetlb_vmemmap_optimize_folios(HSTATE_2M, FOLIO_LIST))
-    )
-    start = time.perf_counter()
-    while enabled := machine.enabled():
-        machine.perform(enabled[0], answerer)
-    seconds = time.perf_counter() - start
-    console.print(
-        f"optimize 64 x 2 MiB: {machine.steps:,} steps in {seconds:.2f} s, "
-        f"{seconds / 512 * 1e6:,.0f} us and {machine.steps / 512:.0f} steps a PTE"
-    )
 
 
 main()
