@@ -40,6 +40,8 @@ def show_command(name: str) -> int:
     console.print(f"[bold]means[/bold]     {escape(chosen.means)}")
     for finding in known_in(chosen.name):
         console.print(f"[bold]known[/bold]     {escape(finding.name)}: {escape(finding.source)}")
+    for variant in chosen.costlier:
+        console.print(f"[bold]costlier[/bold]  with --variant {variant.name}: {escape(variant.summary)}")
     for bug in chosen.bugs:
         _show_bug(console, chosen.name, bug)
     return 0

@@ -18,7 +18,6 @@ from hvolab.verdict import Finding, Verdict
 from kernel_model.events import Oops, SpuriousFault
 from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
 
-
 DOES_NOT_HEAL = "I7: a second spurious fault of this CPU for one change of the page: it did not heal"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from hvolab.compare import Difference
 from hvolab.explore.explorer import Exploration
@@ -26,7 +27,9 @@ def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
                 "question": scenario.question,
                 "expected": scenario.expected,
                 "cpus_min": scenario.cpus_min,
-                "variants": [bug.variant.name for bug in scenario.bugs],
+                "variants": [
+                    one.name for one in (*(bug.variant for bug in scenario.bugs), *scenario.costlier)
+                ],
             }
             for scenario in scenarios
         ],
@@ -43,6 +46,7 @@ def run_json(invocation: Invocation, run: Run) -> dict[str, object]:
         "cpus": invocation.cpus,
         "schedule": str(run.schedule),
         "outcome": str(run.outcome),
+        "costs": asdict(run.costs),
         "uses": [_use(use) for use in run.uses],
         "findings": [_finding(finding, replay) for finding in run.findings],
     }

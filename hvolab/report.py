@@ -134,6 +134,7 @@ def show_end(console: Console, scenario: Scenario, run: Run, order: Order) -> No
     """What it came to. The scenario's own story is told only of its own order."""
     if not isinstance(run.outcome, Completed):
         console.print(f"[bold red]{escape(str(run.outcome))}[/]")
+    console.print(f"[bold]cost[/bold]  {run.costs}", highlight=False)
     found = {finding.verdict for finding in run.findings if finding.verdict.is_violation}
     if order is Order.OWN and found == scenario.verdicts:
         console.print(f"[bold]as expected[/bold]  {escape(scenario.expected)}")

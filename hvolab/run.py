@@ -13,6 +13,7 @@ from emu.choice import Question
 from emu.events import MachineEvent
 from emu.trace import Listener
 from hvolab.at_rest import AtRest
+from hvolab.costs import NO_COSTS, CostCounter, Costs
 from hvolab.fingerprint import stamped
 from hvolab.monitor import Monitor
 from hvolab.scenario import Setup, questions_of, start_actors
@@ -57,7 +58,10 @@ Outcome: TypeAlias = Completed | Deadlocked | OutOfSteps
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run left behind. `system` is the machine as it was at the end."""
+    """What a run left behind. `system` is the machine as it was at the end.
+
+    `costs` are counted for runs by themselves, not for the many of an exploration.
+    """
 
     schedule: Schedule
     outcome: Outcome
@@ -65,6 +69,7 @@ class Run:
     findings: tuple[Finding, ...]
     events: int
     system: System
+    costs: Costs = NO_COSTS
 
     @property
     def wrong(self) -> bool:
@@ -103,8 +108,9 @@ def run(
 
     Raises what the strategy raises when it cannot go on: ScriptError, ScheduleError.
     """
-    done = run_on(boot(setup.boot), setup, strategy_for, listeners, most_steps)
-    return replace(done, schedule=stamped(done.schedule, setup))
+    counter = CostCounter()
+    done = run_on(boot(setup.boot), setup, strategy_for, (*listeners, counter.listener), most_steps)
+    return replace(done, schedule=stamped(done.schedule, setup), costs=counter.costs)
 
 
 def run_on(

@@ -80,7 +80,8 @@ class Bug:
 class Scenario:
     """`expected` says in words what happens; `verdicts` are the findings a run of it has.
 
-    With one of the `bugs` something else happens: the verdict of the bug.
+    With one of the `bugs` something else happens: the verdict of the bug. With one of `costlier` nothing does
+    but that it takes longer.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Scenario:
     verdicts: frozenset[Verdict]
     build: Callable[[int], Setup]
     bugs: tuple[Bug, ...] = ()
+    costlier: tuple[NamedVariant, ...] = ()
 
 
 def with_variant(setup: Setup, variant: NamedVariant) -> Setup:

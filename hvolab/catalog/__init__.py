@@ -15,7 +15,7 @@ from hvolab.catalog.races import (
     RESTORE_READER,
     UNFREEZE_GET_PAGE,
 )
-from hvolab.catalog.remap import REMAP, REMAP_1G
+from hvolab.catalog.remap import REMAP, REMAP_1G, REMAP_BATCH
 from hvolab.catalog.stale import (
     FLUSH_BEGUN_BEFORE,
     LOST_UPDATE,
@@ -35,6 +35,7 @@ from hvolab.scenario import Scenario
 SCENARIOS: tuple[Scenario, ...] = (
     REMAP,
     REMAP_1G,
+    REMAP_BATCH,
     STALE_READ,
     FLUSH_BEGUN_BEFORE,
     USE_AFTER_FREE,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from emu.addr import Pfn
 from firmware.catalog import program
-from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
+from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, optimize_list, restore
+from hvolab.catalog.races import NEIGHBOUR
 from hvolab.pattern import Finishes
 from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from hvolab.script import Constraint, Until
 from kernel_model.boot import BootConfig
-from kernel_model.hstate import HSTATE_1G
+from kernel_model.hstate import HSTATE_1G, HSTATE_2M
 from kernel_model.image import HugePage
 from kernel_model.kconfig import KernelConfig
+from kernel_model.variants.catalog import FLAGS_AND
 
 SHOWN_PAGES = 8
 
@@ -45,6 +47,26 @@ REMAP = Scenario(
     1,
     frozenset(),
     _remap,
+)
+
+BATCH = (HUGE_PAGE, NEIGHBOUR, HugePage(Pfn(0x4400), HSTATE_2M))
+
+
+def _batch(cpus: int) -> Setup:
+    boot = BootConfig(MEMORY_BYTES, cpus, BATCH)
+    return Setup(boot, (optimize_list(0),), (), (vmemmap_page(HUGE_PAGE, 0), vmemmap_page(HUGE_PAGE, 1)))
+
+
+REMAP_BATCH = Scenario(
+    "remap-batch",
+    Group.REMAP,
+    "Three huge pages are optimized in one batch: how many RCU waits and flushes is that?",
+    "one RCU wait and two flushes, of the whole TLB: after the splits, and after the remaps",
+    "f13b83fdd996 (v6.7): a batch costs what one page costs; with `--variant flags-and` each page costs it.",
+    1,
+    frozenset(),
+    _batch,
+    costlier=(FLAGS_AND,),
 )
 
 HUGE_PAGE_1G = HugePage(Pfn(0x40000), HSTATE_1G)

@@ -584,6 +584,7 @@ def test_the_groups_are_as_listed() -> None:
     assert {chosen.name: chosen.group for chosen in SCENARIOS} == {
         "remap": Group.REMAP,
         "remap-1g": Group.REMAP,
+        "remap-batch": Group.REMAP,
         "stale-read": Group.STALE,
         "flush-begun-before": Group.STALE,
         "use-after-free": Group.STALE,
