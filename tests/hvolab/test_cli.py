@@ -389,6 +389,23 @@ def test_list_json_is_what_the_schema_says(hvolab: Hvolab) -> None:
     assert [entry["cpus_min"] for entry in done.json()["scenarios"]] == [c.cpus_min for c in SCENARIOS]
 
 
+@pytest.mark.parametrize(
+    ("name", "variant", "verdict"),
+    [
+        (chosen.name, bug.variant.name, bug.verdict.value)
+        for chosen in SCENARIOS
+        for bug in chosen.bugs
+        if chosen.name in QUICK
+    ],
+)
+def test_run_of_a_scenario_with_its_bug_exits_with_1(
+    name: str, variant: str, verdict: str, hvolab: Hvolab
+) -> None:
+    done = hvolab("run", name, "--variant", variant, "--json")
+    assert (done.status, done.err) == (1, "")
+    assert verdict in {finding["verdict"] for finding in done.json()["findings"]}
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_run_json_is_what_the_schema_says(name: str, hvolab: Hvolab) -> None:
     chosen = scenario(name)
