@@ -57,7 +57,7 @@ def setup_from(layout: Dump, folios: Dump, cpus: int, stop_at: StopAt) -> Setup:
     if layout.ram_mb != folios.ram_mb:
         raise DumpError(f"the dumps are of machines with {layout.ram_mb} and {folios.ram_mb} MiB")
     if not SMALLEST <= layout.ram_mb << 20 <= LARGEST or layout.ram_mb % 2:
-        raise DumpError(f"the machine has {layout.ram_mb} MiB; the model's have 16 to 4096, an even number")
+        raise DumpError(f"the machine has {layout.ram_mb} MiB; the model's have 16 to 32768, an even number")
     boot = BootConfig(layout.ram_mb << 20, cpus, huge_pages, vmemmap_blocks=blocks)
     actors = tuple(KernelActor(0, name, routine) for name, routine in _OPERATIONS[stop_at])
     return Setup(boot, actors, (), tuple(vmemmap_page(huge_pages[0], n) for n in range(8)))

@@ -278,7 +278,7 @@ def test_one_block_for_two_sections() -> None:
     assert "overlaps vmemmap block" in message
 
 
-@pytest.mark.parametrize("ram", [0, 8 * MIB, 17 * MIB, 4098 * MIB])
+@pytest.mark.parametrize("ram", [0, 8 * MIB, 17 * MIB, 32770 * MIB])
 def test_a_size_of_memory_that_no_machine_has(ram: int) -> None:
     with pytest.raises(ValueError, match="memory size"):
         boot(BootConfig(ram, 1, ()))
