@@ -132,11 +132,7 @@ class LazyTlb:
         if known is not None and self._still_true(known):
             return Usable(known.older, walk=True, fresh=known.entry)
         self._touched[key] = None
-        if known is not None and self._unchanged_since(
-            known.entry.steps, min(self._floor.stores, known.entry.moment)
-        ):
-            return Usable((), walk=True)
-        return Usable(tuple(self._older(va, pcid)), walk=True)
+        return Usable(() if self._has_no_older(key) else tuple(self._older(va, pcid)), walk=True)
 
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         del va, port
@@ -164,7 +160,8 @@ class LazyTlb:
 
     def entries(self) -> tuple[TlbEntry, ...]:
         """The older versions that the pages accessed so far could still be read through."""
-        held = {entry for va, pcid in self._touched for entry in self._older(va, pcid)}
+        changed = (key for key in self._touched if not self._has_no_older(key))
+        held = {entry for va, pcid in changed for entry in self._older(va, pcid)}
         return tuple(sorted(held, key=lambda entry: (entry.page, entry.size, entry.pcid, entry.moment)))
 
     def _now(self) -> Time:
@@ -182,6 +179,13 @@ class LazyTlb:
             if stores_to(table) != count:
                 return False
         return True
+
+    def _has_no_older(self, key: tuple[VirtAddr, int]) -> bool:
+        """Whether it is plain that there is but one version: nothing has changed since a walk."""
+        known = self._known.get(key)
+        return known is not None and self._unchanged_since(
+            known.entry.steps, min(self._floor.stores, known.entry.moment)
+        )
 
     def _unchanged_since(self, steps: tuple[WalkStep, ...], moment: Moment) -> bool:
         """Whether no word on a path has changed since then: nothing on it is older than the window."""
