@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from emu.addr import Pfn
 from emu.models import LAZY, LAZY_SINGLE
 from emu.ops import Load, Store, ThisCpu
 from firmware.catalog import program
-from firmware.load import load_program
-from firmware.program import Program
 from hvolab.catalog.common import (
     HUGE_PAGE,
     MEMORY_BYTES,
@@ -22,7 +18,7 @@ from hvolab.catalog.common import (
     shrink,
 )
 from hvolab.catalog.races import NEIGHBOUR, freeze
-from hvolab.question import Asks, Question
+from hvolab.catalog.readers import compound_head, get_page, three_loads
 from hvolab.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot
 from kernel_model.failures import FailAt
@@ -47,25 +43,6 @@ def _setup(boot: BootConfig, *actors: GuestActor | KernelActor) -> Setup:
 
 
 # -- actors ----------------------------------------------------------------------------------------------
-
-
-@cache
-def _three_loads() -> Program:
-    source = "mov rax, [rdi]\nmov rbx, [rdi]\nmov rcx, [rdi]\nhlt\n"
-    return load_program("three_loads", source, arguments=program("read_twice").arguments)
-
-
-def _reader(cpu: int, word: int) -> GuestActor:
-    return GuestActor(cpu, _three_loads(), (("word", word),))
-
-
-def _compound_head(cpu: int) -> GuestActor:
-    asks = Asks(Question.COMPOUND_HEAD, TAIL_1, "rax")
-    return GuestActor(cpu, program("compound_head"), (("page", int(TAIL_1)),), asks)
-
-
-def _get_page(cpu: int) -> GuestActor:
-    return GuestActor(cpu, program("get_page_unless_zero"), (("page", int(TAIL_1)),))
 
 
 async def _reads_before_and_after_idling(kernel: Kernel, huge: HugePage) -> None:
@@ -104,11 +81,11 @@ async def _writes_to_neighbours_head(kernel: Kernel, huge: HugePage) -> None:
 
 
 def flush_reader(cpus: int) -> Setup:
-    return _setup(_boot(cpus), optimize(0), _reader(1, TAIL_WORD))
+    return _setup(_boot(cpus), optimize(0), three_loads(1, TAIL_WORD))
 
 
 def flush_head_reader(cpus: int) -> Setup:
-    return _setup(_boot(cpus), optimize(0), _reader(1, HEAD_WORD))
+    return _setup(_boot(cpus), optimize(0), three_loads(1, HEAD_WORD))
 
 
 def flush_sleeper(cpus: int) -> Setup:
@@ -124,7 +101,7 @@ def up_and_down(cpus: int) -> Setup:
 
 
 def frozen_tail(cpus: int) -> Setup:
-    return _setup(_boot(cpus), KernelActor(0, "freeze", freeze), optimize(0), _get_page(1))
+    return _setup(_boot(cpus), KernelActor(0, "freeze", freeze), optimize(0), get_page(1, TAIL_1))
 
 
 def _two(cpus: int) -> BootConfig:
@@ -147,12 +124,12 @@ def hotplugged(cpus: int) -> Setup:
 
 def key_optimize(cpus: int) -> Setup:
     boot = BootConfig(MEMORY_BYTES, cpus, (HUGE_PAGE,), model=LAZY_SINGLE)
-    return _setup(boot, optimize(0), _compound_head(1))
+    return _setup(boot, optimize(0), compound_head(1, TAIL_1))
 
 
 def key_restore(cpus: int) -> Setup:
     boot = BootConfig(MEMORY_BYTES, cpus, (HUGE_PAGE,), model=LAZY_SINGLE, pool=PoolAtBoot.POOLED)
-    return _setup(boot, restore(0), _compound_head(1))
+    return _setup(boot, restore(0), compound_head(1, TAIL_1))
 
 
 def error_while_growing(cpus: int) -> Setup:
@@ -197,4 +174,4 @@ def globals_reader(cpus: int) -> Setup:
 
 
 def batch_reader(cpus: int) -> Setup:
-    return _setup(_boot(cpus), optimize_list(0), _reader(1, TAIL_WORD))
+    return _setup(_boot(cpus), optimize_list(0), three_loads(1, TAIL_WORD))

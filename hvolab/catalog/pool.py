@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from emu.models import LAZY
 from emu.ops import Load, Store
-from firmware.catalog import program
 from hvolab.catalog.common import (
     HUGE_PAGE,
     MEMORY_BYTES,
@@ -19,6 +18,7 @@ from hvolab.catalog.common import (
     memory_failure,
     shrink,
 )
+from hvolab.catalog.readers import get_page
 from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from hvolab.script import ToEnd
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot
@@ -34,10 +34,6 @@ PAGE_4M = HugePage(HUGE_PAGE.pfn, SIZE_4M)
 
 
 # -- actors ----------------------------------------------------------------------------------------------
-
-
-def _get_page(cpu: int) -> GuestActor:
-    return GuestActor(cpu, program("get_page_unless_zero"), (("page", int(TAIL_1)),))
 
 
 async def _toggle(kernel: Kernel, huge: HugePage) -> None:
@@ -114,7 +110,7 @@ GROW_GET_PAGE = Scenario(
     "Growing freezes before it optimizes, and optimizes before anybody can be handed the page.",
     2,
     frozenset(),
-    lambda cpus: _new(cpus, add_to_pool(0), _get_page(1)),
+    lambda cpus: _new(cpus, add_to_pool(0), get_page(1, TAIL_1)),
 )
 
 
@@ -126,7 +122,7 @@ SHRINK_GET_PAGE = Scenario(
     "Restore puts writable pages behind the tails before the folio is given back and can be taken.",
     2,
     frozenset(),
-    lambda cpus: _pooled(cpus, shrink(0), _get_page(1)),
+    lambda cpus: _pooled(cpus, shrink(0), get_page(1, TAIL_1)),
 )
 
 
@@ -259,7 +255,7 @@ DEMOTE_GET_PAGE = Scenario(
     "The parts are frozen before they are folios of their own.",
     2,
     frozenset(),
-    lambda cpus: _pooled_4m(cpus, KernelActor(0, "demote", _demote), _get_page(1)),
+    lambda cpus: _pooled_4m(cpus, KernelActor(0, "demote", _demote), get_page(1, TAIL_1)),
 )
 
 

@@ -5,15 +5,10 @@ Their own order is only an example: the operation first, then who races with it.
 
 from __future__ import annotations
 
-from functools import cache
-
 from emu.addr import Pfn
 from emu.ops import Store
-from firmware.catalog import program
-from firmware.load import load_program
-from firmware.program import Program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
-from hvolab.question import Asks, Question
+from hvolab.catalog.readers import compound_head, get_page, three_loads
 from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.hstate import HSTATE_2M
@@ -25,26 +20,6 @@ TAIL_1 = vmemmap_page(HUGE_PAGE, 1)
 WORD = field(TAIL_1, Offset.COMPOUND_HEAD)
 # The next folio: its vmemmap lies behind the same PMD.
 NEIGHBOUR = HugePage(Pfn(0x4200), HSTATE_2M)
-
-
-@cache
-def _three_loads() -> Program:
-    source = "mov rax, [rdi]\nmov rbx, [rdi]\nmov rcx, [rdi]\nhlt\n"
-    return load_program("three_loads", source, arguments=program("read_twice").arguments)
-
-
-def _reader(cpu: int) -> GuestActor:
-    return GuestActor(cpu, _three_loads(), (("word", int(WORD)),))
-
-
-def _compound_head(cpu: int) -> GuestActor:
-    """compound_head() of the first struct page in the first tail page: a tail first, a fake head after."""
-    asks = Asks(Question.COMPOUND_HEAD, TAIL_1, "rax")
-    return GuestActor(cpu, program("compound_head"), (("page", int(TAIL_1)),), asks)
-
-
-def _get_page(cpu: int) -> GuestActor:
-    return GuestActor(cpu, program("get_page_unless_zero"), (("page", int(TAIL_1)),))
 
 
 async def _optimize_neighbour(kernel: Kernel, huge: HugePage) -> None:
@@ -81,7 +56,7 @@ READER = Scenario(
     "Store the entries, flush, free: in this order a reader may be late, but never wrong.",
     2,
     frozenset(),
-    lambda cpus: _setup(cpus, optimize(0), _reader(1)),
+    lambda cpus: _setup(cpus, optimize(0), three_loads(1, WORD)),
 )
 
 COMPOUND_HEAD = Scenario(
@@ -92,7 +67,7 @@ COMPOUND_HEAD = Scenario(
     "The key orders code, not TLBs: on a CPU that may hold both (docs/findings.md) the test can miss.",
     2,
     frozenset(),
-    lambda cpus: _setup(cpus, optimize(0), _compound_head(1)),
+    lambda cpus: _setup(cpus, optimize(0), compound_head(1, TAIL_1)),
 )
 
 GET_PAGE = Scenario(
@@ -103,7 +78,7 @@ GET_PAGE = Scenario(
     "Freezing keeps writers out of read-only tails; the static key and RCU cover who looked before.",
     2,
     frozenset(),
-    lambda cpus: _setup(cpus, optimize(0), _get_page(1)),
+    lambda cpus: _setup(cpus, optimize(0), get_page(1, TAIL_1)),
 )
 
 FREEZE_GET_PAGE = Scenario(
@@ -114,7 +89,7 @@ FREEZE_GET_PAGE = Scenario(
     "bd225530a4c7 (v6.10) put the wait between the freeze and the remap for exactly these.",
     2,
     frozenset(),
-    lambda cpus: _setup(cpus, KernelActor(0, "freeze", freeze), optimize(0), _get_page(1)),
+    lambda cpus: _setup(cpus, KernelActor(0, "freeze", freeze), optimize(0), get_page(1, TAIL_1)),
 )
 
 UNFREEZE_GET_PAGE = Scenario(
@@ -130,7 +105,7 @@ UNFREEZE_GET_PAGE = Scenario(
         KernelActor(0, "freeze", freeze),
         optimize(0),
         KernelActor(0, "unfreeze", _unfreeze),
-        _get_page(1),
+        get_page(1, TAIL_1),
     ),
 )
 
@@ -142,7 +117,7 @@ RESTORE_READER = Scenario(
     "Restore makes new frames and copies before it maps; what a late reader has is the shared head page.",
     2,
     frozenset(),
-    lambda cpus: _setup(cpus, optimize(0), restore(0), _reader(1)),
+    lambda cpus: _setup(cpus, optimize(0), restore(0), three_loads(1, WORD)),
 )
 
 NEIGHBOURS = Scenario(
