@@ -233,7 +233,7 @@ LISTED = (
         "the error is kept with the head of a small page whose head page was copied",
         error_while_demoting,
         DEMOTED,
-        Way(1),
+        Way(12, 2),
     ),
     Listed(
         UNTYPED,
