@@ -131,11 +131,16 @@ SURPLUS = Program(
 # The allocator's first block of that size.
 ALLOCATED = Program(((Resize(small=False, count=2),), (Error(4, 100),)), 1, "2M")
 
+# The first page is optimized, the second is not; then there is no memory for the first one's vmemmap.
+MIXING = (Resize(small=True, count=1), Sysctl(0), Resize(small=True, count=3), Resize(small=True, count=0))
+MIXED = Program((MIXING, IDLE), 1, "2M", failures=FailFrom(2))
+
 COPY = "a memory error between the copy and the flush"
 TORN = "new translation, then the old one"
 DEMOTION = "a memory error in a page that is being demoted"
 UNTYPED = "a memory error in a block that is allocated and not hugetlb yet"
 UNCOUNTED = "a surplus page is demoted"
+WARNED = "a page without HVO is restored"
 # Not in hvolab/known.py.
 #
 # The first: what is not hugetlb keeps an error in the raw page's own struct page, TestSetPageHWPoison(), and
@@ -144,7 +149,11 @@ UNCOUNTED = "a surplus page is demoted"
 #
 # The second: demote_pool_huge_page() of v6.12 takes pages out with remove_hugetlb_folio(src, folio, false),
 # also one that is surplus because it could not be restored. Then surplus is more than nr.
-OWN = {UNTYPED, UNCOUNTED}
+#
+# The third: remove_hugetlb_folio() ends the type of a page that is not optimized. When the first of a list
+# cannot be restored, bulk_vmemmap_restore_error() calls hugetlb_vmemmap_restore_folio() for those behind it,
+# optimized or not; that warns (with CONFIG_DEBUG_VM) of a folio that is not hugetlb, and does nothing.
+OWN = {UNTYPED, UNCOUNTED, WARNED}
 
 
 @dataclass(frozen=True)
@@ -297,6 +306,16 @@ LISTED = (
         Way(144, 3),
     ),
     Listed(
+        WARNED,
+        Verdict.KERNEL,
+        "warn",
+        "WARNING in __hugetlb_vmemmap_restore_folio: VM_WARN_ON_ONCE_FOLIO(!folio_test_hugetlb(folio))",
+        "nothing can be restored, and pages that are not optimized are freed together with one that is",
+        lambda program: program.has(Resize) and not isinstance(program.failures, NoFailures),
+        MIXED,
+        Way(0),
+    ),
+    Listed(
         UNCOUNTED,
         Verdict.KERNEL,
         "",
@@ -356,7 +375,7 @@ def test_what_is_wrong_in_a_random_program_is_known(program: Program, way: Way) 
 
 
 @pytest.mark.slow
-@property_settings(2000)
+@property_settings(1000)
 @given(programs(5), ways)
 def test_what_is_wrong_in_a_long_random_program_is_known(program: Program, way: Way) -> None:
     assert unknown(program, way) == set()
