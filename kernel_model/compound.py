@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import partial
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.ops import Fill, LoadBytes, Rewrite
@@ -31,16 +32,31 @@ _HALF = struct.Struct("<I")
 
 async def prep_compound_page(folio: VirtAddr, order: int) -> None:
     """post_alloc_hook() and prep_compound_page(): a head with reference count 1 and its tails."""
-    for first in range(0, 1 << order, PER_PAGE):
-        await init_struct_pages(folio, order, first, min(PER_PAGE, 1 << order))
+    for first in _starts(order):
+        pages = _struct_pages(folio, order, first, min(PER_PAGE, 1 << order))
+        await Rewrite(nth_page(folio, first), len(pages), partial(_poison_kept, pages))
 
 
 async def init_struct_pages(folio: VirtAddr, order: int, first: int, count: int) -> None:
-    """Write `count` struct pages of a compound page from number `first` on; the head counts 1."""
+    """Write `count` struct pages of a compound page from number `first` on, as boot does."""
+    await Fill(nth_page(folio, first), _struct_pages(folio, order, first, count))
+
+
+def _struct_pages(folio: VirtAddr, order: int, first: int, count: int) -> bytes:
     pages = tail_struct_pages(folio, order, first, count)
     if first == 0:
         pages[:STRUCT_PAGE_SIZE] = struct_page({}, refcount=1, flags=FLAGS_BASE | PageFlag.HEAD)
-    await Fill(nth_page(folio, first), bytes(pages))
+    return bytes(pages)
+
+
+def _poison_kept(pages: bytes, before: bytes) -> bytes:
+    """prep_compound_tail() leaves the flags alone: an error reported since the allocator looked stays."""
+    kept = bytearray(pages)
+    for at in _offsets(before):
+        poison = _flags(before, at) & PageFlag.HWPOISON
+        if poison:
+            _WORD.pack_into(kept, at + Offset.FLAGS, _flags(pages, at) | poison)
+    return bytes(kept)
 
 
 async def split_compound_page(page: VirtAddr, order: int) -> None:
@@ -54,11 +70,13 @@ async def split_compound_page(page: VirtAddr, order: int) -> None:
         _WORD.pack_into(head, Offset.FLAGS, _flags(before, 0) | PageFlag.HEAD)
         _WORD.pack_into(head, Offset.COMPOUND_HEAD, 0)
         _WORD.pack_into(head, Offset.MAPPING, 0)
-        return bytes(head + tail_struct_pages(page, order, 0, min(PER_PAGE, 1 << order))[STRUCT_PAGE_SIZE:])
+        tails = tail_struct_pages(page, order, 0, min(PER_PAGE, 1 << order))
+        return _poison_kept(bytes(head + tails[STRUCT_PAGE_SIZE:]), before)
 
     await Rewrite(page, _length(order), head_kept)
-    for first in range(PER_PAGE, 1 << order, PER_PAGE):
-        await init_struct_pages(page, order, first, PER_PAGE)
+    for first in _starts(order)[1:]:
+        tails = bytes(tail_struct_pages(page, order, first, PER_PAGE))
+        await Rewrite(nth_page(page, first), len(tails), partial(_poison_kept, tails))
 
 
 async def poisoned(page: VirtAddr, order: int) -> bool:
