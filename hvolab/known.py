@@ -23,7 +23,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class KnownFinding:
-    """A weakness of the revision. `source`: the kernel's lines."""
+    """A weakness of the revision. `source`: the kernel's lines.
+
+    `shown` is empty for what only random programs of pool operations show (tests/hvolab/test_pool_property).
+    """
 
     name: str
     source: str
@@ -83,6 +86,24 @@ KNOWN: tuple[KnownFinding, ...] = (
             Shown("demote-memory-failure", Verdict.LOST_UPDATE, "memory_failure"),
             Shown("demote-memory-failure", Verdict.WRITE_PROTECT, "memory_failure"),
         ),
+    ),
+    KnownFinding(
+        "a memory error in a block that is allocated and not hugetlb yet",
+        "mm/memory-failure.c: what is not hugetlb under the lock is marked in its own struct page, later",
+        "nothing known",
+        (),
+    ),
+    KnownFinding(
+        "a surplus page is demoted",
+        "mm/hugetlb.c, demote_pool_huge_page() of v6.12: remove_hugetlb_folio(src, folio, false)",
+        "nothing known",
+        (),
+    ),
+    KnownFinding(
+        "a page without HVO is restored",
+        "mm/hugetlb.c, bulk_vmemmap_restore_error(): restores also what is hugetlb no more",
+        "nothing known",
+        (),
     ),
 )
 
