@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from hvolab.catalog.bugs import BUGS
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
 from hvolab.catalog.pool import POOL
@@ -62,11 +64,13 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 
 class UnknownScenario(ValueError):
-    """There is no scenario of that name."""
+    """There is no scenario of that name. Says which are like it, or all there are."""
 
     def __init__(self, name: str) -> None:
-        known = ", ".join(scenario.name for scenario in SCENARIOS)
-        super().__init__(f"there is no scenario {name!r}; there are: {known}")
+        names = [scenario.name for scenario in SCENARIOS]
+        near = get_close_matches(name, names)
+        said = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+        super().__init__(f"there is no scenario {name!r}; {said}")
 
 
 def scenario(name: str) -> Scenario:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from emu.models import LAZY_ALDER_LAKE, LAZY_ERRATUM_383
 from kernel_model.flush.broken import FLUSH_ALL_NO_OP, LOCAL_ONLY, NO_FLUSH, SKIPS_IDLE, SKIPS_LAST_CPU
 from kernel_model.variants.named import UPSTREAM_HVO, Effect, History, NamedVariant
@@ -286,8 +288,10 @@ class UnknownVariant(ValueError):
     """There is no variant of that name."""
 
     def __init__(self, name: str) -> None:
-        known = ", ".join(variant.name for variant in VARIANTS)
-        super().__init__(f"there is no variant {name!r}; there are: {known}")
+        names = [variant.name for variant in VARIANTS]
+        near = get_close_matches(name, names)
+        said = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+        super().__init__(f"there is no variant {name!r}; {said}")
 
 
 def variant(name: str) -> NamedVariant:

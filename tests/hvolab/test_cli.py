@@ -163,7 +163,7 @@ def test_a_schedule_that_goes_on_after_the_run_has_ended(hvolab: Hvolab) -> None
 WRONG_USAGE = [
     (("run", "nope"), f"there is no scenario 'nope'; there are: {NAMES}"),
     (("run", ""), f"there is no scenario ''; there are: {NAMES}"),
-    (("run", "Tail-Write"), f"there is no scenario 'Tail-Write'; there are: {NAMES}"),
+    (("run", "Tail-Write"), "there is no scenario 'Tail-Write'; did you mean tail-write?"),
     (("run", "a\nb"), f"there is no scenario 'a\\nb'; there are: {NAMES}"),
     (("run",), "Missing argument 'NAME'."),
     (("compare",), "Missing argument 'LEFT'."),

@@ -135,9 +135,15 @@ def test_names_are_unique_and_found() -> None:
 
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(UnknownScenario) as caught:
-        scenario("remap2")
+        scenario("nowhere")
     names = ", ".join(chosen.name for chosen in SCENARIOS)
-    assert str(caught.value) == f"there is no scenario 'remap2'; there are: {names}"
+    assert str(caught.value) == f"there is no scenario 'nowhere'; there are: {names}"
+
+
+def test_a_name_with_a_slip_names_those_like_it() -> None:
+    with pytest.raises(UnknownScenario) as caught:
+        scenario("lost-updte")
+    assert str(caught.value) == "there is no scenario 'lost-updte'; did you mean lost-update?"
 
 
 @pytest.mark.parametrize("chosen", SCENARIOS, ids=lambda chosen: chosen.name)
