@@ -11,6 +11,8 @@ schedule, and CPUs with a lazy TLB, whose state is what was stored and invalidat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from emu.addr import PAGE_SHIFT
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
 from emu.lazy import LazySpec, Memory
@@ -21,7 +23,7 @@ from hvolab.dump.fields import Place
 from hvolab.explore.footprint import Recorder, in_handler
 from hvolab.explore.happens_before import History, Steps
 from hvolab.explore.node import Answer, Node
-from hvolab.explore.resource import NOTHING, Footprint, Kind, Touched, conflict
+from hvolab.explore.resource import NOTHING, Footprint, Kind, Resource, Touched, conflict
 from hvolab.explore.saved import Json
 from hvolab.explore.search import Freedom, Next, Redundant
 from hvolab.explore.tables import Tables
@@ -222,6 +224,7 @@ class _Run:
             self._waited_for,
         )
         self._try_reversed(races, node.current, self._history.steps[-1].before)
+        self._try_at_once(races, node.current, self._waited_for)
         return footprint
 
     def _node(self, enabled: list[Choice], happened: Footprint) -> Node:
@@ -258,12 +261,25 @@ class _Run:
             else:
                 node.to_try.update(node.enabled)
 
+    def _try_at_once(self, races: list[int], process: int, waited_for: Mapping[Touched, int | None]) -> None:
+        """What waits for several words at once must come before each step that ends one of them.
+
+        To reverse one race after another would put the other step first every time.
+        """
+        if sum(not isinstance(part, Resource) for part in waited_for) < 2:
+            return
+        for race in races:
+            if process in self._nodes[race].enabled:
+                self._nodes[race].to_try.add(process)
+
     def _blocked(self, choice: Choice) -> None:
         """A step that never came: who made it wait may have come after it instead."""
         process, footprint = self._process(choice), self._recorder.blocked(choice)
         before = self._history.before_blocked(process, footprint)
         waited_for = self._recorder.waits_for(choice)
-        self._try_reversed(self._history.would_race(process, footprint, waited_for), process, before)
+        races = self._history.would_race(process, footprint, waited_for)
+        self._try_reversed(races, process, before)
+        self._try_at_once(races, process, waited_for)
 
     # -- what the machine says -----------------------------------------------------------------------
 

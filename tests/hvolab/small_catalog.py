@@ -169,6 +169,14 @@ def all_small() -> tuple[Small, ...]:
             ),
         ),
         Small(
+            "two words at once, each of which is spoilt by another CPU",
+            setup_of(
+                stores((X, 1)),
+                then(_both_zero, loads(1, X)),
+                stores((Y, 1)),
+            ),
+        ),
+        Small(
             "a reader that comes first, against a grace period",
             setup_of(reader_section(0, loads(0, X)), then(grace_period, stores((X, 1)))),
         ),
