@@ -18,6 +18,7 @@ from kernel_model.compound import PER_PAGE, init_struct_pages, split_compound_pa
 from kernel_model.events import OperationBegun, OperationReturned
 from kernel_model.hstate import HUGETLB_VMEMMAP_RESERVE_PAGES, Hstate
 from kernel_model.hugetlb_pool import PoolLists
+from kernel_model.hwpoison import EBUSY
 from kernel_model.layout import (
     FREE_HPAGE_WORK_PENDING,
     FREE_HPAGE_WORK_RUNNING,
@@ -41,8 +42,6 @@ from kernel_model.page import (
     page_of_lru,
 )
 from kernel_model.spinlock import HUGETLB_LOCK, mutex_lock, mutex_unlock, spin_lock_irq, spin_unlock_irq
-
-EBUSY = 16
 
 
 class Hugetlb(PoolLists):
