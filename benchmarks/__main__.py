@@ -18,13 +18,13 @@ from benchmarks import exploring, scale
 from benchmarks.bare import BareUnicorn
 from emu.addr import Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
-from emu.cpu import GuestThread
+from emu.cpu.cpu import GuestThread
 from firmware.load import load_program
 from firmware.program import Program
-from hvolab.scenario import load
+from hvolab.subject.scenario import load
 from kernel_model.boot import BootConfig, System, boot
-from kernel_model.hstate import HSTATE_2M
-from kernel_model.image import HugePage
+from kernel_model.mm.hstate import HSTATE_2M
+from kernel_model.mm.image import HugePage
 
 ROUNDS = 5
 STEPS = 12_000

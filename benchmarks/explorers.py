@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.table import Table
 
-from emu.models import LAZY
+from emu.paging.models import LAZY
 from hvolab.catalog import scenario
-from hvolab.explore.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget
-from hvolab.explore.depth_first import Deepening
-from hvolab.explore.dpor import Reduced
 from hvolab.explore.explorer import Exploration, explore
-from hvolab.explore.randomly import Pct, Uniform, UniformWalk
-from hvolab.explore.search import Freedom, Search
-from hvolab.scenario import Setup
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.search.bounds import Delays, Preemptions
+from hvolab.explore.search.depth_first import Deepening
+from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
+from hvolab.subject.scenario import Setup
 
 SEEDS = 30
 MOST_RUNS = 200

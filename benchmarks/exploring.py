@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from emu.choice import Defaults
-from emu.models import LAZY
+from emu.paging.models import LAZY
 from hvolab.catalog import scenario
-from hvolab.explore.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget
-from hvolab.explore.depth_first import Deepening, everything
-from hvolab.explore.dpor import Reduced
 from hvolab.explore.explorer import explore
-from hvolab.explore.randomly import Pct, Uniform, UniformWalk
-from hvolab.explore.search import Freedom, Search
-from hvolab.scenario import Setup, start_actors
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.search.bounds import Delays, Preemptions
+from hvolab.explore.search.depth_first import Deepening, everything
+from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
+from hvolab.subject.scenario import Setup, start_actors
 from kernel_model.boot import boot
 
 SCENARIO = "optimize-reader"

@@ -20,12 +20,12 @@ from rich.table import Table
 
 from emu.addr import PAGE_SHIFT, Pfn
 from emu.choice import Defaults
-from emu.cpu import KernelThread
+from emu.cpu.cpu import KernelThread
 from emu.memory import MIB, Journal
 from kernel_model.boot import BootConfig, System, boot
-from kernel_model.hstate import HSTATE_1G, HSTATE_2M, Hstate
-from kernel_model.image import HugePage
 from kernel_model.layout import FOLIO_LIST, NON_HVO_FOLIOS
+from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M, Hstate
+from kernel_model.mm.image import HugePage
 
 # Room below the huge pages for the kernel and the pages HVO allocates, above them for vmemmap: 2 MiB for each
 # 128 MiB, so enough to the largest memory there is.

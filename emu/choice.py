@@ -2,7 +2,7 @@
 
 Between steps the machine lists what can happen next (`Step`, `TakeInterrupt`); inside a step it may ask
 which version of a translation is used (`VersionQuestion`) or how a `Decide` comes out (`DecideQuestion`).
-A schedule is the list of answers (`hvolab.schedule`). Nothing else in the machine is random.
+A schedule is the list of answers (`hvolab.subject.schedule`). Nothing else in the machine is random.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from emu.addr import VirtAddr
-from emu.tlb import TlbEntry
+from emu.paging.tlb import TlbEntry
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -10,8 +10,8 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from emu.addr import PageSize, PhysAddr, VirtAddr
-from emu.tlb import Invalidation, TlbEntry
-from emu.walk import Access, PageFault
+from emu.paging.tlb import Invalidation, TlbEntry
+from emu.paging.walk import Access, PageFault
 
 
 class Source(Enum):

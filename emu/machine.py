@@ -17,21 +17,21 @@ from enum import Enum
 from typing import TypeAlias, assert_never
 
 from emu.addr import Pfn
-from emu.apic import Apic, Ipi
 from emu.choice import Answerer, Choice, Step, TakeInterrupt
-from emu.condition import Word
-from emu.cpu import Cpu, GuestContext, GuestThread, KernelThread, Role, Routine, RoutineContext, Thread
+from emu.cpu.apic import Apic, Ipi
+from emu.cpu.condition import Word
+from emu.cpu.cpu import Cpu, GuestContext, GuestThread, KernelThread, Role, Routine, RoutineContext, Thread
+from emu.cpu.execute import Blocked, Executor, OpRefused
+from emu.cpu.ops import Await, Count, Op, ThisCpu
+from emu.cpu.spin import note_read, pause, wake_spinners
+from emu.cpu.waiting import Waiting
 from emu.events import BusErrorSeen, Faulted, Finished, IpiTaken, Site, Started, Trapped
-from emu.execute import Blocked, Executor, OpRefused
-from emu.guest_core import GuestCore, GuestTrap, Halted, Refused, Retired
+from emu.guest.guest_core import GuestCore, GuestTrap, Halted, Refused, Retired
 from emu.memory import PhysicalMemory
 from emu.mmu import Denied, Mmu, NonCanonical
-from emu.models import CpuModel
-from emu.ops import Await, Count, Op, ThisCpu
-from emu.spin import note_read, pause, wake_spinners
+from emu.paging.models import CpuModel
+from emu.paging.walk import BusError, Control
 from emu.trace import Trace
-from emu.waiting import Waiting
-from emu.walk import BusError, Control
 
 MOST_CPUS = 256
 

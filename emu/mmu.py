@@ -11,14 +11,13 @@ from typing import NamedTuple, TypeAlias
 from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical
 from emu.choice import Answerer, VersionQuestion
 from emu.events import Invalidated, MultiHitSeen, Source, TlbFilled
-from emu.geometry import Geometry, GeometryTlb
-from emu.lazy import LazyTlb
 from emu.memory import PhysicalMemory
-from emu.models import CpuModel, MultiHit, PermissionMiss
-from emu.psc import PagingStructureCache
-from emu.tlb import FaultedAt, Invalidation, NewRoot, Port, Rule, Tlb, TlbEntry, Usable, entry_from
-from emu.trace import Trace
-from emu.walk import (
+from emu.paging.geometry import Geometry, GeometryTlb
+from emu.paging.lazy import LazyTlb
+from emu.paging.models import CpuModel, MultiHit, PermissionMiss
+from emu.paging.psc import PagingStructureCache
+from emu.paging.tlb import FaultedAt, Invalidation, NewRoot, Port, Rule, Tlb, TlbEntry, Usable, entry_from
+from emu.paging.walk import (
     TOP_LEVEL,
     Access,
     BusError,
@@ -34,6 +33,7 @@ from emu.walk import (
     permitted,
     walk,
 )
+from emu.trace import Trace
 
 
 class Translation(NamedTuple):

@@ -1,5 +1,5 @@
 """`python -m hvolab` is the command `hvolab`."""
 
-from hvolab.cli import main
+from hvolab.command.main import main
 
 main()

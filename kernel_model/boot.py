@@ -9,22 +9,20 @@ from itertools import pairwise
 
 from emu.addr import PAGE_SHIFT, Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
-from emu.cpu import KernelThread
+from emu.cpu.cpu import KernelThread
+from emu.cpu.ops import Store
 from emu.machine import InterruptHandler, Machine, Software
 from emu.memory import PhysicalMemory
-from emu.models import SKYLAKE, CpuModel
-from emu.ops import Store
-from kernel_model.buddy import Buddy
-from kernel_model.failures import AllocationFailures, EachMayFail, NoFailures
+from emu.paging.models import SKYLAKE, CpuModel
+from kernel_model.core.kconfig import KernelConfig
+from kernel_model.core.lists import DebugListChecks, ListChecks, Lists
+from kernel_model.core.rcu import Rcu
+from kernel_model.core.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
+from kernel_model.core.stack import Stacks
+from kernel_model.core.static_key import StaticKey
 from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
-from kernel_model.hstate import HSTATES, Hstate
-from kernel_model.hugetlb import Hugetlb
-from kernel_model.hugetlb_pool import PoolPrimitives
-from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, Primitives
-from kernel_model.hwpoison import RawHwpoison
-from kernel_model.image import HugePage, Image, VmemmapOrigin
-from kernel_model.kconfig import KernelConfig
+from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives
 from kernel_model.layout import (
     FIRST_FREE_PA,
     FOLIO_LIST,
@@ -37,13 +35,15 @@ from kernel_model.layout import (
     VMEMMAP_START,
     HstateFields,
 )
-from kernel_model.lists import DebugListChecks, ListChecks, Lists
-from kernel_model.page import lru
-from kernel_model.rcu import Rcu
-from kernel_model.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
-from kernel_model.stack import Stacks
-from kernel_model.static_key import StaticKey
-from kernel_model.traps import Traps
+from kernel_model.mm.buddy import Buddy
+from kernel_model.mm.failures import AllocationFailures, EachMayFail, NoFailures
+from kernel_model.mm.hstate import HSTATES, Hstate
+from kernel_model.mm.image import HugePage, Image, VmemmapOrigin
+from kernel_model.mm.page import lru
+from kernel_model.mm.traps import Traps
+from kernel_model.pool.hugetlb import Hugetlb
+from kernel_model.pool.hugetlb_pool import PoolPrimitives
+from kernel_model.pool.hwpoison import RawHwpoison
 from kernel_model.variants.named import UPSTREAM_HVO, NamedVariant
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from hvolab.catalog.bugs import BUGS
+from hvolab.catalog.bugs.all import BUGS
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
 from hvolab.catalog.pool import POOL
 from hvolab.catalog.races import (
@@ -32,7 +32,7 @@ from hvolab.catalog.walkers import (
     KPAGEFLAGS,
     UNFREEZE_GET_PAGE_2025,
 )
-from hvolab.scenario import Scenario
+from hvolab.subject.scenario import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
     REMAP,

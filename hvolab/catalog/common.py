@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from emu.addr import Pfn
-from hvolab.scenario import KernelActor
+from hvolab.subject.scenario import KernelActor
 from kernel_model.boot import Kernel
-from kernel_model.hstate import HSTATE_2M
-from kernel_model.image import HugePage
 from kernel_model.layout import FOLIO_LIST, NON_HVO_FOLIOS
-from kernel_model.page import nth_page
+from kernel_model.mm.hstate import HSTATE_2M
+from kernel_model.mm.image import HugePage
+from kernel_model.mm.page import nth_page
 
 MEMORY_BYTES = 128 << 20
 HUGE_PAGE = HugePage(Pfn(0x4000), HSTATE_2M)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
-from hvolab.pattern import Finishes, Loads, SetsPte
-from hvolab.scenario import Group, GuestActor, Scenario, Setup, vmemmap_page
-from hvolab.script import ToEnd, Until
-from hvolab.verdict import Verdict
+from hvolab.judge.verdict import Verdict
+from hvolab.subject.pattern import Finishes, Loads, SetsPte
+from hvolab.subject.scenario import Group, GuestActor, Scenario, Setup, vmemmap_page
+from hvolab.subject.script import ToEnd, Until
 from kernel_model.boot import BootConfig
-from kernel_model.page import Offset, field
+from kernel_model.mm.page import Offset, field
 
 HEAD = vmemmap_page(HUGE_PAGE, 0)
 TAIL_1 = vmemmap_page(HUGE_PAGE, 1)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from emu.models import LAZY
-from emu.ops import Load, Store
+from emu.cpu.ops import Load, Store
+from emu.paging.models import LAZY
 from hvolab.catalog.common import (
     HUGE_PAGE,
     MEMORY_BYTES,
@@ -19,13 +19,13 @@ from hvolab.catalog.common import (
     shrink,
 )
 from hvolab.catalog.readers import get_page
-from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
-from hvolab.script import ToEnd
+from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.subject.script import ToEnd
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot
-from kernel_model.hstate import HSTATE_2M, Hstate
-from kernel_model.image import HugePage
 from kernel_model.layout import FREE_HPAGE_WORK_PENDING, VMEMMAP_OPTIMIZE_ENABLED
-from kernel_model.page import Offset, field, nth_page
+from kernel_model.mm.hstate import HSTATE_2M, Hstate
+from kernel_model.mm.image import HugePage
+from kernel_model.mm.page import Offset, field, nth_page
 
 TAIL_1 = vmemmap_page(HUGE_PAGE, 1)
 # Two of the smaller size in one: demoting it does what demoting 1 GiB does, 512 times quicker.

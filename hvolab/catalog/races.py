@@ -6,14 +6,14 @@ Their own order is only an example: the operation first, then who races with it.
 from __future__ import annotations
 
 from emu.addr import Pfn
-from emu.ops import Store
+from emu.cpu.ops import Store
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
 from hvolab.catalog.readers import compound_head, get_page, three_loads
-from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
-from kernel_model.hstate import HSTATE_2M
-from kernel_model.image import HugePage
-from kernel_model.page import Offset, field
+from kernel_model.mm.hstate import HSTATE_2M
+from kernel_model.mm.image import HugePage
+from kernel_model.mm.page import Offset, field
 
 HEAD = vmemmap_page(HUGE_PAGE, 0)
 TAIL_1 = vmemmap_page(HUGE_PAGE, 1)

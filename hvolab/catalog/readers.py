@@ -8,8 +8,8 @@ from emu.addr import VirtAddr
 from firmware.catalog import program
 from firmware.load import load_program
 from firmware.program import Program
-from hvolab.question import Asks, Question
-from hvolab.scenario import GuestActor
+from hvolab.judge.question import Asks, Question
+from hvolab.subject.scenario import GuestActor
 
 
 @cache

@@ -6,13 +6,13 @@ from emu.addr import Pfn
 from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, optimize_list, restore
 from hvolab.catalog.races import NEIGHBOUR
-from hvolab.pattern import Finishes
-from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
-from hvolab.script import Constraint, Until
+from hvolab.subject.pattern import Finishes
+from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.subject.script import Constraint, Until
 from kernel_model.boot import BootConfig
-from kernel_model.hstate import HSTATE_1G, HSTATE_2M
-from kernel_model.image import HugePage
-from kernel_model.kconfig import KernelConfig
+from kernel_model.core.kconfig import KernelConfig
+from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M
+from kernel_model.mm.image import HugePage
 from kernel_model.variants.catalog import FLAGS_AND
 
 SHOWN_PAGES = 8

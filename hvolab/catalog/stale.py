@@ -5,14 +5,14 @@ from __future__ import annotations
 from emu.addr import PAGE_SHIFT, VirtAddr
 from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, flush_all, optimize
-from hvolab.pattern import BeginsFlush, CopiesFrom, Frees, Loads, SendsIpi, SetsPte
-from hvolab.scenario import Group, GuestActor, Scenario, Setup, vmemmap_page
-from hvolab.script import Interrupt, ToEnd, Until
-from hvolab.verdict import Verdict
+from hvolab.judge.verdict import Verdict
+from hvolab.subject.pattern import BeginsFlush, CopiesFrom, Frees, Loads, SendsIpi, SetsPte
+from hvolab.subject.scenario import Group, GuestActor, Scenario, Setup, vmemmap_page
+from hvolab.subject.script import Interrupt, ToEnd, Until
 from kernel_model.boot import BootConfig, blocks_at_the_top
 from kernel_model.flush.broken import SKIPS_LAST_CPU
 from kernel_model.layout import VMEMMAP_START
-from kernel_model.page import Offset, field
+from kernel_model.mm.page import Offset, field
 from kernel_model.variants.catalog import FREE_BEFORE_FLUSH
 
 HEAD = vmemmap_page(HUGE_PAGE, 0)

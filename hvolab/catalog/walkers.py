@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from emu.addr import VirtAddr
-from emu.ops import Store
+from emu.cpu.ops import Store
 from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize
 from hvolab.catalog.races import FREEZE_GET_PAGE, UNFREEZE_GET_PAGE
-from hvolab.question import Asks, Question
-from hvolab.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.judge.question import Asks, Question
+from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
-from kernel_model.image import HugePage
 from kernel_model.layout import PerCpu
-from kernel_model.page import Offset, field
-from kernel_model.page_ref import page_ref_freeze
+from kernel_model.mm.image import HugePage
+from kernel_model.mm.page import Offset, field
+from kernel_model.mm.page_ref import page_ref_freeze
 
 HEAD = vmemmap_page(HUGE_PAGE, 0)
 TAIL_1 = vmemmap_page(HUGE_PAGE, 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
+from hvolab.checked.error import InputError
 from hvolab.dump.model import (
     PAGE_SIZE,
     PMD_SIZE,
@@ -20,7 +21,6 @@ from hvolab.dump.model import (
     STRUCT_PAGE_SIZE,
     TABLE_FLAGS,
     Dump,
-    DumpError,
     FolioRow,
     Leaf,
     Pmd,
@@ -47,7 +47,7 @@ def dump_of(
     in bytes of each split 2 MiB of vmemmap, the pfn of its page-table page; `table_flags_of` the flags of
     the PMD entry pointing there, `TABLE_FLAGS` where it has none. 2 MiB of vmemmap within `ram_mb` that
     have neither leaf nor table become an "absent" row. The folio rows are taken as they are (see
-    `with_mappings`). Raises `DumpError` when tables and leaves contradict each other.
+    `with_mappings`). Raises `InputError` when tables and leaves contradict each other.
     """
     ordered = tuple(sorted(leaves, key=lambda leaf: leaf.va))
     rows = tuple(sorted(folios, key=lambda folio: folio.pfn))
@@ -70,7 +70,7 @@ class _Regions:
 def _check_tables(tables: Mapping[int, object]) -> None:
     for va in tables:
         if va % PMD_SIZE:
-            raise DumpError(f"page table at va {va:#x}: not aligned to {PMD_SIZE} bytes")
+            raise InputError(f"page table at va {va:#x}: not aligned to {PMD_SIZE} bytes")
 
 
 def _by_region(leaves: Iterable[Leaf]) -> dict[int, list[Leaf]]:
@@ -102,14 +102,14 @@ def _pmd_row(regions: _Regions, va: int) -> Pmd:
     folios = regions.folios.get(va, 0)
     if len(leaves) == 1 and leaves[0].level == 2:
         if table is not None:
-            raise DumpError(f"va {va:#x}: both a 2 MiB leaf and a page table")
+            raise InputError(f"va {va:#x}: both a 2 MiB leaf and a page table")
         return Pmd(va, "2M leaf", leaves[0].pfn, leaves[0].flags, ram, folios)
     if any(leaf.level == 2 for leaf in leaves):
-        raise DumpError(f"va {va:#x}: a 2 MiB leaf overlaps other leaves")
+        raise InputError(f"va {va:#x}: a 2 MiB leaf overlaps other leaves")
     if table is not None:
         return _split_row(Pmd(va, "split", table[0], table[1], ram, folios), leaves)
     if leaves:
-        raise DumpError(f"va {va:#x}: 4 KiB leaves, but no page-table page is given for them")
+        raise InputError(f"va {va:#x}: 4 KiB leaves, but no page-table page is given for them")
     return Pmd(va, "absent", 0, "", ram, folios)
 
 

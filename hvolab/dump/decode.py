@@ -1,7 +1,7 @@
 """From a JSON document to a `Dump`: the checks that need more than one field.
 
 Promised: a `Dump` that comes out obeys docs/dump-format.md, rows in the document's order; otherwise a
-`DumpError` of one line. Not promised: that the rows agree with the leaves; `summary` is not looked at.
+`InputError` of one line. Not promised: that the rows agree with the leaves; `summary` is not looked at.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Final, get_args
 
-from hvolab.dump.fields import Place
 from hvolab.dump.model import COUNTERS, HPG_VMEMMAP_OPTIMIZED, PMD_SIZE, Dump, FolioRow, Leaf, Pmd, PmdKind
+from hvolab.dump.place import DumpPlace
 
 COLUMNS: Final = ("va", "level", "pfn", "flags")
 VMSTAT: Final = "## vmstat"
@@ -24,8 +24,8 @@ _MAX_ORDER: Final = 40
 _MAX_REFCOUNT: Final = (1 << 31) - 1
 
 
-def dump_from(document: Place) -> Dump:
-    """The dump this document is. Raises `DumpError`."""
+def dump_from(document: DumpPlace) -> Dump:
+    """The dump this document is. Raises `InputError`."""
     labels = {name: document.field(name).text() for name in ("kernel", "state")}
     cmdline = document.optional("cmdline")
     vmemmap_base = document.field("vmemmap_base").va(level=2)
@@ -42,14 +42,14 @@ def dump_from(document: Place) -> Dump:
     )
 
 
-def _pmds(rows: Place, vmemmap_base: int) -> tuple[Pmd, ...]:
+def _pmds(rows: DumpPlace, vmemmap_base: int) -> tuple[Pmd, ...]:
     places = rows.items()
     pmds = tuple(_pmd(place) for place in places)
     _check_addresses([place.field("va") for place in places], [pmd.va for pmd in pmds], vmemmap_base)
     return pmds
 
 
-def _pmd(row: Place) -> Pmd:
+def _pmd(row: DumpPlace) -> Pmd:
     kind = _KINDS.get(row.field("kind").text())
     if kind is None:
         raise row.field("kind").wanted(f"one of {', '.join(repr(known) for known in _KINDS)}")
@@ -67,14 +67,14 @@ def _pmd(row: Place) -> Pmd:
     )
 
 
-def _ram(place: Place) -> str:
+def _ram(place: DumpPlace) -> str:
     text = place.text()
     if not _RAM.fullmatch(text):
         raise place.wanted('a range of bytes like "0x0-0x8000000"')
     return text
 
 
-def _folios(rows: Place, vmemmap_base: int) -> tuple[FolioRow, ...]:
+def _folios(rows: DumpPlace, vmemmap_base: int) -> tuple[FolioRow, ...]:
     places = rows.items()
     folios = tuple(_folio(place) for place in places)
     _check_addresses(
@@ -88,7 +88,7 @@ def _folios(rows: Place, vmemmap_base: int) -> tuple[FolioRow, ...]:
     return folios
 
 
-def _folio(row: Place) -> FolioRow:
+def _folio(row: DumpPlace) -> FolioRow:
     mapped_by = row.optional("map")
     head_frame = row.optional("head_frame")
     mapped = head_frame is not None
@@ -111,7 +111,7 @@ def _folio(row: Place) -> FolioRow:
     )
 
 
-def _optimized(row: Place) -> bool:
+def _optimized(row: DumpPlace) -> bool:
     flag = row.field("HPG_vmemmap_optimized")
     private = row.field("private").word()
     optimized = bool(flag.integer(0, 1))
@@ -120,7 +120,7 @@ def _optimized(row: Place) -> bool:
     return optimized
 
 
-def _leaves(document: Place, vmemmap_base: int) -> tuple[Leaf, ...] | None:
+def _leaves(document: DumpPlace, vmemmap_base: int) -> tuple[Leaf, ...] | None:
     rows = document.optional("ptes")
     if rows is None:
         return None
@@ -134,18 +134,19 @@ def _leaves(document: Place, vmemmap_base: int) -> tuple[Leaf, ...] | None:
     return leaves
 
 
-def _leaf(row: Place) -> Leaf:
+def _leaf(row: DumpPlace) -> Leaf:
     cells = row.items()
     if len(cells) != len(COLUMNS):
         raise row.wanted(f"{len(COLUMNS)} columns")
     va, level, pfn, flags = (
-        Place(row.file, f"{row.where}.{name}", cell.value) for name, cell in zip(COLUMNS, cells, strict=True)
+        DumpPlace(row.file, f"{row.where}.{name}", cell.value)
+        for name, cell in zip(COLUMNS, cells, strict=True)
     )
     size = level.integer(1, 2)
     return Leaf(va.va(size), size, pfn.leaf_pfn(size), _leaf_flags(flags, size))
 
 
-def _leaf_flags(place: Place, level: int) -> str:
+def _leaf_flags(place: DumpPlace, level: int) -> str:
     text = place.flags()
     words = text.split(" ")
     # What makes an entry a leaf: without these the row contradicts itself.
@@ -155,7 +156,7 @@ def _leaf_flags(place: Place, level: int) -> str:
     return text
 
 
-def _check_addresses(places: Sequence[Place], addresses: Sequence[int], vmemmap_base: int) -> None:
+def _check_addresses(places: Sequence[DumpPlace], addresses: Sequence[int], vmemmap_base: int) -> None:
     seen: set[int] = set()
     for place, va in zip(places, addresses, strict=True):
         if va < vmemmap_base:
@@ -165,7 +166,7 @@ def _check_addresses(places: Sequence[Place], addresses: Sequence[int], vmemmap_
         seen.add(va)
 
 
-def _check_overlap(places: Sequence[Place], leaves: Sequence[Leaf]) -> None:
+def _check_overlap(places: Sequence[DumpPlace], leaves: Sequence[Leaf]) -> None:
     large = {leaf.va for leaf in leaves if leaf.level == 2}
     for place, leaf in zip(places, leaves, strict=True):
         region = leaf.va - leaf.va % PMD_SIZE
@@ -173,7 +174,7 @@ def _check_overlap(places: Sequence[Place], leaves: Sequence[Leaf]) -> None:
             raise place.error(f"va {leaf.va:#x} lies in the 2 MiB leaf at {region:#x}")
 
 
-def _counters(guest: Place | None) -> dict[str, int]:
+def _counters(guest: DumpPlace | None) -> dict[str, int]:
     """Only out of the vmstat section: the per-node section has lines of the same names."""
     counters: dict[str, int] = {}
     section = ""
@@ -185,7 +186,7 @@ def _counters(guest: Place | None) -> dict[str, int]:
         elif section == VMSTAT and name in COUNTERS:
             if name in counters:
                 raise place.error(f"second line for {name!r}")
-            counters[name] = Place(place.file, place.where, _number(value)).count()
+            counters[name] = DumpPlace(place.file, place.where, _number(value)).count()
     return counters
 
 

@@ -1,4 +1,4 @@
-"""One difference between two dumps. `hvolab.compare` is the module to import from.
+"""One difference between two dumps. `hvolab.dump.compare` is the module to import from.
 
 Promised: both sides as text of one line. Not promised: frame numbers; they are never compared.
 """

@@ -1,4 +1,4 @@
-"""How the leaves of two dumps differ, page by page. `hvolab.compare` is the module to import from.
+"""How the leaves of two dumps differ, page by page. `hvolab.dump.compare` is the module to import from.
 
 Promised: 2 MiB of vmemmap split on one side only gives one difference of level; its pages are then
 compared with what the 2 MiB leaf says of each. Not promised: to notice frames renumbered (they should

@@ -36,10 +36,6 @@ HPG_VMEMMAP_OPTIMIZED: Final = 1 << 4
 PmdKind: TypeAlias = Literal["2M leaf", "split", "absent"]
 
 
-class DumpError(ValueError):
-    """A dump cannot be read, written or built; the message is one line saying where and what."""
-
-
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """One present leaf entry: `va` in bytes, `level` 2 (2 MiB) or 1 (4 KiB), `pfn` of its first frame."""

@@ -12,10 +12,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from hvolab.dump.fields import Place
-from hvolab.dump.load import Limits, load_json, one_line
-from hvolab.dump.model import DumpError
-from hvolab.explore.saved import Json
+from hvolab.checked.error import InputError
+from hvolab.checked.json_value import Json
+from hvolab.checked.load import Limits, load_json, one_line
+from hvolab.checked.place import Place
 
 SCHEMA = 1
 SECONDS_BETWEEN = 5.0
@@ -49,7 +49,7 @@ class Checkpoint:
                         f"{saved!r} there, {value!r} here"
                     )
             return place.field("state")
-        except DumpError as error:
+        except InputError as error:
             raise CheckpointError(f"damaged checkpoint: {error}") from None
 
     def due(self) -> bool:

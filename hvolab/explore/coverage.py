@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from hvolab.dump.fields import Place
-from hvolab.explore.saved import Json
-from hvolab.explore.search import Freedom
-from hvolab.run import Deadlocked, OutOfSteps, Run
+from hvolab.checked.json_value import Json
+from hvolab.checked.place import Place
+from hvolab.explore.search.interface import Freedom
+from hvolab.subject.run import Deadlocked, OutOfSteps, Run
 
 
 @dataclass(frozen=True, slots=True)

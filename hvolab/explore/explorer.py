@@ -6,21 +6,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hvolab.dump.fields import Place
-from hvolab.dump.model import DumpError
+from hvolab.checked.error import InputError
+from hvolab.checked.json_value import Json
+from hvolab.checked.place import Place
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
-from hvolab.explore.saved import Json
-from hvolab.explore.search import Freedom, Next, Redundant, Search
-from hvolab.fingerprint import stamped
-from hvolab.run import Run, run_on
-from hvolab.scenario import Setup
-from hvolab.schedule import Schedule, ScheduleError, parse
-from hvolab.script import Script
-from hvolab.strategy import Replay, Strategy
-from hvolab.verdict import Finding, Verdict, Where
+from hvolab.explore.search.interface import Freedom, Next, Redundant, Search
+from hvolab.judge.verdict import Finding, Verdict, Where
+from hvolab.subject.fingerprint import stamped
+from hvolab.subject.run import Run, run_on
+from hvolab.subject.scenario import Setup
+from hvolab.subject.schedule import Schedule, ScheduleError, parse
+from hvolab.subject.script import Script
+from hvolab.subject.strategy import Replay, Strategy
 from kernel_model.boot import System, boot
 
 
@@ -101,7 +101,7 @@ class Exploring:
         if saved is not None:
             try:
                 self._load(saved)
-            except DumpError as error:
+            except InputError as error:
                 raise CheckpointError(f"damaged checkpoint: {error}") from None
 
     def one_run(self) -> Next:

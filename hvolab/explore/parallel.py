@@ -12,15 +12,15 @@ import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
-from hvolab.dump.fields import Place
+from hvolab.checked.json_value import Json
+from hvolab.checked.place import Place
 from hvolab.explore.budget import Budget
-from hvolab.explore.dpor import Reduced
 from hvolab.explore.explorer import Exploration, Exploring, Progress
-from hvolab.explore.frontier import Frontier
 from hvolab.explore.interrupts import Interrupts, held_interrupts
-from hvolab.explore.saved import Json
-from hvolab.explore.search import Freedom, Next
-from hvolab.scenario import Setup
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.reduce.frontier import Frontier
+from hvolab.explore.search.interface import Freedom, Next
+from hvolab.subject.scenario import Setup
 
 RUNS_BEFORE = 32
 

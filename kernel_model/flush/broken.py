@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from emu.addr import PAGE_SHIFT, VirtAddr
-from emu.ops import Annotate, Load, ThisCpu
-from kernel_model.events import FlushBegun, FlushCompleted
+from emu.cpu.ops import Annotate, Load, ThisCpu
+from kernel_model.core.events import FlushBegun, FlushCompleted
+from kernel_model.core.smp import FlushEverything, FlushPages, RemoteCall, on_each_cpu
 from kernel_model.flush.policy import FlushSite, NamedPolicy
 from kernel_model.flush.upstream import WHOLE_ADDRESS_SPACE, UpstreamFlush
 from kernel_model.layout import PerCpu
-from kernel_model.smp import FlushEverything, FlushPages, RemoteCall, on_each_cpu
 
 
 class SkipsLastCpu(UpstreamFlush):

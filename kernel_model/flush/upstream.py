@@ -6,10 +6,10 @@ Rules L1 and L2 of docs/hardware-rules.md.
 from __future__ import annotations
 
 from emu.addr import PAGE_SHIFT, VirtAddr
-from emu.ops import Annotate, ThisCpu
-from kernel_model.events import FlushBegun, FlushCompleted
+from emu.cpu.ops import Annotate, ThisCpu
+from kernel_model.core.events import FlushBegun, FlushCompleted
+from kernel_model.core.smp import FlushEverything, FlushPages, RemoteCall, on_each_cpu
 from kernel_model.flush.policy import FlushSite, NamedPolicy
-from kernel_model.smp import FlushEverything, FlushPages, RemoteCall, on_each_cpu
 
 WHOLE_ADDRESS_SPACE = (0, 1 << 64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from emu.models import LAZY_ALDER_LAKE, LAZY_ERRATUM_383
+from emu.paging.models import LAZY_ALDER_LAKE, LAZY_ERRATUM_383
 from kernel_model.flush.broken import FLUSH_ALL_NO_OP, LOCAL_ONLY, NO_FLUSH, SKIPS_IDLE, SKIPS_LAST_CPU
 from kernel_model.variants.named import UPSTREAM_HVO, Effect, History, NamedVariant
 from kernel_model.variants.pool import (

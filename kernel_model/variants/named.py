@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from emu.models import CpuModel
+from emu.paging.models import CpuModel
 from kernel_model.flush.policy import NamedPolicy
-from kernel_model.hugetlb import Hugetlb
-from kernel_model.hugetlb_pool import PoolPrimitives
-from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, Primitives
+from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives
+from kernel_model.pool.hugetlb import Hugetlb
+from kernel_model.pool.hugetlb_pool import PoolPrimitives
 
 
 class Effect(Enum):

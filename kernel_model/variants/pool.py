@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from emu.addr import VirtAddr
-from emu.ops import FetchAdd, Load
-from kernel_model.hstate import Hstate
-from kernel_model.hugetlb import Hugetlb
+from emu.cpu.ops import FetchAdd, Load
+from kernel_model.core.spinlock import HUGETLB_LOCK, spin_lock_irq, spin_unlock_irq
 from kernel_model.layout import HstateFields
-from kernel_model.page import (
+from kernel_model.mm.hstate import Hstate
+from kernel_model.mm.page import (
     Offset,
     PageFlag,
     field,
@@ -17,7 +17,7 @@ from kernel_model.page import (
     folio_test_hugetlb,
     page_of_lru,
 )
-from kernel_model.spinlock import HUGETLB_LOCK, spin_lock_irq, spin_unlock_irq
+from kernel_model.pool.hugetlb import Hugetlb
 
 
 class TypeSetLate(Hugetlb):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from emu.addr import PAGE_BYTES, PhysAddr, VirtAddr
-from emu.ops import Annotate, Copy, Fill, ThisCpu
-from kernel_model.events import OperationBegun, OperationReturned
-from kernel_model.hstate import HUGETLB_VMEMMAP_RESERVE_SIZE, Hstate, hugetlb_vmemmap_size
-from kernel_model.hugetlb_vmemmap import ENOMEM, HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
+from emu.cpu.ops import Annotate, Copy, Fill, ThisCpu
+from kernel_model.core.events import OperationBegun, OperationReturned
+from kernel_model.hvo.hugetlb_vmemmap import ENOMEM, HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
 from kernel_model.layout import page_to_pfn, page_to_virt, pfn_to_page
-from kernel_model.page import (
+from kernel_model.mm.hstate import HUGETLB_VMEMMAP_RESERVE_SIZE, Hstate, hugetlb_vmemmap_size
+from kernel_model.mm.page import (
     folio_clear_hugetlb_vmemmap_optimized,
     folio_set_hugetlb_vmemmap_optimized,
     page_of_lru,
 )
-from kernel_model.pgtable import PAGE_KERNEL, entry_get, mk_pte, set_pte_at
+from kernel_model.mm.pgtable import PAGE_KERNEL, entry_get, mk_pte, set_pte_at
 
 
 class FreeBeforeFlush(HugetlbVmemmap):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
-from emu.ops import Copy, Count, Load
-from kernel_model.hstate import HUGETLB_VMEMMAP_RESERVE_SIZE, Hstate, hugetlb_vmemmap_size
-from kernel_model.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
+from emu.cpu.ops import Copy, Count, Load
+from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
 from kernel_model.layout import STRUCT_PAGE_SIZE, page_to_pfn, page_to_virt, pfn_to_page
-from kernel_model.page import (
+from kernel_model.mm.hstate import HUGETLB_VMEMMAP_RESERVE_SIZE, Hstate, hugetlb_vmemmap_size
+from kernel_model.mm.page import (
     folio_clear_hugetlb_vmemmap_optimized,
     folio_test_hugetlb_vmemmap_optimized,
     lru,
     page_of_lru,
 )
-from kernel_model.pgtable import PAGE_KERNEL, entry_get, mk_pte, set_pte_at
+from kernel_model.mm.pgtable import PAGE_KERNEL, entry_get, mk_pte, set_pte_at
 
 
 class ResetTooSmall(HugetlbVmemmap):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from emu.addr import PhysAddr, VirtAddr
-from emu.ops import Fill
-from kernel_model.hugetlb_vmemmap import ENOMEM, PMD_ORDER, HugetlbVmemmap, VmemmapRemapWalk
+from emu.cpu.ops import Fill
+from kernel_model.core.spinlock import INIT_MM_PAGE_TABLE_LOCK, spin_lock, spin_unlock
+from kernel_model.hvo.hugetlb_vmemmap import ENOMEM, PMD_ORDER, HugetlbVmemmap, VmemmapRemapWalk
 from kernel_model.layout import PMD_SIZE, page_to_pfn
-from kernel_model.page import PageReserved
-from kernel_model.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, page_table, pmd_populate_kernel, table_start
-from kernel_model.spinlock import INIT_MM_PAGE_TABLE_LOCK, spin_lock, spin_unlock
+from kernel_model.mm.page import PageReserved
+from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, page_table, pmd_populate_kernel, table_start
 
 
 class SplitWithoutRecheck(HugetlbVmemmap):

@@ -13,46 +13,12 @@ from paging_rig import FRAME, PAGE, RO, ROOT, RW, VA, Pick, leaf, read, write
 from property_settings import PROPERTY
 
 from emu.addr import PhysAddr, VirtAddr
-from emu.apic import Apic, Ipi
 from emu.choice import Choice, DecideQuestion, Defaults, Question, Step, TakeInterrupt
-from emu.condition import Acknowledged, AllOf, EachOnce, InterruptsOn, MemoryIs, Word, WordIs
-from emu.cpu import GuestThread, KernelThread
-from emu.decode import UnsupportedInstruction
-from emu.events import (
-    Annotated,
-    BusErrorSeen,
-    Copied,
-    Executed,
-    Faulted,
-    Filled,
-    Finished,
-    GuestSite,
-    InterruptSite,
-    Invalidated,
-    IpiAcknowledged,
-    IpiSent,
-    IpiTaken,
-    Loaded,
-    RoutineSite,
-    Started,
-    Stored,
-    Trapped,
-)
-from emu.execute import Blocked, OpRefused
-from emu.guest_core import GuestTrap
-from emu.machine import (
-    MOST_CPUS,
-    ContextKilled,
-    Grain,
-    InterruptHandler,
-    Machine,
-    Software,
-    Trap,
-    TrapOutcome,
-)
-from emu.mmu import Denied, NonCanonical
-from emu.models import LAZY, SKYLAKE
-from emu.ops import (
+from emu.cpu.apic import Apic, Ipi
+from emu.cpu.condition import Acknowledged, AllOf, EachOnce, InterruptsOn, MemoryIs, Word, WordIs
+from emu.cpu.cpu import GuestThread, KernelThread
+from emu.cpu.execute import Blocked, OpRefused
+from emu.cpu.ops import (
     Acknowledge,
     AddWords,
     Annotate,
@@ -75,9 +41,43 @@ from emu.ops import (
     Store,
     ThisCpu,
 )
-from emu.tlb import InvalidateAll
-from emu.tlb import Invlpg as InvlpgExecuted
-from emu.walk import BusError, FaultCode, PageFault
+from emu.events import (
+    Annotated,
+    BusErrorSeen,
+    Copied,
+    Executed,
+    Faulted,
+    Filled,
+    Finished,
+    GuestSite,
+    InterruptSite,
+    Invalidated,
+    IpiAcknowledged,
+    IpiSent,
+    IpiTaken,
+    Loaded,
+    RoutineSite,
+    Started,
+    Stored,
+    Trapped,
+)
+from emu.guest.decode import UnsupportedInstruction
+from emu.guest.guest_core import GuestTrap
+from emu.machine import (
+    MOST_CPUS,
+    ContextKilled,
+    Grain,
+    InterruptHandler,
+    Machine,
+    Software,
+    Trap,
+    TrapOutcome,
+)
+from emu.mmu import Denied, NonCanonical
+from emu.paging.models import LAZY, SKYLAKE
+from emu.paging.tlb import InvalidateAll
+from emu.paging.tlb import Invlpg as InvlpgExecuted
+from emu.paging.walk import BusError, FaultCode, PageFault
 
 X, Y = Word("x"), Word("y", 3)
 PRESENT_WRITE = FaultCode.WRITE | FaultCode.PROTECTION

@@ -35,13 +35,13 @@ from litmus_enumerator import (
 )
 
 from emu.addr import PageSize, Pfn, VirtAddr
-from emu.condition import Acknowledged, Word, WordIs
+from emu.cpu.condition import Acknowledged, Word, WordIs
+from emu.cpu.ops import Acknowledge, AddWords, Await, Invlpg, Load, SendIpi, Store
 from emu.machine import Grain, InterruptHandler, TrapOutcome
-from emu.models import LAZY, LAZY_NO_PSC, LAZY_SINGLE, CpuModel
-from emu.ops import Acknowledge, AddWords, Await, Invlpg, Load, SendIpi, Store
-from emu.pte import Pte
-from emu.tlb import Port
-from emu.walk import Access, Control, Privilege
+from emu.paging.models import LAZY, LAZY_NO_PSC, LAZY_SINGLE, CpuModel
+from emu.paging.pte import Pte
+from emu.paging.tlb import Port
+from emu.paging.walk import Access, Control, Privilege
 
 FLUSH = 0xFD
 MODELS = [LAZY, LAZY_SINGLE, LAZY_NO_PSC]

@@ -16,14 +16,14 @@ import pytest
 from native_mmu import FIRST_FREE, PAGE, ROOT, Done, Fault, NativeMmu, Outside
 
 from emu.addr import PageSize, PhysAddr, VirtAddr
-from emu.geometry import ArraySpec, Geometry
 from emu.memory import MIB, PhysicalMemory
 from emu.mmu import Denied, Mmu, NonCanonical, Translation
-from emu.models import CpuModel
-from emu.pte import Pte, PteBit
-from emu.tlb import Port
+from emu.paging.geometry import ArraySpec, Geometry
+from emu.paging.models import CpuModel
+from emu.paging.pte import Pte, PteBit
+from emu.paging.tlb import Port
+from emu.paging.walk import Access, BusError, Control, Privilege
 from emu.trace import Trace
-from emu.walk import Access, BusError, Control, Privilege
 
 SMALL = CpuModel("small", Geometry((ArraySpec("all", 1, frozenset(Port), frozenset(PageSize), 1, 4),)))
 MEMORY_BYTES = 16 * MIB

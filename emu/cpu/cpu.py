@@ -1,0 +1,129 @@
+"""A CPU: its MMU, its interrupt flag, and the stack of contexts that run on it.
+
+The top context runs; what lies below waits for it. A guest program or a kernel thread is at the bottom,
+trap and interrupt routines come and go above. Further threads of the CPU queue until the stack is empty.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import CoroutineType
+from typing import Any, TypeAlias
+
+from emu.addr import VirtAddr
+from emu.cpu.ops import Op
+from emu.events import InterruptSite, RoutineSite, Site
+from emu.guest.guest_core import GuestCore
+from emu.memory import Moment
+from emu.mmu import Mmu
+
+# What kernel code is to the machine: it yields ops and is sent their results.
+Routine: TypeAlias = Coroutine[Any, Any, Any]
+
+
+class Role(Enum):
+    """Why a routine runs, which is what its end means."""
+
+    THREAD = "a thread"
+    TRAP = "a trap handler: its result says whether the context below goes on"
+    INTERRUPT = "an interrupt handler"
+
+
+@dataclass(slots=True)
+class RoutineContext:
+    """A kernel routine: a coroutine and the op it waits for.
+
+    `once` has a bit for each part of the EachOnce it waits for that has held.
+    """
+
+    name: str
+    role: Role
+    routine: Routine
+    interrupts_before: bool
+    pending: Op | None = None
+    once: int = 0
+
+    def site(self) -> Site:
+        return RoutineSite(functions_of(self.routine))
+
+
+@dataclass(slots=True)
+class GuestContext:
+    """A guest program on the CPU's engine."""
+
+    name: str
+    core: GuestCore
+
+    def site(self) -> Site:
+        return self.core.site()
+
+
+Context: TypeAlias = RoutineContext | GuestContext
+
+
+@dataclass(frozen=True, slots=True)
+class GuestThread:
+    """A guest program to run: its name, first instruction, and register values."""
+
+    name: str
+    rip: VirtAddr
+    registers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelThread:
+    """A kernel routine to run."""
+
+    name: str
+    routine: Callable[[], Routine]
+
+
+Thread: TypeAlias = GuestThread | KernelThread
+
+
+@dataclass(slots=True)
+class Cpu:
+    """`spinning` holds the 8-byte memory words (by address / 8) whose change ends a PAUSE loop's wait."""
+
+    number: int
+    mmu: Mmu
+    interrupts_enabled: bool = True
+    contexts: list[Context] = field(default_factory=list)
+    queue: deque[Thread] = field(default_factory=deque)
+    core: GuestCore | None = None
+    spinning: frozenset[int] = frozenset()
+    read_since_pause: dict[int, Moment] = field(default_factory=dict)
+    in_interrupt: int | None = None
+
+    @property
+    def top(self) -> Context | None:
+        return self.contexts[-1] if self.contexts else None
+
+    def reset(self) -> None:
+        """Nothing runs, interrupts are on. Routines that had not ended are closed."""
+        while self.contexts:
+            context = self.contexts.pop()
+            if isinstance(context, RoutineContext):
+                context.routine.close()
+        self.queue.clear()
+        self.interrupts_enabled = True
+        self.spinning = frozenset()
+        self.read_since_pause.clear()
+        self.in_interrupt = None
+
+    def site(self) -> Site:
+        if self.in_interrupt is not None:
+            return InterruptSite(self.in_interrupt)
+        return self.contexts[-1].site() if self.contexts else RoutineSite(())
+
+
+def functions_of(routine: object) -> tuple[str, ...]:
+    """The names of the functions a suspended coroutine is in, outermost first."""
+    names = []
+    while isinstance(routine, CoroutineType):
+        names.append(routine.cr_code.co_name)
+        routine = routine.cr_await
+    return tuple(names)

@@ -1,0 +1,219 @@
+"""What code running on a CPU can ask of it: kernel routines `await` these, and each is one scheduling point.
+
+    old = await Load(va)
+
+Between two awaits nothing else runs on any CPU. Addresses are virtual and go through the MMU and TLB of
+the CPU the routine runs on; a fault there is handled by that CPU's trap handler, after which the op is
+performed again. `ThisCpu` and `Count` are no scheduling points: they concern one CPU alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+from emu.addr import VirtAddr
+from emu.cpu.condition import Condition, Word
+
+R = TypeVar("R")
+
+
+class _Op(Generic[R]):
+    """Awaiting an op hands it to the machine and returns the machine's answer."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[_Op[R], R, R]:
+        return (yield self)
+
+
+@dataclass(frozen=True, slots=True)
+class Load(_Op[int]):
+    """The little-endian value of `size` (1, 2, 4 or 8) bytes at `va`, within one 4 KiB page."""
+
+    va: VirtAddr
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Store(_Op[None]):
+    """Write `size` bytes within one 4 KiB page."""
+
+    va: VirtAddr
+    value: int
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CmpXchg(_Op[int]):
+    """LOCK CMPXCHG: the old value; `new` was written iff it equals `expected`. A write access either way."""
+
+    va: VirtAddr
+    expected: int
+    new: int
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FetchAdd(_Op[int]):
+    """LOCK XADD: add `delta` (modulo the size) and return the old value."""
+
+    va: VirtAddr
+    delta: int
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOr(_Op[int]):
+    """LOCK OR: set `bits` and return the old value."""
+
+    va: VirtAddr
+    bits: int
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FetchAndNot(_Op[int]):
+    """LOCK AND with the complement: clear `bits` and return the old value."""
+
+    va: VirtAddr
+    bits: int
+    size: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(_Op[None]):
+    """Copy `length` bytes; neither range crosses a 4 KiB page. One op, so never seen half done."""
+
+    to: VirtAddr
+    source: VirtAddr
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBytes(_Op[bytes]):
+    """Read `length` bytes, at most one 4 KiB page and within one, as one op."""
+
+    va: VirtAddr
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fill(_Op[None]):
+    """Write `data`, at most one 4 KiB page and within one, as one op."""
+
+    va: VirtAddr
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite(_Op[bytes]):
+    """Write what `change` makes of `length` bytes, at most one 4 KiB page and within one, as one op.
+
+    Returns the bytes as they were. `change` must depend on nothing but its argument.
+    """
+
+    va: VirtAddr
+    length: int
+    change: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Invlpg(_Op[None]):
+    """`pages` INVLPGs on this CPU from `va` on, in one step: they concern this CPU's TLB alone."""
+
+    va: VirtAddr
+    pages: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FlushTlb(_Op[None]):
+    """INVPCID type 2 on this CPU: everything, globals included."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetInterrupts(_Op[bool]):
+    """STI or CLI: make IF `enabled`; returns what it was."""
+
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SendIpi(_Op[int]):
+    """Queue an interrupt of that vector on each target CPU; returns the request's number."""
+
+    targets: frozenset[int]
+    vector: int
+    payload: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge(_Op[None]):
+    """In an interrupt routine: tell the sender that this CPU has done what was asked."""
+
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Await(_Op[None]):
+    """Block until `condition` holds; then, in the same step, add to the named words."""
+
+    condition: Condition
+    then: tuple[tuple[Word, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddWords(_Op[None]):
+    """Add to named words in one step."""
+
+    changes: tuple[tuple[Word, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decide(_Op[int]):
+    """A free choice of the software's environment: 0 to `options - 1`; 0 is the ordinary outcome."""
+
+    label: str
+    options: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Annotate(_Op[int]):
+    """Put `payload` into the trace, as a step of its own; returns the number of the event."""
+
+    payload: object
+
+
+@dataclass(frozen=True, slots=True)
+class ThisCpu(_Op[int]):
+    """The number of the CPU the routine runs on. Not a scheduling point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count(_Op[None]):
+    """Add to a per-CPU counter of this CPU. Not a scheduling point."""
+
+    counter: str
+    delta: int
+
+
+WordOp: TypeAlias = Load | Store | CmpXchg | FetchAdd | FetchOr | FetchAndNot
+Op: TypeAlias = (
+    WordOp
+    | Copy
+    | LoadBytes
+    | Fill
+    | Rewrite
+    | Invlpg
+    | FlushTlb
+    | SetInterrupts
+    | SendIpi
+    | Acknowledge
+    | Await
+    | AddWords
+    | Decide
+    | Annotate
+    | ThisCpu
+    | Count
+)

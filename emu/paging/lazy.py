@@ -1,0 +1,293 @@
+"""The lazy TLB: every version of a translation that the architecture lets a CPU use, chosen at the access.
+
+Nothing is chosen at fill or eviction time. An access may use any version that was current at some moment
+since this CPU last invalidated it: exactly what arbitrary speculative fills (R1) and evictions (R3) could
+have left behind, at the price of one choice, and only where there is more than one version.
+
+The versions come out of the journal of memory, so nothing is stored here but the CPU's own history: its
+invalidations and the roots it ran on. What this asks of the page tables: entries that can be walked have A
+set, writable leaves D (a version without A is offered only by a walk made now; see R2, R7).
+
+Not modelled: capacity and replacement, by nature.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
+from emu.memory import Moment, PhysicalMemory
+from emu.paging.psc import drops
+from emu.paging.pte import Pte
+from emu.paging.tlb import InvalidateAll, Invalidation, Port, Rule, TlbEntry, Usable, entry_from, removes
+from emu.paging.walk import (
+    ALL_RIGHTS,
+    TOP_LEVEL,
+    Control,
+    Rights,
+    Walk,
+    WalkStep,
+    entry_address,
+    reserved_bits,
+)
+
+_LEAF = {1: PageSize.KIB4, 2: PageSize.MIB2, 3: PageSize.GIB1}
+
+
+class Memory(Enum):
+    """Whether using a version forgets the older ones."""
+
+    SET = "any version of the window, also an older one after a newer one"
+    SINGLE = "one entry per page and size: the version used last, or one current since that use"
+
+
+class DirectoryCache(Enum):
+    """Whether a walk may start from a remembered directory entry."""
+
+    NONE = "every walk reads all levels at one moment"
+    PER_LEVEL = "a directory entry counts until the next invalidation after it was overwritten"
+
+
+@dataclass(frozen=True, slots=True)
+class LazySpec:
+    memory: Memory = Memory.SET
+    directories: DirectoryCache = DirectoryCache.PER_LEVEL
+
+
+class Time(NamedTuple):
+    """A point in the life of one CPU: so many stores by anybody, so many happenings of its own before it.
+
+    Its own happenings are invalidations and loads of CR3. Stores alone do not order them: two can follow each
+    other with no store between.
+    """
+
+    stores: Moment
+    own: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Period:
+    """The CPU ran on this root with this PCID from that time on."""
+
+    root: Pfn
+    pcid: int
+    since: Time
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One translation that a walk would have given from `first` to `last`, both included.
+
+    `ended` is False while every word on the path still holds what the version was read from.
+    """
+
+    walk: Walk
+    first: Time
+    last: Time
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was found for a page: true until a store to a table read for it, or a happening of our own."""
+
+    entry: TlbEntry
+    older: tuple[TlbEntry, ...]
+    tables: tuple[tuple[int, int], ...]  # (frame, number of stores it had seen)
+    own: int
+
+
+class LazyTlb:
+    """A `Tlb` that offers, beside a walk made now, every older version still in the window."""
+
+    def __init__(
+        self,
+        spec: LazySpec,
+        memory: PhysicalMemory,
+        control: Control,
+        physical_bits: int,
+        rules: frozenset[Rule],
+    ) -> None:
+        self._spec = spec
+        self._memory = memory
+        self._control = control
+        self._physical_bits = physical_bits
+        self._rules = rules
+        self.clear()
+
+    def clear(self) -> None:
+        self._periods: list[_Period] = []
+        # What happened on this CPU, in order: after how many stores, and the invalidation (None: CR3 loaded).
+        self._own: list[tuple[Moment, Invalidation | None]] = []
+        self._floor = Time(0, 0)  # everything older has been invalidated
+        self._last_used: dict[tuple[VirtAddr, PageSize, int], tuple[TlbEntry, Time]] = {}
+        self._touched: dict[tuple[VirtAddr, int], None] = {}
+        self._known: dict[tuple[VirtAddr, int], _Known] = {}
+        self._read: set[int] = set()  # the tables that the versions of a page were read from
+
+    def run_on(self, root: Pfn, pcid: int) -> None:
+        """CR3 was loaded. Without a period nothing can be walked."""
+        self._own.append((self._memory.journal.now, None))
+        self._periods.append(_Period(root, pcid, self._now()))
+
+    def usable(self, va: VirtAddr, pcid: int, port: Port) -> Usable:
+        del port  # one window serves both sides
+        key = (page_start(va), pcid)
+        known = self._known.get(key)
+        if known is not None and self._still_true(known):
+            return Usable(known.older, walk=True, fresh=known.entry)
+        self._touched[key] = None
+        return Usable(() if self._has_no_older(key) else tuple(self._older(va, pcid)), walk=True)
+
+    def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
+        del va, port
+        self._last_used[_slot(entry)] = (entry, self._now())
+
+    def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
+        self.used(entry, va, port)
+        self._read.clear()
+        if self._unchanged_since(entry.steps, self._floor.stores):
+            older: tuple[TlbEntry, ...] = ()
+            self._read.update(step.pa >> PAGE_SHIFT for step in entry.steps)
+        else:
+            older = tuple(self._older(va, entry.pcid))
+        counts = tuple((table, self._memory.journal.stores_to(table)) for table in self._read)
+        self._known[page_start(va), entry.pcid] = _Known(entry, older, counts, len(self._own))
+
+    def invalidate(self, what: Invalidation) -> None:
+        self._own.append((self._memory.journal.now, what))
+        if isinstance(what, InvalidateAll) and Rule.ALL_REMOVES_GLOBALS in self._rules:
+            self._floor = self._now()
+            self._last_used.clear()
+
+    def evict(self, entry: TlbEntry) -> None:
+        """Nothing is held, so nothing is lost: an access need not choose an old version."""
+
+    def entries(self) -> tuple[TlbEntry, ...]:
+        """The older versions that the pages accessed so far could still be read through."""
+        changed = (key for key in self._touched if not self._has_no_older(key))
+        held = {entry for va, pcid in changed for entry in self._older(va, pcid)}
+        return tuple(sorted(held, key=lambda entry: (entry.page, entry.size, entry.pcid, entry.moment)))
+
+    def _now(self) -> Time:
+        return Time(self._memory.journal.now, len(self._own))
+
+    def _before_store(self, index: Moment) -> Time:
+        """The last moment before that store: what the CPU did after as many stores came before it."""
+        return Time(index, bisect_right(self._own, index, key=lambda happening: happening[0]))
+
+    def _still_true(self, known: _Known) -> bool:
+        if known.own != len(self._own) or self._spec.memory is not Memory.SET:
+            return False
+        stores_to = self._memory.journal.stores_to
+        for table, count in known.tables:  # noqa: SIM110 (a generator costs more than the loop)
+            if stores_to(table) != count:
+                return False
+        return True
+
+    def _has_no_older(self, key: tuple[VirtAddr, int]) -> bool:
+        """Whether it is plain that there is but one version: nothing has changed since a walk."""
+        known = self._known.get(key)
+        return known is not None and self._unchanged_since(
+            known.entry.steps, min(self._floor.stores, known.entry.moment)
+        )
+
+    def _unchanged_since(self, steps: tuple[WalkStep, ...], moment: Moment) -> bool:
+        """Whether no word on a path has changed since then: nothing on it is older than the window."""
+        if len(self._periods) != 1:
+            return False
+        next_change = self._memory.journal.next_change
+        for step in steps:  # noqa: SIM110
+            if next_change(step.pa, 8, moment) is not None:
+                return False
+        return True
+
+    def _older(self, va: VirtAddr, pcid: int) -> Iterator[TlbEntry]:
+        now = self._now()
+        for index, period in enumerate(self._periods):
+            current = index + 1 == len(self._periods)
+            until = now if current else _just_before(self._periods[index + 1].since)
+            if until < self._floor:
+                continue
+            first = max(period.since, self._floor)
+            for version in self._versions(va, TOP_LEVEL, period.root, ALL_RIGHTS, (), first, until):
+                if current and not version.ended:
+                    continue  # that is what a walk made now gives
+                entry = self._entry(version, period.pcid)
+                if entry is not None and self._may_use(entry, version, pcid):
+                    yield entry
+
+    def _entry(self, version: Version, pcid: int) -> TlbEntry | None:
+        if any(not step.entry.accessed for step in version.walk.steps):
+            return None
+        if version.walk.pa >= self._memory.size:
+            return None
+        return entry_from(version.walk, pcid, self._control, -1, version.last.stores)
+
+    def _may_use(self, entry: TlbEntry, version: Version, pcid: int) -> bool:
+        if not entry.is_global and entry.pcid != pcid:
+            return False
+        for _, what in self._own[version.last.own :]:
+            if what is not None and removes(what, entry, self._rules):
+                return False
+        if self._spec.memory is Memory.SINGLE:
+            last = self._last_used.get(_slot(entry))
+            return last is None or version.last >= last[1] or entry.steps == last[0].steps
+        return True
+
+    def _versions(
+        self,
+        va: VirtAddr,
+        level: int,
+        table: Pfn,
+        rights: Rights,
+        steps: tuple[WalkStep, ...],
+        first: Time,
+        last: Time,
+    ) -> Iterator[Version]:
+        """The versions read from this table between two times, in their order."""
+        pa = entry_address(table, va, level)
+        if pa + 8 > self._memory.size:
+            return
+        self._read.add(table)
+        start: Time | None = first
+        while start is not None and start <= last:
+            entry = Pte(self._memory.word_at(pa, start.stores))
+            change = self._memory.journal.next_change(pa, 8, start.stores)
+            end = last if change is None else min(self._before_store(change), last)
+            if entry.present and not reserved_bits(entry, level, self._physical_bits, self._control):
+                path = (*steps, WalkStep(level, pa, entry))
+                below = rights.and_entry(entry)
+                if level == 1 or (level < TOP_LEVEL and entry.page_size):
+                    yield Version(Walk(va, path, _LEAF[level], below), start, end, ended=change is not None)
+                else:
+                    until = last if change is None else min(self._directory_end(change), last)
+                    for found in self._versions(va, level - 1, entry.pfn, below, path, start, until):
+                        ended = found.ended or change is not None
+                        yield Version(found.walk, found.first, found.last, ended)
+            start = None if change is None else Time(change + 1, self._before_store(change).own)
+
+    def _directory_end(self, change: Moment) -> Time:
+        """Until when a directory entry that store `change` overwrote could still start a walk."""
+        end = self._before_store(change)
+        if self._spec.directories is DirectoryCache.NONE:
+            return end
+        for own in range(end.own, len(self._own)):
+            stores, what = self._own[own]
+            if what is None or drops(what, self._rules):
+                return Time(stores, own)
+        return self._now()
+
+
+def _slot(entry: TlbEntry) -> tuple[VirtAddr, PageSize, int]:
+    """What a TLB with one entry per page and size tells entries apart by."""
+    return (entry.page, entry.size, entry.pcid)
+
+
+def _just_before(since: Time) -> Time:
+    """The end of the period that the load of CR3 before `since` ended."""
+    return Time(since.stores, since.own - 1)

@@ -1,0 +1,1 @@
+"""Scenarios that show bugs, each with the variants that have them."""

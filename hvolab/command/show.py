@@ -1,0 +1,86 @@
+"""`hvolab show`: one scenario explained, and the kernels it goes wrong on."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hvolab.catalog import scenario
+from hvolab.command.options import cpu_count
+from hvolab.judge.known import known_in
+from hvolab.subject.scenario import Bug, GuestActor, KernelActor, Setup
+from hvolab.subject.script import Script
+from kernel_model.variants.named import NamedVariant
+
+
+@click.command(
+    name="show",
+    short_help="Explain one scenario.",
+    help="""\b
+Example:  hvolab show pool-up-and-down
+
+Say who does what on which CPU, in which order, what is expected, and on which
+variants of the kernel it goes wrong: since when, until which commit, and what
+users saw. Each can be run: hvolab run NAME --variant VARIANT.""",
+)
+@click.argument("name")
+def show_command(name: str) -> int:
+    chosen = scenario(name)
+    setup = chosen.build(cpu_count(chosen, None))
+    console = Console()
+    console.rule(chosen.name)
+    console.print(f"[bold]kind[/bold]      {escape(chosen.group.value)}")
+    console.print(f"[bold]asked[/bold]     {escape(chosen.question)}")
+    console.print(_actors(setup))
+    for number, line in enumerate(_steps(setup.script)):
+        console.print(f"[bold]{'' if number else 'order':9}[/bold] {escape(line)}", highlight=False)
+    console.print(f"[bold]expected[/bold]  {escape(chosen.expected)}")
+    console.print(f"[bold]means[/bold]     {escape(chosen.means)}")
+    for finding in known_in(chosen.name):
+        console.print(f"[bold]known[/bold]     {escape(finding.name)}: {escape(finding.source)}")
+    for variant in chosen.costlier:
+        console.print(f"[bold]costlier[/bold]  with --variant {variant.name}: {escape(variant.summary)}")
+    for bug in chosen.bugs:
+        _show_bug(console, chosen.name, bug)
+    return 0
+
+
+def _actors(setup: Setup) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("cpu")
+    table.add_column("runs")
+    table.add_column("which asks")
+    for actor in setup.actors:
+        match actor:
+            case KernelActor(cpu=cpu, name=name):
+                table.add_row(f"cpu{cpu}", escape(name), "")
+            case GuestActor(cpu=cpu, program=program):
+                table.add_row(f"cpu{cpu}", escape(program.name), escape(program.question))
+    return table
+
+
+def _steps(script: Script) -> list[str]:
+    return [str(constraint) for constraint in script] or ["each CPU to its end, the lowest first"]
+
+
+def _show_bug(console: Console, name: str, bug: Bug) -> None:
+    variant = bug.variant
+    console.print(f"\n[bold red]variant[/bold red]   [bold]{variant.name}[/bold]: {escape(variant.summary)}")
+    for label, text in _history(variant):
+        console.print(f"[bold]{label:9}[/bold] {escape(text)}", highlight=False)
+    console.print(f"[bold]finds[/bold]     {escape(bug.verdict.value)}")
+    for number, line in enumerate(_steps(bug.script)):
+        console.print(f"[bold]{'' if number else 'by':9}[/bold] {escape(line)}", highlight=False)
+    console.print(f"[bold]try[/bold]       hvolab run {name} --variant {variant.name}", highlight=False)
+
+
+def _history(variant: NamedVariant) -> list[tuple[str, str]]:
+    if variant.history is None:
+        return [("history", "none: a protective step taken out")]
+    history = variant.history
+    return [
+        ("mended", f"{history.commit} ({history.release}): {history.title}"),
+        ("seen", history.seen),
+    ]

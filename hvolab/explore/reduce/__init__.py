@@ -1,0 +1,1 @@
+"""The reduced search: footprints, happens-before, source sets."""

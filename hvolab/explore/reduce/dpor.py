@@ -1,0 +1,328 @@
+"""Exhaustive search with dynamic partial-order reduction: one run for all orders that nobody can tell apart.
+
+Depth first over the choices, but another process is tried at a step only where a race says that the order
+matters (source sets: Abdulla et al., POPL 2014), and one that has been tried sleeps until a step conflicts
+with it. The answers inside a step are all tried. What counts as a conflict is the footprints' affair.
+
+A *process* is a CPU's thread, or its interrupts: handlers are ordered against the code they interrupt only
+by what they touch. Promised: the same findings as the unreduced search has. That needs both freedoms of the
+schedule, and CPUs with a lazy TLB, whose state is what was stored and invalidated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from emu.addr import PAGE_SHIFT
+from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
+from emu.machine import Machine
+from emu.paging.lazy import LazySpec, Memory
+from emu.paging.tlb import ALL_RULES
+from emu.paging.walk import Walk
+from hvolab.checked.json_value import Json
+from hvolab.checked.place import Place
+from hvolab.explore.reduce.footprint import Recorder, in_handler
+from hvolab.explore.reduce.happens_before import History, Steps
+from hvolab.explore.reduce.node import Answer, Node
+from hvolab.explore.reduce.resource import NOTHING, Footprint, Kind, Resource, Touched, conflict
+from hvolab.explore.reduce.tables import Tables
+from hvolab.explore.search.interface import Freedom, Next, Redundant
+from hvolab.subject.strategy import Strategy
+from kernel_model.boot import System
+
+
+class CannotReduce(ValueError):
+    """Reduction would not be sound for this setup."""
+
+
+class Reduced:
+    """The search. From a state with a floor, it explores only what lies above that depth.
+
+    `without` is for tests: kinds of resources to leave out of footprints, which is unsound.
+    """
+
+    def __init__(self, without: frozenset[Kind] = frozenset()) -> None:
+        self._without = without
+        self._nodes: list[Node] = []
+        self._history = History()
+        self._tables: Tables | None = None
+        self._run: _Run | None = None
+        self._learned: Place | None = None  # out of a checkpoint, until there is a machine
+        self._begun = False
+        self._floor = -1
+
+    def begin(self) -> bool:
+        if self._begun and not self._backtrack():
+            return False
+        self._begun = True
+        return True
+
+    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
+        """Raises CannotReduce where reduction would not be sound."""
+        if not freedoms >= {Freedom.SCHEDULE, Freedom.IRQ}:
+            raise CannotReduce("reduction needs the freedoms schedule and irq")
+        model = system.machine.cpus[0].mmu.model
+        if not isinstance(model.tlb, LazySpec):
+            raise CannotReduce(f"reduction needs a lazy TLB; {model.name} has one with a geometry")
+        if self._tables is None:
+            self._tables = Tables(system.machine.memory, model)
+            if self._learned is not None:
+                self._tables.load(self._learned)
+        self._run = _Run(system.machine, self._nodes, self._history, self._tables, freedoms, self._without)
+        return self._run
+
+    def end(self, system: System) -> Next:
+        del system
+        assert self._run is not None
+        assert self._tables is not None
+        self._run.conclude()
+        if not self._tables.grown:
+            return Next.GO_ON
+        self._tables.grown = False
+        if self._floor < 0:
+            self._nodes.clear()
+            self._history.cut(0)
+            self._begun = False
+        return Next.START_AGAIN
+
+    def extent(self) -> str:
+        return "exhaustive"
+
+    def save(self) -> Json:
+        learned: dict[str, Json] = {} if self._tables is None else {"tables": self._tables.save()}
+        return {
+            **learned,
+            "nodes": [node.save() for node in self._nodes],
+            "begun": int(self._begun),
+            "floor": self._floor,
+        }
+
+    def load(self, place: Place) -> None:
+        self._learned = place.optional("tables")
+        if self._tables is not None and self._learned is not None:
+            self._tables.load(self._learned)
+        self._nodes = [Node.load(one) for one in place.field("nodes").items()]
+        self._history.cut(0)
+        self._begun = bool(place.field("begun").integer(0, 1))
+        self._floor = place.field("floor").integer(-1, len(self._nodes) - 1)
+
+    def _backtrack(self) -> bool:
+        while self._nodes:
+            node = self._nodes[-1]
+            at_floor = len(self._nodes) - 1 == self._floor
+            if node.next_answer() or (not at_floor and node.next_process()):
+                self._history.cut(len(self._nodes) - 1)
+                return True
+            if at_floor:
+                break
+            self._nodes.pop()
+        return False
+
+    def save_learned(self) -> Json:
+        """What has been learned of the page tables."""
+        assert self._tables is not None
+        return self._tables.save()
+
+    def learn(self, place: Place) -> None:
+        """Take over what another process has learned, and begin again."""
+        assert self._tables is not None
+        self._tables.load(place)
+        self._nodes.clear()
+        self._history.cut(0)
+        self._begun = False
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The current path. With a floor it ends there once everything above has been explored."""
+        return tuple(self._nodes)
+
+
+class _Run:
+    """The strategy of one run: follows the path to its last node, then goes on where nothing sleeps."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        nodes: list[Node],
+        history: History,
+        tables: Tables,
+        freedoms: frozenset[Freedom],
+        without: frozenset[Kind],
+    ) -> None:
+        self._given_up = False
+        self._machine = machine
+        self._nodes = nodes
+        self._history = history
+        self._freedoms = freedoms
+        self._recorder = Recorder(machine, tables, without)
+        self._depth = 0  # steps begun
+        self._asked = 0  # questions within the step
+        self._last: Choice | None = None
+        self._waited_for: dict[Touched, int | None] = {}
+        self._model = machine.cpus[0].mmu.model
+
+    def pick(self, enabled: list[Choice]) -> Choice:
+        happened = self._ended()
+        if self._depth == len(self._nodes):
+            self._nodes.append(self._node(enabled, happened))
+        node = self._nodes[self._depth]
+        choice = node.enabled[node.current]
+        self._depth += 1
+        self._asked = 0
+        self._last = choice
+        self._recorder.replaying = self._depth <= len(self._history.steps)
+        if not self._recorder.replaying:
+            self._waited_for = self._recorder.waits_for(choice)
+        self._recorder.before(choice)
+        return choice
+
+    def answer(self, question: Question) -> int:
+        freedom = Freedom.TLB if isinstance(question, VersionQuestion) else Freedom.ALLOC
+        if freedom not in self._freedoms or question.options == 1:
+            return question.default
+        if isinstance(question, VersionQuestion):
+            self._recorder.offered(question.entries)
+        answers = self._nodes[self._depth - 1].answers
+        if self._asked == len(answers):
+            answers.append(Answer(self._distinct(question)))
+        answer = answers[self._asked]
+        self._asked += 1
+        return answer.options[answer.at]
+
+    def finish(self) -> None:
+        """Any end is fine."""
+
+    def conclude(self) -> None:
+        """The run has ended, or was given up."""
+        if self._given_up:
+            return
+        self._ended()
+        for number, cpu in enumerate(self._machine.cpus):
+            for choice in (Step(number), TakeInterrupt(number)):
+                waits = cpu.top is not None if isinstance(choice, Step) else self._pending(number)
+                if waits and not self._machine.is_enabled(choice):
+                    self._blocked(choice)
+
+    # -- one step ------------------------------------------------------------------------------------
+
+    def _ended(self) -> Footprint:
+        """Take note of the step begun last, if there is one: its footprint."""
+        if self._last is None:
+            return NOTHING
+        last, self._last = self._last, None
+        if self._recorder.replaying:
+            self._recorder.replayed(last, self._history.steps[self._depth - 1].footprint)
+            return NOTHING
+        footprint = self._recorder.after(last)
+        node = self._nodes[self._depth - 1]
+        node.footprint = node.footprint.union(footprint)
+        races = self._history.add(
+            node.current,
+            footprint,
+            frozenset(node.enabled),
+            self._recorder.held,
+            self._waited_for,
+        )
+        self._try_reversed(races, node.current, self._history.steps[-1].before)
+        self._try_at_once(races, node.current, self._waited_for)
+        return footprint
+
+    def _node(self, enabled: list[Choice], happened: Footprint) -> Node:
+        processes = {self._process(choice): choice for choice in enabled}
+        sleep: dict[int, Footprint] = {}
+        running = None
+        if self._depth:
+            parent = self._nodes[self._depth - 1]
+            running = parent.current
+            sleep = {
+                process: footprint
+                for process, footprint in (parent.sleep | parent.tried).items()
+                if process != parent.current and not conflict(footprint, happened)
+            }
+        awake = [process for process in processes if process not in sleep]
+        if not awake:
+            self._given_up = True
+            raise Redundant
+        current = running if running in awake else awake[0]
+        assert current is not None
+        return Node(processes, sleep, current, {current})
+
+    def _try_reversed(self, races: list[int], process: int, before: Steps) -> None:
+        for race in races:
+            node = self._nodes[race]
+            firsts = self._history.firsts(race, process, before)
+            if node.covers(firsts):
+                continue
+            possible = sorted(p for p in firsts if p in node.enabled)
+            if process in possible:
+                node.to_try.add(process)
+            elif possible:
+                node.to_try.add(possible[0])
+            else:
+                node.to_try.update(node.enabled)
+
+    def _try_at_once(self, races: list[int], process: int, waited_for: Mapping[Touched, int | None]) -> None:
+        """What waits for several words at once must come before each step that ends one of them.
+
+        To reverse one race after another would put the other step first every time.
+        """
+        if sum(not isinstance(part, Resource) for part in waited_for) < 2:
+            return
+        for race in races:
+            if process in self._nodes[race].enabled:
+                self._nodes[race].to_try.add(process)
+
+    def _blocked(self, choice: Choice) -> None:
+        """A step that never came: who made it wait may have come after it instead."""
+        process, footprint = self._process(choice), self._recorder.blocked(choice)
+        before = self._history.before_blocked(process, footprint)
+        waited_for = self._recorder.waits_for(choice)
+        races = self._history.would_race(process, footprint, waited_for)
+        self._try_reversed(races, process, before)
+        self._try_at_once(races, process, waited_for)
+
+    # -- what the machine says -----------------------------------------------------------------------
+
+    def _process(self, choice: Choice) -> int:
+        """Two for each CPU: its threads, and its interrupts."""
+        interrupt = isinstance(choice, TakeInterrupt) or in_handler(self._machine.cpus[choice.cpu])
+        return 2 * choice.cpu + interrupt
+
+    def _pending(self, cpu: int) -> bool:
+        return cpu in self._machine.apic.interrupted
+
+    def _distinct(self, question: Question) -> tuple[int, ...]:
+        """One option of each outcome, the default's last: the unusual first."""
+        options = [n for n in range(question.options) if n != question.default] + [question.default]
+        if not isinstance(question, VersionQuestion) or not self._forgets_nothing():
+            return tuple(options)
+        kept: dict[object, int] = {}
+        for option in options:
+            kept[self._outcome(question, option)] = option
+        return tuple(sorted(kept.values(), key=options.index))
+
+    def _forgets_nothing(self) -> bool:
+        """With one entry a page, using a version has consequences of its own.
+
+        On a CPU that does not obey its invalidations any use may be the one that shows it.
+        """
+        spec = self._model.tlb
+        obeys = self._model.rules == ALL_RULES
+        return obeys and isinstance(spec, LazySpec) and spec.memory is Memory.SET
+
+    def _outcome(self, question: VersionQuestion, option: int) -> object:
+        """What tells one version from another: where it leads, what it allows, which flush it survived."""
+        found = self._machine.cpus[question.cpu].mmu.peek(question.va)
+        current = None
+        if isinstance(found, Walk):
+            current = (found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty)
+        if option == len(question.entries):
+            return option if current is None else current
+        entry = question.entries[option]
+        outcome = (int(entry.frame_of(question.va)), entry.rights, entry.dirty)
+        # A frame that has been freed meanwhile is not what it was: a use of it now has another verdict.
+        if outcome[0] in self._recorder.freed:
+            return option
+        if outcome == current:
+            return current
+        return (outcome, sum(begun > entry.moment for begun in self._recorder.flushes_begun))

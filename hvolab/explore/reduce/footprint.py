@@ -1,0 +1,395 @@
+"""The footprint of a step, recorded as it happens: what it touched, what enabled it, what verdicts read.
+
+A recorder listens to a machine. `before` and `after` each step it is told that one begins and has ended.
+Beside the memory words of every access a footprint holds what a monitor looks at (ghosts): the owner of the
+frame used, the flushes owed to the page, stores an operation may lose. See docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
+from emu.choice import Choice, TakeInterrupt
+from emu.cpu.condition import Word
+from emu.cpu.cpu import Cpu, Role, RoutineContext
+from emu.cpu.ops import AddWords, Await
+from emu.events import (
+    Annotated,
+    Copied,
+    Faulted,
+    Filled,
+    Invalidated,
+    IpiAcknowledged,
+    IpiSent,
+    IpiTaken,
+    Loaded,
+    LoadedBytes,
+    MachineEvent,
+    Stored,
+)
+from emu.machine import Machine
+from emu.paging.lazy import LazySpec, Memory
+from emu.paging.tlb import ALL_RULES, FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
+from hvolab.explore.reduce.resource import Footprint, Kind, Resource, Touched, kind_of
+from hvolab.explore.reduce.sections import Sections
+from hvolab.explore.reduce.tables import PAGES_OF_ALL, Tables
+from hvolab.explore.reduce.waits import Waits
+from hvolab.explore.reduce.windows import Windows
+from kernel_model.core.events import (
+    AllocationFailed,
+    FlushBegun,
+    FlushCompleted,
+    OperationBegun,
+    OperationReturned,
+    PageAllocated,
+    PageFreed,
+)
+from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
+
+_DIRECTORIES = Resource(Kind.DIRECTORIES)
+_ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
+
+
+def in_handler(cpu: Cpu) -> bool:
+    """Whether a stepwise interrupt handler is among the CPU's contexts."""
+    return any(
+        isinstance(context, RoutineContext) and context.role is Role.INTERRUPT for context in cpu.contexts
+    )
+
+
+class Recorder:
+    """Footprints of one run on one machine. `tables` outlives the run.
+
+    `without` leaves kinds of resources out, which is unsound: for tests that show each of them matters.
+    """
+
+    def __init__(self, machine: Machine, tables: Tables, without: frozenset[Kind] = frozenset()) -> None:
+        self._without = without
+        self.replaying = False  # the step's footprint is known: only what later steps need is noted
+        self.freed: set[int] = set()  # the frames freed in this run
+        self.flushes_begun: list[int] = []  # after how many stores
+        self._machine = machine
+        self._tables = tables
+        model = machine.cpus[0].mmu.model
+        self._windows = Windows(len(machine.cpus), model)
+        self._sections = Sections(machine)
+        self._waits = Waits(len(machine.cpus), self._sections)
+        # Where versions that lead to one place are told apart all the same.
+        self._all_count = model.rules != ALL_RULES or (
+            isinstance(model.tlb, LazySpec) and model.tlb.memory is Memory.SINGLE
+        )
+        self.held: dict[Touched, int] = {}  # what others may wait for and the step changed, before it
+        self._reads: set[Touched] = set()
+        self._writes: set[Touched] = set()
+        self._marks: set[Touched] = set()
+        self._cpu = 0
+        self._interrupts_enabled: list[bool] = []
+        self._pending: frozenset[int] = frozenset()
+        self._spun: dict[int, frozenset[int]] = {}
+        self._senders: dict[int, int] = {}
+        self._flushes: dict[int, FlushBegun] = {}
+        self._changed: dict[int, set[int]] = {}  # CPU -> pages its operation has remapped, ~page where split
+        machine.trace.listen(self.observe)
+
+    # -- around a step -------------------------------------------------------------------------------
+
+    def before(self, choice: Choice) -> None:
+        """That choice is about to be performed."""
+        cpu = self._machine.cpus[choice.cpu]
+        self._cpu = cpu.number
+        if self.replaying:
+            if not isinstance(choice, TakeInterrupt):
+                self._spun.pop(cpu.number, None)
+            return
+        self._reads, self._writes, self._marks = set(), set(), set()
+        self.held = {}
+        self._interrupts_enabled = [cpu.interrupts_enabled for cpu in self._machine.cpus]
+        self._pending = frozenset(self._machine.apic.interrupted)
+        if isinstance(choice, TakeInterrupt):
+            self._reads.add(Resource(Kind.INTERRUPT_FLAG, cpu.number))
+            return
+        self._reads.add(Resource(Kind.CONTEXT, cpu.number))
+        if in_handler(cpu):
+            self._writes.add(Resource(Kind.CONTEXT, cpu.number))
+        self._reads |= self._spun.pop(cpu.number, frozenset())
+        if isinstance(cpu.top, RoutineContext):
+            match cpu.top.pending:
+                case Await(condition=condition, then=changes):
+                    self._reads |= self._waits.touches(condition, cpu.number)
+                    self._adds(changes)
+                case AddWords(changes=changes):
+                    self._adds(changes)
+                case _:
+                    pass
+
+    def _adds(self, changes: tuple[tuple[Word, int], ...]) -> None:
+        for word, _ in changes:
+            self._writes.add(word)
+            self.held.setdefault(word, self._machine.words[word])
+
+    def after(self, choice: Choice) -> Footprint:
+        """It has been performed: its footprint."""
+        cpu = self._machine.cpus[choice.cpu]
+        for other, was in zip(self._machine.cpus, self._interrupts_enabled, strict=True):
+            if other.interrupts_enabled != was:
+                self._writes.add(Resource(Kind.INTERRUPT_FLAG, other.number))
+                self.held[Resource(Kind.INTERRUPT_FLAG, other.number)] = int(was)
+        if isinstance(choice, TakeInterrupt):
+            if in_handler(cpu):
+                self._writes.add(Resource(Kind.CONTEXT, cpu.number))
+        elif cpu.spinning:
+            self._spun[cpu.number] = cpu.spinning
+            self._reads |= cpu.spinning
+        if cpu.number in self._changed:
+            self._changed[cpu.number] |= _remapped(self._writes)
+        passed = self._sections.passed(self._writes)
+        self._writes |= passed
+        self.held.update(dict.fromkeys(passed, 0))
+        self._reads |= self._wait_begun(cpu)
+        return self._footprint(self._reads, self._writes, self._marks)
+
+    def _wait_begun(self, cpu: Cpu) -> set[Touched]:
+        """Of an EachOnce, what holds when the wait begins counts."""
+        begun = self._sections.begins(cpu)
+        if begun is None or begun:
+            return begun or set()
+        assert isinstance(cpu.top, RoutineContext)
+        assert isinstance(cpu.top.pending, Await)
+        return self._waits.touches(cpu.top.pending.condition, cpu.number)
+
+    def replayed(self, choice: Choice, known: Footprint) -> None:
+        """It has been performed again, and this was its footprint the first time."""
+        cpu = self._machine.cpus[choice.cpu]
+        if cpu.spinning and not isinstance(choice, TakeInterrupt):
+            self._spun[cpu.number] = cpu.spinning
+        self._sections.passed(known.writes)
+        self._sections.begins(cpu)
+        remapped = _remapped(known.writes)
+        self._windows.changed(remapped)
+        if cpu.number in self._changed:
+            self._changed[cpu.number] |= remapped
+
+    def waits_for(self, choice: Choice) -> dict[Touched, int | None]:
+        """What the choice, about to be performed, may have to wait for: its value, where that is known."""
+        if isinstance(choice, TakeInterrupt):
+            return {Resource(Kind.INTERRUPT_FLAG, choice.cpu): 1, Resource(Kind.IPI, choice.cpu): 1}
+        cpu = self._machine.cpus[choice.cpu]
+        if isinstance(cpu.top, RoutineContext):
+            if isinstance(cpu.top.pending, Await):
+                return self._waits.parts(cpu.top.pending.condition, choice.cpu)
+            return {}
+        return dict.fromkeys(self._spun.get(choice.cpu, ()))
+
+    def offered(self, entries: Iterable[TlbEntry]) -> None:
+        """These could be used: what leads to them matters even if no run uses them."""
+        for entry in entries:
+            self._tables.learn(entry)
+
+    def blocked(self, choice: Choice) -> Footprint:
+        """What a choice that cannot be made now waits for and would do."""
+        cpu = self._machine.cpus[choice.cpu]
+        if isinstance(choice, TakeInterrupt):
+            flag, pending = Resource(Kind.INTERRUPT_FLAG, cpu.number), Resource(Kind.IPI, cpu.number)
+            return self._footprint({flag}, {pending}, set())
+        reads: set[Touched] = {Resource(Kind.CONTEXT, cpu.number), *self._spun.get(cpu.number, ())}
+        writes: set[Touched] = set()
+        if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
+            reads |= self._waits.touches(cpu.top.pending.condition, cpu.number)
+            writes |= {word for word, _ in cpu.top.pending.then}
+        return self._footprint(reads, writes, set())
+
+    def _footprint(self, reads: set[Touched], writes: set[Touched], marks: set[Touched]) -> Footprint:
+        if self._without:
+            reads, writes, marks = (
+                {touched for touched in some if kind_of(touched) not in self._without}
+                for some in (reads, writes, marks)
+            )
+        return Footprint(frozenset(reads), frozenset(writes), frozenset(marks))
+
+    # -- events --------------------------------------------------------------------------------------
+
+    def observe(self, number: int, event: MachineEvent) -> None:
+        """Add what one event says."""
+        if self.replaying and not isinstance(event, Annotated | IpiSent | Invalidated):
+            return
+        match event:
+            case Loaded():
+                self._read_words(event.pa, event.size)
+                self._used(event.cpu, event.va, event.entry)
+            case Stored():
+                self._read_words(event.pa, event.size)
+                self._write_words(event.pa, event.size)
+                if event.size == 8 and not event.pa & 7:
+                    self.held.setdefault(event.pa >> 3, event.old)
+                self._used(event.cpu, event.va, event.entry)
+                self._updated(event.va)
+                self._translations(event.pa, event.size, event.old.to_bytes(event.size, "little"))
+            case Copied():
+                self._reads.add(Resource(Kind.BULK_READ, event.source_pa >> PAGE_SHIFT))
+                self._used(event.cpu, event.source_va, event.source_entry)
+                self._bulk_write(event.to_pa, event.length)
+                self._used(event.cpu, event.to, event.to_entry)
+                self._updated(event.to)
+            case LoadedBytes():
+                self._reads.add(Resource(Kind.BULK_READ, event.pa >> PAGE_SHIFT))
+                self._used(event.cpu, event.va, event.entry)
+            case Filled():
+                self._bulk_write(event.pa, event.length)
+                self._used(event.cpu, event.va, event.entry)
+                self._updated(event.va)
+            case Invalidated():
+                self._invalidated(event.cpu, event.what)
+            case Faulted():
+                if event.entry is not None:
+                    self._used(event.cpu, event.fault.va, event.entry)
+                else:
+                    self._walked(event.cpu, event.fault.va >> PAGE_SHIFT)
+            case IpiSent():
+                self._senders[event.request] = event.cpu
+                for target in event.targets:
+                    self._writes.add(Resource(Kind.IPI, target))
+                    self.held[Resource(Kind.IPI, target)] = int(target in self._pending)
+            case IpiTaken():
+                self._writes.add(Resource(Kind.IPI, event.cpu))
+            case IpiAcknowledged():
+                sender = self._senders[event.request]
+                self._writes.add(Resource(Kind.ACKNOWLEDGED, sender, event.cpu))
+                self.held[Resource(Kind.ACKNOWLEDGED, sender, event.cpu)] = 0
+            case Annotated():
+                self._announced(number, event.cpu, event.payload)
+            case _:
+                pass
+
+    def _read_words(self, pa: PhysAddr, size: int) -> None:
+        self._reads.update(range(pa >> 3, (pa + size + 7) >> 3))
+        self._marks.add(Resource(Kind.BULK_WRITE, pa >> PAGE_SHIFT))
+
+    def _write_words(self, pa: PhysAddr, size: int) -> None:
+        self._writes.update(range(pa >> 3, (pa + size + 7) >> 3))
+        self._marks.add(Resource(Kind.BULK_READ, pa >> PAGE_SHIFT))
+
+    def _bulk_write(self, pa: PhysAddr, length: int) -> None:
+        frame = pa >> PAGE_SHIFT
+        self._writes |= {Resource(Kind.BULK_READ, frame), Resource(Kind.BULK_WRITE, frame)}
+        journal = self._machine.memory.journal
+        self._translations(pa, length, next(journal.since(journal.now - 1)).old)
+
+    def _translations(self, pa: PhysAddr, length: int, before: bytes) -> None:
+        """What a store changes for those who translate through it."""
+        effect = self._tables.effect(pa, length, before)
+        self._writes.update(Resource(Kind.TRANSLATION, page) for page in effect.pages)
+        if effect.directories:
+            self._writes.add(_DIRECTORIES)
+        if effect.everything:
+            self._writes.add(_ALL_TRANSLATIONS)
+        self._writes.update(Resource(Kind.SPLIT, page) for page in effect.splits)
+        self._windows.changed(effect.pages)
+        self._windows.changed(~page for page in effect.splits)
+        if effect.everything:
+            self._windows.changed((PAGES_OF_ALL,))
+        # Who fills a table before or after it is published gives it one version more or less.
+        self._reads.update(Resource(Kind.BULK_READ, frame) for frame in effect.tables)
+
+    def _walked(self, cpu: int, page: int) -> None:
+        if not self._tables.is_volatile(page):
+            return
+        self._reads.add(Resource(Kind.TRANSLATION, page))
+        self._reads.add(Resource(Kind.TLB, cpu, page))
+        large = page & ~511
+        if large in self._tables.split and (self._all_count or self._windows.is_open(cpu, page)):
+            # Otherwise the large version, if it may be used, is as good as the small one.
+            self._reads.add(Resource(Kind.TLB, cpu, ~large))
+        if self._tables.directories_change:
+            self._reads |= {_DIRECTORIES, Resource(Kind.TLB, cpu, PAGES_OF_ALL)}
+        if self._tables.everything_changes:
+            self._reads.add(_ALL_TRANSLATIONS)
+
+    def _used(self, cpu: int, va: VirtAddr, entry: TlbEntry) -> None:
+        self._tables.learn(entry)
+        page = va >> PAGE_SHIFT
+        self._walked(cpu, page)
+        if VMEMMAP_START <= va < VMEMMAP_END:
+            self._reads.add(Resource(Kind.OWNER, entry.frame_of(va)))
+            if entry.filled_at < 0:  # a lazy TLB's older version
+                self._reads |= {Resource(Kind.OWED, page), Resource(Kind.OWED, ~(page & ~511))}
+
+    def _updated(self, va: VirtAddr) -> None:
+        page = va >> PAGE_SHIFT
+        if VMEMMAP_START <= va < VMEMMAP_END and self._tables.is_volatile(page):
+            self._marks.add(Resource(Kind.UPDATE, page))
+
+    def _invalidated(self, cpu: int, what: Invalidation) -> None:
+        match what:
+            case Invlpg(va=va, pages=pages):
+                covered, large = self._in_range(va, va + pages * PAGE_BYTES)
+            case InvpcidAddress(va=va) | FaultedAt(va=va):
+                covered, large = self._in_range(va, va + 1)
+            case _:
+                covered, large = self._tables.volatile, self._tables.split
+        closed = self._windows.close(cpu, what, (*covered, *(~page for page in large)))
+        self._writes.update(Resource(Kind.TLB, cpu, page) for page in closed)
+        self._reads.update(Resource(Kind.TRANSLATION, page) for page in covered)
+        self._reads.update(Resource(Kind.SPLIT, page) for page in large)
+        if self._tables.directories_change:
+            self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
+            self._reads.add(_DIRECTORIES)
+        if self._tables.everything_changes:
+            self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
+            self._reads.add(_ALL_TRANSLATIONS)
+
+    def _in_range(self, start: int, end: int) -> tuple[set[int], set[int]]:
+        """Of [start, end), in bytes: the pages some run changes, the first pages of large ones it splits."""
+        first, last = start >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT
+        pages = {page for page in self._tables.volatile if first <= page <= last}
+        large = {page for page in self._tables.split if page <= last and first < page + 512}
+        return pages, large
+
+    # -- ghosts --------------------------------------------------------------------------------------
+
+    def _announced(self, number: int, cpu: int, payload: object) -> None:
+        match payload:
+            case PageAllocated(pfn=pfn, order=order):
+                self._owner(range(pfn, pfn + (1 << order)))
+            case PageFreed(pfn=pfn, order=order):
+                frames = range(pfn, pfn + (1 << order))
+                self._owner(frames)
+                self.freed.update(frames)
+            case AllocationFailed():
+                pass
+            case FlushBegun():
+                self._flushes[number] = payload
+                self.flushes_begun.append(self._machine.memory.journal.now)
+                pages, large = self._in_range(payload.start, payload.end)
+                self._reads.update(Resource(Kind.SPLIT, page) for page in large)
+                self._reads.update(Resource(Kind.TRANSLATION, page) for page in pages)
+                self._owed(pages)
+            case FlushCompleted(begun=begun):
+                request = self._flushes[begun]
+                self._owed(self._in_range(request.start, request.end)[0])
+            case OperationBegun():
+                self._changed[cpu] = set()
+            case OperationReturned():
+                changed = self._changed.pop(cpu, set())
+                self._owed(changed)
+                self._reads.update(Resource(Kind.UPDATE, page) for page in changed if page >= 0)
+            case _:
+                pass
+
+    def _owner(self, frames: Iterable[int]) -> None:
+        self._writes.update(Resource(Kind.OWNER, frame) for frame in frames)
+
+    def _owed(self, pages: Iterable[int]) -> None:
+        self._marks.update(Resource(Kind.OWED, page) for page in pages)
+
+
+def _remapped(writes: Iterable[Touched]) -> set[int]:
+    """The pages that a step gave another translation; ~page for a large page it split."""
+    found: set[int] = set()
+    for touched in writes:
+        if isinstance(touched, Resource):
+            if touched.kind is Kind.TRANSLATION:
+                found.add(touched.a)
+            elif touched.kind is Kind.SPLIT:
+                found.add(~touched.a)
+    return found

@@ -1,0 +1,98 @@
+"""The states on the path of a reduced search: what can step there, what has been tried, what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from emu.choice import Choice
+from hvolab.checked.json_value import Json
+from hvolab.checked.place import Place
+from hvolab.explore.reduce.resource import NOTHING, Footprint
+from hvolab.explore.reduce.saved import (
+    load_by_process,
+    load_choices,
+    load_footprint,
+    load_process,
+    save_by_process,
+    save_choices,
+    save_footprint,
+)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A question inside a step: its options as groups of equal outcome, and which group it is at."""
+
+    options: tuple[int, ...]
+    at: int = 0
+
+    @classmethod
+    def load(cls, place: Place) -> Answer:
+        both = place.items()
+        if len(both) != 2:
+            raise place.wanted("options and a number")
+        options = tuple(both[0].integers())
+        return cls(options, both[1].integer(0, len(options) - 1))
+
+
+@dataclass(slots=True)
+class Node:
+    """A state on the current path: what can step there, what has been tried, what is still to be."""
+
+    enabled: dict[int, Choice]
+    sleep: dict[int, Footprint]
+    current: int
+    to_try: set[int] = field(default_factory=set)
+    tried: dict[int, Footprint] = field(default_factory=dict)
+    footprint: Footprint = NOTHING  # of the current process, over all answers so far
+    answers: list[Answer] = field(default_factory=list)
+
+    def next_answer(self) -> bool:
+        """Move on to other answers inside the same step."""
+        while self.answers:
+            if self.answers[-1].at + 1 < len(self.answers[-1].options):
+                self.answers[-1].at += 1
+                return True
+            self.answers.pop()
+        return False
+
+    def next_process(self) -> bool:
+        """Move on to another process."""
+        self.tried[self.current] = self.footprint
+        left = [p for p in sorted(self.to_try) if p not in self.tried and p not in self.sleep]
+        if not left:
+            return False
+        self.current, self.footprint = left[0], NOTHING
+        return True
+
+    def covers(self, firsts: set[int]) -> bool:
+        """Whether one of these processes is tried here, or need not be."""
+        return any(p in self.to_try or p in self.tried or p in self.sleep for p in firsts)
+
+    def save(self) -> Json:
+        return {
+            "enabled": save_choices(self.enabled),
+            "sleep": save_by_process(self.sleep),
+            "current": self.current,
+            "to_try": list[Json](sorted(self.to_try)),
+            "tried": save_by_process(self.tried),
+            "footprint": save_footprint(self.footprint),
+            "answers": [[list[Json](answer.options), answer.at] for answer in self.answers],
+        }
+
+    @classmethod
+    def load(cls, place: Place) -> Node:
+        enabled = load_choices(place.field("enabled"))
+        current = load_process(place.field("current"))
+        to_try = set(place.field("to_try").integers())
+        if current not in enabled or not to_try <= set(enabled):
+            raise place.error("a process that is not enabled is to be tried")
+        return cls(
+            enabled,
+            load_by_process(place.field("sleep")),
+            current,
+            to_try,
+            load_by_process(place.field("tried")),
+            load_footprint(place.field("footprint")),
+            [Answer.load(row) for row in place.field("answers").items()],
+        )

@@ -1,0 +1,1 @@
+"""A finding told again: shrunk, and as a script."""

@@ -1,0 +1,1 @@
+"""Ways through the runs: the interface, and every strategy but the reduced search."""

@@ -1,0 +1,87 @@
+"""The seam between the explorer and its strategies: a search chooses at points, run after run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from emu.choice import Choice
+from hvolab.checked.json_value import Json
+from hvolab.checked.place import Place
+from hvolab.subject.strategy import Strategy
+from kernel_model.boot import System
+
+
+class Freedom(Enum):
+    """What may be chosen. What is not free is as a machine without that freedom would have it."""
+
+    SCHEDULE = "schedule"  # which CPU steps; otherwise the lowest that can
+    IRQ = "irq"  # when a pending interrupt is taken; otherwise at once
+    TLB = "tlb"  # which version of a translation is used; otherwise a walk made now
+    ALLOC = "alloc"  # whether an allocation fails; otherwise none does
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulePoint:
+    """What happens next. `running` is the choice made last, if it is among the options.
+
+    To choose anything else then is a preemption.
+    """
+
+    options: tuple[Choice, ...]
+    running: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPoint:
+    """A question inside a step, with that many answers; the last is that of a machine without the freedom."""
+
+    options: int
+
+
+Point: TypeAlias = SchedulePoint | AnswerPoint
+
+
+def size(point: Point) -> int:
+    """The number of options."""
+    return point.options if isinstance(point, AnswerPoint) else len(point.options)
+
+
+class Next(Enum):
+    """What a search makes of a run that has ended."""
+
+    GO_ON = "the run counts"
+    START_AGAIN = "something was learned that the runs so far should have known: they do not count"
+
+
+class Search(Protocol):
+    """A way through the runs. The explorer owns the loop: begin, a run with the strategy, end, and again."""
+
+    def begin(self) -> bool:
+        """Start another run. False when there is nothing left to explore."""
+        ...
+
+    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
+        """What picks in the run just begun. It may raise `Redundant` from `pick`."""
+        ...
+
+    def end(self, system: System) -> Next:
+        """The run is over; the machine still is as it was at its end."""
+        ...
+
+    def extent(self) -> str:
+        """What a search that came to its end has covered, in words."""
+        ...
+
+    def save(self) -> Json:
+        """Where it is, between two runs: a JSON value."""
+        ...
+
+    def load(self, place: Place) -> None:
+        """Go on from there. Raises what `place` raises where the value is wrong."""
+        ...
+
+
+class Redundant(Exception):
+    """The rest of this run can show nothing that other runs do not show."""

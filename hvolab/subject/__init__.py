@@ -1,0 +1,1 @@
+"""What is run: scenarios, schedules, scripts, and the run itself."""

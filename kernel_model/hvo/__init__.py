@@ -1,0 +1,1 @@
+"""The port of mm/hugetlb_vmemmap.c."""

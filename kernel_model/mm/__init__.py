@@ -1,0 +1,1 @@
+"""Memory as Linux has it: struct pages, page tables, the page allocator, the fault handler."""

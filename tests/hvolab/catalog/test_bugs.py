@@ -1,0 +1,119 @@
+"""The catalogue of bugs: a script shows each, upstream is not wrong in that order, and none is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from emu.paging.models import LAZY
+from hvolab.catalog import SCENARIOS
+from hvolab.catalog.bugs.all import BUGS
+from hvolab.explore.budget import Budget
+from hvolab.explore.explorer import explore
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.search.interface import Freedom
+from hvolab.judge.known import known
+from hvolab.judge.verdict import Verdict
+from hvolab.subject.run import Completed, Run, run
+from hvolab.subject.scenario import Bug, Group, Scenario, Setup, with_variant
+from hvolab.subject.script import Script, ScriptStrategy, ordering
+from hvolab.subject.script_text import parse_script
+from kernel_model.variants.catalog import VARIANTS, UnknownVariant, variant
+from kernel_model.variants.named import UPSTREAM_HVO, Effect
+
+ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
+PAIRS = [(chosen, bug) for chosen in SCENARIOS for bug in chosen.bugs]
+IDS = [f"{chosen.name}-{bug.variant.name}" for chosen, bug in PAIRS]
+LONG = ("rollback",)
+
+
+def built(chosen: Scenario) -> Setup:
+    return chosen.build(max(2, chosen.cpus_min))
+
+
+def followed(setup: Setup, script: Script) -> Run:
+    return run(setup, lambda system: ScriptStrategy(script, system.machine))
+
+
+def wrong(done: Run) -> set[Verdict]:
+    return {
+        finding.verdict
+        for finding in done.findings
+        if finding.verdict.is_violation or finding.verdict is Verdict.MODEL_ERROR
+    }
+
+
+@pytest.mark.parametrize(("chosen", "bug"), PAIRS, ids=IDS)
+def test_the_script_shows_the_bug(chosen: Scenario, bug: Bug) -> None:
+    assert bug.verdict in wrong(followed(with_variant(built(chosen), bug.variant), bug.script))
+
+
+@pytest.mark.parametrize(("chosen", "bug"), PAIRS, ids=IDS)
+def test_upstream_is_not_wrong_in_the_order_of_the_bug(chosen: Scenario, bug: Bug) -> None:
+    """Every constraint is met: an order that upstream makes impossible is written so that it says so."""
+    done = followed(built(chosen), ordering(bug.script))
+    unknown = [finding for finding in done.findings if known(chosen.name, finding) is None]
+    assert [finding.cause for finding in unknown if finding.verdict.is_violation] == []
+    assert isinstance(done.outcome, Completed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chosen", "bug"), PAIRS, ids=IDS)
+def test_the_bug_is_found_from_the_actors_alone(chosen: Scenario, bug: Bug) -> None:
+    setup = with_variant(replace(built(chosen), script=()), bug.variant)
+    done = explore(setup, Reduced(), ALL, Budget(seconds=120))
+    assert bug.verdict in {one.finding.verdict for one in done.found}
+
+
+QUICK = [
+    row for row in PAIRS if row[0].name in ("flush-head-reader", "split-writer", "hotplugged", "key-optimize")
+]
+
+
+@pytest.mark.parametrize(("chosen", "bug"), QUICK, ids=lambda one: getattr(one, "name", ""))
+def test_some_bugs_are_found_quickly(chosen: Scenario, bug: Bug) -> None:
+    setup = with_variant(replace(built(chosen), script=()), bug.variant)
+    done = explore(setup, Reduced(), ALL, Budget(runs=60))
+    assert bug.verdict in {one.finding.verdict for one in done.found}
+
+
+@pytest.mark.parametrize("chosen", BUGS, ids=lambda one: one.name)
+def test_a_scenario_of_bugs_has_one_and_its_own_order_is_upstreams(chosen: Scenario) -> None:
+    assert chosen.bugs
+    assert chosen.group in (Group.FLUSH, Group.KERNEL, Group.HARDWARE)
+    assert chosen.verdicts == frozenset()
+    assert built(chosen).boot.variant is UPSTREAM_HVO
+
+
+def test_every_violation_has_a_scenario() -> None:
+    shown = {bug.variant.name for _, bug in PAIRS}
+    assert {one.name for one in VARIANTS if one.effect is Effect.VIOLATION} - shown == {"upstream"}
+
+
+@pytest.mark.parametrize("one", VARIANTS, ids=lambda one: one.name)
+def test_a_variant_is_found_by_its_name_and_says_what_it_is(one) -> None:
+    assert variant(one.name) is one
+    assert one.summary
+    if one.history is not None:
+        assert len(one.history.commit) == 12
+        assert one.history.seen
+
+
+def test_an_unknown_variant_lists_those_there_are() -> None:
+    with pytest.raises(
+        UnknownVariant, match=r"^there is no variant 'typo'; there are: upstream, no-op-flush"
+    ):
+        variant("typo")
+
+
+def test_scripts_survive_their_text() -> None:
+    for _, bug in PAIRS:
+        assert parse_script("\n".join(map(str, bug.script))) == bug.script
+
+
+def test_the_cpus_of_a_bug_are_lazy_unless_it_needs_its_own() -> None:
+    for chosen, bug in PAIRS:
+        model = with_variant(built(chosen), bug.variant).boot.model
+        assert model.name.startswith(LAZY.name)
+        assert bug.variant.model in (None, model)

@@ -1,0 +1,184 @@
+"""The reduction changes how many schedules there are, never what they show.
+
+Each small setup is explored with and without it: the same findings and the same outcomes. And each kind of
+resource in the footprints is needed: without it something is lost, or counted twice.
+"""
+
+from __future__ import annotations
+
+import pytest
+from small_catalog import Small, all_small, other_table
+from small_setups import (
+    FRAME,
+    NEW,
+    WORD,
+    Outcomes,
+    X,
+    Y,
+    flush_page,
+    loads,
+    pretended_flush,
+    set_pte,
+    setup_of,
+    split,
+    stores,
+    then,
+)
+
+from emu.paging.pte import PteBit
+from hvolab.explore.budget import Budget
+from hvolab.explore.explorer import explore
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.reduce.resource import Kind
+from hvolab.explore.search.depth_first import everything
+from hvolab.explore.search.interface import Freedom, Search
+from hvolab.judge.verdict import Verdict, Where
+from hvolab.subject.scenario import Setup
+from kernel_model.mm.pgtable import PAGE_KERNEL
+
+ALL = frozenset(Freedom)
+SMALL = {small.name: small for small in all_small()}
+# Too many orders for the unreduced search: what it finds in the time it has must be among what is found.
+LARGE = ("a flag before the flush, and a late reader", "two requests to one CPU")
+
+
+class Explored:
+    """What an exploration showed, and in how many schedules."""
+
+    def __init__(self, setup: Setup, search: Search, runs: int = 20_000) -> None:
+        outcomes = Outcomes(search)
+        done = explore(setup, outcomes, ALL, Budget(runs=runs))
+        self.complete = done.coverage.complete
+        self.schedules = done.coverage.schedules
+        self.redundant = done.coverage.redundant
+        self.seen = outcomes.seen
+        self.findings: set[tuple[Verdict, Where]] = {
+            (one.finding.verdict, one.finding.where) for one in done.found
+        }
+
+    @property
+    def verdicts(self) -> set[Verdict]:
+        return {verdict for verdict, _ in self.findings}
+
+
+def test_there_are_at_least_twenty_setups_with_names_of_their_own() -> None:
+    assert len(SMALL) == len(all_small()) >= 20
+
+
+@pytest.mark.parametrize(
+    "small", [SMALL[name] for name in SMALL if name not in LARGE], ids=lambda one: one.name
+)
+def test_reduced_and_unreduced_show_the_same(small: Small) -> None:
+    reduced, whole = Explored(small.setup, Reduced()), Explored(small.setup, everything())
+    assert reduced.complete
+    assert whole.complete
+    assert reduced.findings == whole.findings
+    assert reduced.seen == whole.seen
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_the_unreduced_search_shows_in_its_first_runs_the_reduced_one_shows(name: str) -> None:
+    reduced, part = Explored(SMALL[name].setup, Reduced()), Explored(SMALL[name].setup, everything(), 1500)
+    assert reduced.complete
+    assert part.findings <= reduced.findings
+    assert part.seen <= reduced.seen
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("a late flush that is none", Verdict.MISSED_FLUSH),
+        ("a late free", Verdict.USE_AFTER_FREE),
+        ("a flush that covers only the split", Verdict.MISSED_FLUSH),
+        ("a store that makes good what was lost", Verdict.LOST_UPDATE),
+    ],
+)
+def test_a_verdict_that_flips_on_steps_without_a_common_word_is_found(name: str, verdict: Verdict) -> None:
+    """And not in every order: the run the search makes first is without it."""
+    assert verdict in Explored(SMALL[name].setup, Reduced()).verdicts
+    assert verdict not in Explored(SMALL[name].setup, everything(), 1).verdicts
+
+
+@pytest.mark.parametrize(
+    ("setup", "schedules"),
+    [
+        # Nothing in common: one order stands for all.
+        (setup_of(loads(0, X, Y), loads(1, X, Y)), 1),
+        (setup_of(stores((X, 1)), stores((Y, 1))), 1),
+        # One word, a store and a load: two orders.
+        (setup_of(stores((X, 1)), loads(1, X)), 2),
+        # Stores of X and Y against loads of Y and X: before both, between, after both.
+        (setup_of(stores((X, 1), (Y, 1)), loads(1, Y, X)), 3),
+        # Two stores against one: three places.
+        (setup_of(stores((X, 1), (X, 2)), stores((X, 3))), 3),
+        # Three CPUs, one word: 3!.
+        (setup_of(stores((X, 1)), stores((X, 2)), stores((X, 3))), 6),
+    ],
+)
+def test_reduced_schedules_counted_by_hand(setup: Setup, schedules: int) -> None:
+    assert Explored(setup, Reduced()).schedules == schedules
+
+
+# What is lost with each kind of resource left out of the footprints.
+LOST = {
+    Kind.MEMORY: "store, load of one word",
+    Kind.NAMED: "locked increments",
+    Kind.BULK_READ: "a bulk copy against a store",
+    Kind.BULK_WRITE: "a bulk fill against a load",
+    Kind.TRANSLATION: "not present, then present",
+    Kind.TLB: "a flag before the flush, and a late reader",
+    Kind.SPLIT: "a flush that covers only the split",
+    Kind.DIRECTORIES: "an invalidation beside a detached table",
+    Kind.IPI: "two requests to one CPU",
+    Kind.INTERRUPT_FLAG: "a flush and a region with interrupts off",
+    Kind.OWNER: "a late free",
+    Kind.OWED: "a late flush that is none",
+    Kind.UPDATE: "a store that makes good what was lost",
+    Kind.SECTION_ENTERED: "a reader that comes first, against a grace period",
+}
+# These order what cannot happen in another order anyway: without them orders are told apart wrongly.
+MISCOUNTED = {
+    Kind.ACKNOWLEDGED: "a flag before the flush, and a late reader",
+    Kind.CONTEXT: "a handler step by step",
+    Kind.SECTION_LEFT: "a grace period that begins inside a section",
+}
+
+
+def test_every_kind_of_resource_is_accounted_for() -> None:
+    assert set(LOST) | set(MISCOUNTED) == set(Kind)
+
+
+@pytest.mark.parametrize("kind", LOST, ids=lambda kind: kind.name)
+def test_without_a_kind_of_resource_something_is_lost(kind: Kind) -> None:
+    setup = SMALL[LOST[kind]].setup
+    whole, without = Explored(setup, Reduced()), Explored(setup, Reduced(frozenset({kind})))
+    assert (without.seen, without.findings) != (whole.seen, whole.findings)
+    assert without.seen <= whole.seen
+    assert without.findings <= whole.findings
+
+
+@pytest.mark.parametrize("kind", MISCOUNTED, ids=lambda kind: kind.name)
+def test_without_a_kind_of_resource_orders_are_miscounted(kind: Kind) -> None:
+    setup = SMALL[MISCOUNTED[kind]].setup
+    whole, without = Explored(setup, Reduced()), Explored(setup, Reduced(frozenset({kind})))
+    assert (without.schedules, without.redundant) != (whole.schedules, whole.redundant)
+
+
+def test_a_table_filled_by_another_cpu_after_it_is_published_is_not_one_filled_before() -> None:
+    """Between the two a flush can come, and then an old version that only the second order has."""
+    setup = setup_of(then(split, flush_page, stores((WORD, 7))), then(other_table, set_pte(NEW, PAGE_KERNEL)))
+    reduced, whole = Explored(setup, Reduced()), Explored(setup, everything())
+    assert Verdict.LOST_UPDATE in reduced.verdicts
+    assert reduced.findings == whole.findings
+
+
+def test_an_old_large_entry_whose_flush_came_before_the_frame_changed_is_no_small_one() -> None:
+    """The two lead to one frame, but a flush begun after the split should have removed the large one."""
+    setup = setup_of(
+        then(split, pretended_flush, set_pte(NEW, PAGE_KERNEL)),
+        then(loads(1, WORD), set_pte(0, PteBit(0))),
+    )
+    reduced, whole = Explored(setup, Reduced()), Explored(setup, everything())
+    assert Verdict.MISSED_FLUSH in reduced.verdicts
+    assert reduced.findings == whole.findings
+    assert FRAME != NEW

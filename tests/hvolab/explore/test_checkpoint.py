@@ -1,0 +1,237 @@
+"""Checkpoints and several processes: an exploration that is cut in pieces finds what it finds in one go."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from emu.paging.models import LAZY
+from hvolab.catalog import scenario
+from hvolab.explore.budget import Budget
+from hvolab.explore.checkpoint import Checkpoint, CheckpointError
+from hvolab.explore.coverage import Coverage
+from hvolab.explore.explorer import Exploration, explore
+from hvolab.explore.parallel import explore_with_jobs
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.search.bounds import Delays, Preemptions
+from hvolab.explore.search.depth_first import Deepening, DepthFirst
+from hvolab.explore.search.interface import Freedom
+from hvolab.explore.search.portfolio import Portfolio
+from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
+from hvolab.judge.verdict import Verdict, Where
+from hvolab.subject.scenario import Setup
+
+ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
+IDENTITY = {"setup": "1a2b3c4d", "search": "exhaustive"}
+
+SEARCHES = {
+    "reduced": Reduced,
+    "unreduced": lambda: DepthFirst(Preemptions(0)),
+    "bounded": lambda: Deepening(Delays(1)),
+    "pct": lambda: Pct(1, 12, 3),
+    "walk": lambda: UniformWalk(1, 12),
+    "portfolio": lambda: Portfolio((Reduced(), Pct(1, 5, 2), Uniform(1, 100))),
+    "uniform": lambda: Uniform(1, 12),
+}
+
+
+def setup_of(name: str) -> Setup:
+    setup = scenario(name).build(2)
+    return replace(setup, boot=replace(setup.boot, model=LAZY))
+
+
+def counted(coverage: Coverage) -> Coverage:
+    """All but the time taken."""
+    return replace(coverage, seconds=0.0, stopped_by=None)
+
+
+def keys(done: Exploration) -> set[tuple[Verdict, Where]]:
+    return {(one.finding.verdict, one.finding.where) for one in done.found}
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+def test_an_exploration_stopped_after_every_third_run_ends_as_one_in_one_go(
+    name: str, tmp_path: Path
+) -> None:
+    setup = setup_of("tail-write")
+    whole = explore(setup, SEARCHES[name](), ALL, Budget())
+    for runs in range(3, 100, 3):
+        checkpoint = Checkpoint(tmp_path / "state", IDENTITY)
+        part = explore(setup, SEARCHES[name](), ALL, Budget(runs=runs), checkpoint=checkpoint)
+        if part.coverage.stopped_by is None:
+            break
+    assert part.coverage.stopped_by is None
+    assert counted(part.coverage) == counted(whole.coverage)
+    assert part.found == whole.found
+
+
+def test_a_finished_exploration_is_not_made_again(tmp_path: Path) -> None:
+    setup = setup_of("tail-write")
+    checkpoint = Checkpoint(tmp_path / "state", IDENTITY)
+    first = explore(setup, Reduced(), ALL, Budget(), checkpoint=checkpoint)
+
+    def never(runs: int, found: int) -> None:
+        raise AssertionError("a run was made")
+
+    again = explore(setup, Reduced(), ALL, Budget(), never, Checkpoint(tmp_path / "state", IDENTITY))
+    assert again.found == first.found
+    assert counted(again.coverage) == counted(first.coverage)
+
+
+def damage(text: str, how: str) -> str:
+    state = json.loads(text)
+    match how:
+        case "cut short":
+            return text[: len(text) // 2]
+        case "no schema":
+            del state["schema"]
+        case "another schema":
+            state["schema"] = 99
+        case "a node is missing its process":
+            del state["state"]["search"]["nodes"][0]["current"]
+        case "a process that is not enabled":
+            state["state"]["search"]["nodes"][0]["to_try"] = [77]
+        case "a schedule that shows nothing":
+            state["state"]["found"][0]["schedule"] = "v2 0"
+        case "a number is a text":
+            state["state"]["tally"]["runs"] = "many"
+        case "an unknown kind of resource":
+            state["state"]["search"]["nodes"][0]["footprint"] = [[[99, 0, 0]], [], []]
+        case "not an object":
+            return "[]"
+    return json.dumps(state)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "cut short",
+        "no schema",
+        "another schema",
+        "a node is missing its process",
+        "a process that is not enabled",
+        "a schedule that shows nothing",
+        "a number is a text",
+        "an unknown kind of resource",
+        "not an object",
+    ],
+)
+def test_a_damaged_checkpoint_is_one_clear_line(how: str, tmp_path: Path) -> None:
+    setup = setup_of("tail-write")
+    path = tmp_path / "state"
+    explore(setup, Reduced(), ALL, Budget(runs=4), checkpoint=Checkpoint(path, IDENTITY))
+    path.write_text(damage(path.read_text(), how))
+    with pytest.raises(CheckpointError) as raised:
+        explore(setup, Reduced(), ALL, Budget(), checkpoint=Checkpoint(path, IDENTITY))
+    assert str(raised.value).startswith("damaged checkpoint: ")
+    assert len(str(raised.value).splitlines()) == 1
+    assert len(str(raised.value)) < 500
+
+
+def test_a_checkpoint_of_another_exploration_is_refused(tmp_path: Path) -> None:
+    setup = setup_of("tail-write")
+    path = tmp_path / "state"
+    explore(setup, Reduced(), ALL, Budget(runs=2), checkpoint=Checkpoint(path, IDENTITY))
+    with pytest.raises(CheckpointError, match="is the checkpoint of another exploration: search is"):
+        Checkpoint(path, {**IDENTITY, "search": "pct"}).load()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"^cannot write .*: No such file or directory$"):
+        Checkpoint(tmp_path / "nowhere" / "state", IDENTITY).save({})
+
+
+PROGRAM = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_checkpoint import ALL, IDENTITY, setup_of
+from hvolab.explore.search.bounds import Delays, Preemptions
+from hvolab.explore.budget import Budget
+from hvolab.explore.checkpoint import Checkpoint
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.explorer import explore
+
+def told(runs, found):
+    print(runs, found, flush=True)
+
+checkpoint = Checkpoint(Path(sys.argv[1]), IDENTITY)
+done = explore(setup_of("use-after-free"), Reduced(), ALL, Budget(), told, checkpoint)
+print("stopped by", done.coverage.stopped_by, flush=True)
+"""
+
+
+def killed(path: Path, after_runs: int, number: int) -> tuple[int, str]:
+    """Explore in a process of its own and send it a signal after so many runs: findings told, last line."""
+    words = [sys.executable, "-c", PROGRAM, str(path), str(Path(__file__).parent)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
+        assert process.stdout is not None
+        told, last = 0, ""
+        for line in process.stdout:
+            last = line
+            if line.startswith("stopped"):
+                break
+            runs, told = map(int, line.split())
+            if runs == after_runs:
+                process.send_signal(number)
+                after_runs = -1
+                if number == signal.SIGKILL:
+                    break
+        process.wait(timeout=60)
+    return told, last
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_a_signal_loses_no_finding_that_was_told_and_the_checkpoint_resumes(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    whole = explore(setup_of("use-after-free"), Reduced(), ALL, Budget())
+    path = tmp_path / "state"
+    for after_runs in (3, 7, 12):
+        told, last = killed(path, after_runs, number)
+        if number == signal.SIGINT:
+            assert last == "stopped by an interrupt\n"
+        saved = json.loads(path.read_text())["state"]["found"]
+        assert len(saved) >= told
+    done = explore(
+        setup_of("use-after-free"), Reduced(), ALL, Budget(), checkpoint=Checkpoint(path, IDENTITY)
+    )
+    assert done.coverage.stopped_by is None
+    assert keys(done) == keys(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [
+        ("stale-read", 2),
+        ("stale-read", 3),
+        ("use-after-free", 2),
+        pytest.param("missed-cpu", 2, marks=pytest.mark.slow),
+        pytest.param("missed-cpu", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_several_processes_find_and_count_what_one_does(name: str, jobs: int) -> None:
+    setup = setup_of(name)
+    one = explore(setup, Reduced(), ALL, Budget())
+    more = explore_with_jobs(setup, ALL, Budget(), jobs)
+    assert keys(more) == keys(one)
+    assert more.coverage.stopped_by is None
+    assert more.coverage.schedules == one.coverage.schedules
+    assert more.coverage.distinct_schedules == one.coverage.distinct_schedules
+    assert more.coverage.distinct_states == one.coverage.distinct_states
+
+
+def test_several_processes_stop_when_the_time_is_up() -> None:
+    begun = time.monotonic()
+    done = explore_with_jobs(setup_of("spurious-write"), ALL, Budget(seconds=1.5), 2)
+    assert done.coverage.stopped_by == "the budget of 1.5 s"
+    assert time.monotonic() - begun < 60

@@ -1,0 +1,253 @@
+"""Exploration: counted by hand where it can be, and on the scenarios against what they must show."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+from emu.cpu.condition import Word, WordIs
+from emu.cpu.cpu import Routine
+from emu.cpu.ops import Await, Load, Store
+from emu.paging.models import LAZY
+from hvolab.catalog import scenario
+from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
+from hvolab.explore.budget import Budget
+from hvolab.explore.explorer import explore
+from hvolab.explore.search.bounds import Bound, Delays, Preemptions, Unbounded
+from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
+from hvolab.explore.search.interface import Freedom
+from hvolab.explore.search.randomly import Pct, Uniform
+from hvolab.judge.verdict import Verdict
+from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.run import run
+from hvolab.subject.scenario import KernelActor, Setup
+from hvolab.subject.strategy import Replay
+from kernel_model.boot import BootConfig, Kernel
+from kernel_model.layout import PerCpu
+from kernel_model.mm.image import HugePage
+
+ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
+WORD = PerCpu(0).buffer
+
+
+def loads(count: int) -> Callable[[Kernel, HugePage], Routine]:
+    async def routine(kernel: Kernel, huge: HugePage) -> None:
+        for _ in range(count):
+            await Load(WORD)
+
+    return routine
+
+
+def setup_of(*steps: int) -> Setup:
+    """CPU n runs a routine of steps[n] loads and nothing else."""
+    actors = tuple(KernelActor(cpu, f"t{cpu}", loads(count)) for cpu, count in enumerate(steps))
+    return Setup(BootConfig(MEMORY_BYTES, len(steps), (HUGE_PAGE,), model=LAZY), actors, (), ())
+
+
+@pytest.mark.parametrize(
+    ("bound", "steps", "count"),
+    [
+        # aabb abab abba baab baba bbaa
+        (Unbounded(), (2, 2), 6),
+        # No preemption: aabb bbaa. One: abba baab. Two: abab baba.
+        (Preemptions(0), (2, 2), 2),
+        (Preemptions(1), (2, 2), 4),
+        (Preemptions(2), (2, 2), 6),
+        # No delay: aabb. One, at each of the two points of a where b waits: bbaa abba; after b, round robin
+        # gives the turn back to a only when b has ended. Two: baab abab.
+        (Delays(0), (2, 2), 1),
+        (Delays(1), (2, 2), 3),
+        # 4! / (2! 1! 1!): aabc and the other 11
+        (Unbounded(), (2, 1, 1), 12),
+        (Unbounded(), (3, 2), 10),
+        (Unbounded(), (1, 1, 1), 6),
+        (Delays(0), (1, 1, 1), 1),
+    ],
+)
+def test_interleavings_counted_by_hand(bound: Bound, steps: tuple[int, ...], count: int) -> None:
+    done = explore(setup_of(*steps), DepthFirst(bound), ALL, Budget(runs=500))
+    assert done.coverage.schedules == count
+    assert done.coverage.stopped_by is None
+    assert done.coverage.longest == sum(steps)
+    assert done.coverage.distinct_schedules == count
+
+
+def test_a_cpu_that_waits_is_not_preempted() -> None:
+    """b waits for the word that a's last step sets: aab is the only order but for when b begins to wait."""
+    ready = Word("ready")
+
+    async def sets(kernel: Kernel, huge: HugePage) -> None:
+        await Store(WORD, 1)
+        await Await(WordIs(ready, 0), then=((ready, 1),))
+
+    async def waits(kernel: Kernel, huge: HugePage) -> None:
+        await Await(WordIs(ready, 1))
+
+    setup = replace(setup_of(1, 1), actors=(KernelActor(0, "a", sets), KernelActor(1, "b", waits)))
+    done = explore(setup, everything(), ALL, Budget(runs=500))
+    assert done.coverage.schedules == 1
+
+
+def test_a_schedule_that_is_not_free_runs_the_lowest_cpu_first() -> None:
+    done = explore(setup_of(2, 2), everything(), frozenset({Freedom.TLB}), Budget(runs=500))
+    assert done.coverage.schedules == 1
+
+
+def test_a_deadlock_is_a_finding_and_is_counted() -> None:
+    async def forever(kernel: Kernel, huge: HugePage) -> None:
+        await Await(WordIs(Word("never"), 1))
+
+    setup = replace(setup_of(1), actors=(KernelActor(0, "a", forever),))
+    done = explore(setup, everything(), ALL, Budget(runs=500))
+    assert done.coverage.deadlocks == 1
+    assert [one.finding.verdict for one in done.found] == [Verdict.KERNEL]
+    assert done.found[0].finding.cause == "deadlock: cpu0 waits for never = 1"
+
+
+def test_the_budget_of_runs_and_that_it_is_said() -> None:
+    done = explore(setup_of(2, 2), everything(), ALL, Budget(runs=4))
+    assert done.coverage.schedules == 4
+    assert str(done.coverage) == (
+        "not complete (exhaustive), stopped by the budget of 4 runs; "
+        "over {irq, schedule, tlb} at 2 CPUs: 4 schedules, 1 final states, at most 4 picks"
+    )
+
+
+def test_a_run_longer_than_the_step_budget_is_cut_off_and_counted() -> None:
+    done = explore(setup_of(5), everything(), ALL, Budget(steps=3))
+    assert done.coverage.cut_off == 1
+    assert str(done.coverage) == (
+        "not complete (exhaustive), stopped by the step budget of a run; over {irq, schedule, tlb} at 1 CPUs:"
+        " 1 schedules, 1 of them cut off by the step budget, 1 final states, at most 3 picks"
+    )
+
+
+def test_an_interrupt_keeps_what_was_found() -> None:
+    setup = scenario("use-after-free").build(2)
+    setup = replace(setup, boot=replace(setup.boot, model=LAZY))
+
+    def interrupt(runs: int, found: int) -> None:
+        if found:
+            raise KeyboardInterrupt
+
+    done = explore(setup, DepthFirst(Preemptions(0)), ALL, Budget(), interrupt)
+    assert done.coverage.stopped_by == "an interrupt"
+    assert {one.finding.verdict for one in done.found} == {Verdict.USE_AFTER_FREE}
+
+
+@pytest.mark.parametrize("search", [lambda: Pct(3, 25, 3), lambda: Uniform(3, 25)], ids=["pct", "uniform"])
+def test_a_random_search_is_the_same_for_the_same_seed(search) -> None:
+    setup = scenario("tail-write").build(2)
+    first = explore(setup, search(), ALL, Budget())
+    second = explore(setup, search(), ALL, Budget())
+    assert first.coverage.schedules == second.coverage.schedules == 25
+    assert first.coverage.steps == second.coverage.steps
+    assert first.found == second.found
+
+
+def test_pct_needs_a_depth() -> None:
+    with pytest.raises(ValueError, match=r"^PCT depth 0: want 1 or more$"):
+        Pct(0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("use-after-free", Verdict.USE_AFTER_FREE),
+        ("missed-cpu", Verdict.MISSED_FLUSH),
+        ("tail-write", Verdict.WRITE_PROTECT),
+        ("tail-write", Verdict.LOST_UPDATE),
+    ],
+)
+def test_the_violation_is_found_without_the_script_and_replays(name: str, verdict: Verdict) -> None:
+    """No preemption is needed: what an old entry does is the TLB's freedom, not the schedule's."""
+    setup = scenario(name).build(2)
+    setup = replace(setup, boot=replace(setup.boot, model=LAZY))
+    done = explore(setup, Deepening(Preemptions(0)), ALL, Budget(runs=100))
+    (found, *_) = [one for one in done.found if one.finding.verdict is verdict]
+    again = run(setup, lambda _system: Replay(found.schedule))
+    assert found.finding in again.findings
+    assert found.schedule == again.schedule
+    assert found.schedule.fingerprint == fingerprint(setup)
+
+
+def test_a_store_to_the_head_is_lost_only_between_the_copy_and_the_remap() -> None:
+    setup = scenario("lost-update").build(2)
+    setup = replace(setup, boot=replace(setup.boot, model=LAZY))
+    done = explore(setup, Deepening(Preemptions(1)), ALL, Budget(runs=80))
+    assert {one.finding.verdict for one in done.found} == {Verdict.LOST_UPDATE}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stale-read", "remap"])
+def test_upstream_has_no_violation_within_one_preemption(name: str) -> None:
+    setup = scenario(name).build(2)
+    setup = replace(setup, boot=replace(setup.boot, model=LAZY))
+    done = explore(setup, Deepening(Preemptions(1)), ALL, Budget(runs=1500))
+    assert done.found == ()
+
+
+def test_a_reset_machine_explores_as_a_new_one_does() -> None:
+    """Two explorations, each on a machine that was reset between its runs, agree run by run."""
+    setup = scenario("tail-write").build(2)
+    setup = replace(setup, boot=replace(setup.boot, model=LAZY))
+    found = explore(setup, DepthFirst(Preemptions(0)), ALL, Budget()).found
+    for one in found:
+        fresh = run(setup, lambda _system, one=one: Replay(one.schedule))
+        assert one.finding in fresh.findings
+
+
+def hvolab(*words: str) -> subprocess.CompletedProcess[str]:
+    program = "from hvolab.command.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_reports_in_json_what_it_found_and_covered() -> None:
+    done = hvolab("explore", "use-after-free", "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    schema = json.loads((files("hvolab") / "schema" / "explore.json").read_text(encoding="utf-8"))
+    jsonschema.validate(told, schema)
+    assert told["coverage"]["complete"] is True
+    assert told["coverage"]["extent"] == "exhaustive"
+    assert {finding["verdict"] for finding in told["findings"]} == {"violation: use-after-free"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nondet", "weather"], "'weather' is not one of schedule, irq, tlb, alloc"),
+        (
+            ["--strategy", "luck"],
+            "'pct', 'walk', 'uniform', 'portfolio'.",
+        ),
+        (["--runs", "0"], "0 is not in the range x>=1."),
+        (
+            ["--nondet", "tlb"],
+            "reduction needs the freedoms schedule and irq: use --strategy unreduced, or another",
+        ),
+        (
+            ["--cpu-model", "skylake"],
+            "skylake has one with a geometry: use --strategy unreduced, or another",
+        ),
+        (["--jobs", "2", "--strategy", "pct"], "--jobs is for --strategy exhaustive, not pct"),
+        (["--jobs", "2", "--checkpoint", "x"], "--checkpoint is for one process: leave --jobs out"),
+        (["--checkpoint", "/dev/null/x"], "cannot write /dev/null/x: Not a directory"),
+        (["--cpus", "1"], "use-after-free has actors on 2 CPUs, not 1: --cpus"),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_2(words: list[str], message: str) -> None:
+    done = hvolab("explore", "use-after-free", *words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.rstrip().endswith(message)

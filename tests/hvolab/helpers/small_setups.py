@@ -1,0 +1,368 @@
+"""Small programs for two and three CPUs whose every interleaving can be run: the reduction's touchstones.
+
+A routine notes what it saw in `seen`; what was seen and what was found are a run's outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
+from emu.cpu.condition import Acknowledged, MemoryIs, Word
+from emu.cpu.ops import (
+    Annotate,
+    Await,
+    CmpXchg,
+    Copy,
+    Decide,
+    FetchAdd,
+    Fill,
+    Invlpg,
+    Load,
+    SendIpi,
+    SetInterrupts,
+    Store,
+)
+from emu.paging.models import LAZY, CpuModel
+from emu.paging.pte import Pte, PteBit
+from emu.paging.walk import Walk
+from firmware.load import load_program
+from firmware.program import Argument
+from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
+from hvolab.explore.search.interface import Freedom, Next, Search
+from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
+from hvolab.subject.strategy import Strategy
+from kernel_model.boot import BootConfig, Kernel, System, boot
+from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned, PageFreed
+from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushPages, SyncCore
+from kernel_model.core.spinlock import spin_lock, spin_unlock
+from kernel_model.layout import PAGE_OFFSET, PerCpu, direct_map
+from kernel_model.mm.image import HugePage
+from kernel_model.mm.page import Offset, field
+from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_TABLE, mk_pte
+
+X = PerCpu(0).buffer
+Y = VirtAddr(PerCpu(1).buffer)
+LOCK = Word("lock")
+PAGE = vmemmap_page(HUGE_PAGE, 1)  # a tail page: nobody else touches it
+WORD = field(PAGE, Offset.COMPOUND_HEAD)
+OTHER = field(vmemmap_page(HUGE_PAGE, 2), Offset.COMPOUND_HEAD)
+
+
+def _boot_walk() -> Walk:
+    system = boot(BootConfig(MEMORY_BYTES, 1, (HUGE_PAGE,)))
+    found = system.machine.cpus[0].mmu.peek(PAGE)
+    assert isinstance(found, Walk)
+    return found
+
+
+WALK = _boot_walk()
+PMD = direct_map(WALK.steps[-1].pa)
+LEAF = WALK.leaf  # the 2 MiB leaf that backs this part of vmemmap at boot
+FRAME = Pfn(WALK.pa >> PAGE_SHIFT)  # what backs PAGE at boot
+TABLE = Pfn(0x3000)  # a free frame to make a page table of
+NEW = Pfn(0x3001)  # a free frame to map instead
+NEW_WORD = direct_map(frame_start(NEW) + Offset.COMPOUND_HEAD)
+PTE = direct_map(frame_start(TABLE) + 8 * ((PAGE >> PAGE_SHIFT) & 511))
+OTHER_PTE = VirtAddr(PTE + 8)
+
+Body = Callable[[Kernel], Awaitable[None]]
+seen: dict[int, list[object]] = {}
+
+
+def split_table() -> bytes:
+    base = LEAF.pfn & ~511
+    return b"".join(mk_pte(base + n, PAGE_KERNEL).to_bytes(8, "little") for n in range(512))
+
+
+def actor(cpu: int, body: Body) -> KernelActor:
+    async def routine(kernel: Kernel, huge: HugePage) -> None:
+        seen[cpu] = []
+        await body(kernel)
+
+    return KernelActor(cpu, f"t{cpu}", routine)
+
+
+def note(cpu: int, what: object) -> None:
+    seen[cpu].append(what)
+
+
+def setup_of(*bodies: Body, boot_config: BootConfig | None = None) -> Setup:
+    config = boot_config or BootConfig(MEMORY_BYTES, len(bodies), (HUGE_PAGE,), model=LAZY)
+    config = replace(config, cpus=len(bodies))
+    return Setup(config, tuple(actor(cpu, body) for cpu, body in enumerate(bodies)), (), ())
+
+
+def config_of(model: CpuModel = LAZY) -> BootConfig:
+    return BootConfig(MEMORY_BYTES, 2, (HUGE_PAGE,), model=model)
+
+
+# -- bodies ------------------------------------------------------------------------------------------
+
+
+def loads(cpu: int, *addresses: VirtAddr) -> Body:
+    async def body(kernel: Kernel) -> None:
+        for va in addresses:
+            note(cpu, await Load(va))
+
+    return body
+
+
+def stores(*pairs: tuple[VirtAddr, int]) -> Body:
+    async def body(kernel: Kernel) -> None:
+        for va, value in pairs:
+            await Store(va, value)
+
+    return body
+
+
+def stores_twice(va: VirtAddr) -> Body:
+    """Two stores to one word, in two functions, so that findings tell them apart."""
+
+    async def first_store() -> None:
+        await Store(va, 1)
+
+    async def second_store() -> None:
+        await Store(va, 2)
+
+    async def body(kernel: Kernel) -> None:
+        await first_store()
+        await second_store()
+
+    return body
+
+
+def flag(number: int) -> VirtAddr:
+    return VirtAddr(X + 64 + 8 * number)
+
+
+def sets(number: int) -> Body:
+    return stores((flag(number), 1))
+
+
+def waits(number: int) -> Body:
+    async def body(kernel: Kernel) -> None:
+        await Await(MemoryIs(PhysAddr(flag(number) - PAGE_OFFSET), 1))
+
+    return body
+
+
+async def first_store(kernel: Kernel) -> None:
+    await Store(WORD, 1)
+
+
+async def second_store(kernel: Kernel) -> None:
+    await Store(WORD, 2)
+
+
+async def asks_for_a_flush(kernel: Kernel) -> None:
+    """The request is out, and its sender goes on before it waits."""
+    request = await SendIpi(frozenset({1}), CALL_FUNCTION_VECTOR, FlushPages(PAGE, 1))
+    await Store(Y, 1)
+    await Await(Acknowledged(request))
+
+
+async def asks_for_nothing(kernel: Kernel) -> None:
+    request = await SendIpi(frozenset({1}), CALL_FUNCTION_VECTOR, SyncCore())
+    await Await(Acknowledged(request))
+    await Store(X, 1)
+
+
+def then(*bodies: Body) -> Body:
+    async def body(kernel: Kernel) -> None:
+        for one in bodies:
+            await one(kernel)
+
+    return body
+
+
+def repeated(count: int, one: Body) -> Body:
+    return then(*([one] * count))
+
+
+def locked(inner: Body) -> Body:
+    async def body(kernel: Kernel) -> None:
+        await spin_lock(LOCK)
+        await inner(kernel)
+        await spin_unlock(LOCK)
+
+    return body
+
+
+def increment(cpu: int, va: VirtAddr) -> Body:
+    async def body(kernel: Kernel) -> None:
+        old = await Load(va)
+        note(cpu, old)
+        await Store(va, 1 + old)
+
+    return body
+
+
+async def flush_all(kernel: Kernel) -> None:
+    await kernel.flush.flush_tlb_all()
+
+
+async def flush_page(kernel: Kernel) -> None:
+    await kernel.flush.flush_tlb_kernel_range(PAGE, VirtAddr(PAGE + PAGE_BYTES))
+
+
+async def grace_period(kernel: Kernel) -> None:
+    await kernel.rcu.synchronize_rcu()
+
+
+def without_interrupts(inner: Body) -> Body:
+    async def body(kernel: Kernel) -> None:
+        await SetInterrupts(False)
+        await inner(kernel)
+        await SetInterrupts(True)
+
+    return body
+
+
+async def split(kernel: Kernel) -> None:
+    await Fill(direct_map(frame_start(TABLE)), split_table())
+    await Store(PMD, Pte.make(TABLE, PAGE_TABLE))
+
+
+def set_pte(pfn: int, bits: PteBit) -> Body:
+    return stores((PTE, mk_pte(pfn, bits)))
+
+
+def freed(pfn: Pfn) -> Body:
+    async def body(kernel: Kernel) -> None:
+        await Annotate(PageFreed(pfn, 0, 1))
+
+    return body
+
+
+async def pretended_flush(kernel: Kernel) -> None:
+    begun = await Annotate(FlushBegun("flush_tlb_all", 0, 1 << 64, frozenset()))
+    await Annotate(FlushCompleted(begun))
+
+
+def operation(inner: Body) -> Body:
+    async def body(kernel: Kernel) -> None:
+        begun = await Annotate(OperationBegun("operation", ()))
+        await inner(kernel)
+        await Annotate(OperationReturned("operation", begun, None))
+
+    return body
+
+
+async def copy_out(kernel: Kernel) -> None:
+    await Copy(direct_map(frame_start(NEW)), PAGE, PAGE_BYTES)
+
+
+def take_reference(cpu: int) -> Body:
+    async def body(kernel: Kernel) -> None:
+        note(cpu, await CmpXchg(X, 0, cpu + 1))
+
+    return body
+
+
+def decides(cpu: int) -> Body:
+    async def body(kernel: Kernel) -> None:
+        if await Decide("shall I"):
+            await Store(X, cpu + 1)
+
+    return body
+
+
+def waits_for_memory(cpu: int) -> Body:
+    async def body(kernel: Kernel) -> None:
+        await Await(MemoryIs(X - PAGE_OFFSET, 1))
+        note(cpu, await Load(Y))
+
+    return body
+
+
+def after_x(body: Body) -> Body:
+    """`body` once X is 1."""
+
+    async def waiting(kernel: Kernel) -> None:
+        await Await(MemoryIs(X - PAGE_OFFSET, 1))
+        await body(kernel)
+
+    return waiting
+
+
+async def set_x(kernel: Kernel) -> None:
+    await Store(X, 1)
+
+
+async def invlpg_other(kernel: Kernel) -> None:
+    await Invlpg(page_start(OTHER))
+
+
+async def fill_new(kernel: Kernel) -> None:
+    await Fill(NEW_WORD, bytes([7]) * 64)
+
+
+def until_y(kernel: Kernel) -> Awaitable[None]:
+    return Await(MemoryIs(Y - PAGE_OFFSET, 1))
+
+
+def reader_section(cpu: int, inner: Body) -> Body:
+    async def body(kernel: Kernel) -> None:
+        await FetchAdd(PerCpu(cpu).rcu_nesting, 1)
+        await inner(kernel)
+        await FetchAdd(PerCpu(cpu).rcu_nesting, -1)
+
+    return body
+
+
+def allocates(cpu: int) -> Body:
+    async def body(kernel: Kernel) -> None:
+        page = await kernel.pages.alloc_page("test")
+        note(cpu, page is not None)
+
+    return body
+
+
+SPIN = """
+again:
+    cmp qword ptr [rdi], 0
+    jne out
+    pause
+    jmp again
+out:
+    mov rax, [rsi]
+    hlt
+"""
+
+
+def spinning_guest() -> GuestActor:
+    """Waits with PAUSE until X is not 0, then loads Y."""
+    arguments = (
+        Argument("x", "rdi", "the word it waits for", "address"),
+        Argument("y", "rsi", "the word it loads", "address"),
+    )
+    program = load_program("spin", SPIN, arguments=arguments)
+    return GuestActor(1, program, (("x", int(X)), ("y", int(Y))))
+
+
+class Outcomes:
+    """Passes a search through and collects what each complete run has seen."""
+
+    def __init__(self, search: Search) -> None:
+        self.seen: set[tuple[object, ...]] = set()
+        self._search = search
+
+    def begin(self) -> bool:
+        seen.clear()
+        return self._search.begin()
+
+    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
+        return self._search.strategy(system, freedoms)
+
+    def end(self, system: System) -> Next:
+        if not system.machine.enabled():
+            registers = tuple(
+                cpu.core.registers()["rax"] for cpu in system.machine.cpus if cpu.core is not None
+            )
+            self.seen.add((registers, *((cpu, tuple(values)) for cpu, values in sorted(seen.items()))))
+        return self._search.end(system)
+
+    def extent(self) -> str:
+        return self._search.extent()
