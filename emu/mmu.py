@@ -179,7 +179,8 @@ class Mmu:
         if found.pa >= self._memory.size:
             return BusError(va, found.pa)
         marked = mark(self._memory, found, access)
-        entry = entry_from(marked, self.pcid, self.control, self._trace.next_number, self._memory.journal.now)
+        now = self._memory.journal.now
+        entry = entry_from(marked, self.pcid, self.control, self._trace.next_number, now, now)
         if self._trace.listening:
             self._trace.add(TlbFilled(self.cpu, va, access, entry))
         else:

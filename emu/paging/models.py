@@ -51,6 +51,11 @@ class CpuModel:
     errata: frozenset[Rule] = frozenset()
 
     @property
+    def is_lazy(self) -> bool:
+        """Whether its TLB offers all that the architecture allows, and holds nothing."""
+        return isinstance(self.tlb, LazySpec)
+
+    @property
     def promised(self) -> frozenset[Rule]:
         """The rules that what runs on it may rely on."""
         return ALL_RULES - self.errata

@@ -22,7 +22,8 @@ class TlbEntry:
 
     `size` is the size it is cached with; `page_size` that of the page it translates, which is larger when
     the TLB broke a large page up (rule R4). `filled_at` is the event that cached it, `moment` the number of
-    stores made before that.
+    stores made before that. `since` is the earliest moment at which the walk behind it can have been made:
+    `moment` itself but for what a lazy TLB offers.
     """
 
     page: VirtAddr
@@ -35,6 +36,7 @@ class TlbEntry:
     steps: tuple[WalkStep, ...]
     filled_at: int
     moment: Moment
+    since: Moment
 
     @property
     def page_size(self) -> PageSize:
@@ -61,7 +63,9 @@ class TlbEntry:
         return f"{self.page:#x} {self.size} -> pfn {self.pfn:#x} {flags}"
 
 
-def entry_from(found: Walk, pcid: int, control: Control, filled_at: int, moment: Moment) -> TlbEntry:
+def entry_from(
+    found: Walk, pcid: int, control: Control, filled_at: int, moment: Moment, since: Moment
+) -> TlbEntry:
     """What a TLB caches of a walk (R2: the caller has set A before)."""
     return TlbEntry(
         found.page,
@@ -74,6 +78,7 @@ def entry_from(found: Walk, pcid: int, control: Control, filled_at: int, moment:
         found.steps,
         filled_at,
         moment,
+        since,
     )
 
 

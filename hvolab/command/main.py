@@ -306,9 +306,9 @@ def _seeded(setup: Setup, seed: int) -> StrategyFor:
     """Random priorities. PCT spreads its change points over a run's length, which a run before tells it."""
     search = Pct(seed, runs=2, depth=PCT_DEPTH)
 
-    def strategy_for(system: System) -> Strategy:
+    def strategy_for(_system: System) -> Strategy:
         search.begin()
-        return search.strategy(system, PCT_FREEDOMS)
+        return search.guide(PCT_FREEDOMS)
 
     run(setup, strategy_for, most_steps=Budget().steps)
     return strategy_for

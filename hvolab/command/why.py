@@ -9,7 +9,6 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from emu.events import MachineEvent
 from emu.machine import MOST_CPUS
 from hvolab.catalog import scenario
 from hvolab.command.options import (
@@ -26,7 +25,7 @@ from hvolab.judge.why import Explanation, explain
 from hvolab.show.json_output import why_json
 from hvolab.show.report import Invocation, show_finding
 from hvolab.subject.fingerprint import fingerprint
-from hvolab.subject.run import collect, run
+from hvolab.subject.run import run
 from hvolab.subject.schedule import parse
 from hvolab.subject.script import ScriptStrategy
 from hvolab.subject.strategy import Replay
@@ -65,13 +64,12 @@ def why_command(
     count = cpu_count(chosen, cpus)
     setup, order = bugged(chosen, chosen.build(count), variant)
     setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
-    events: list[tuple[int, MachineEvent]] = []
     if schedule is None:
-        done = run(setup, lambda system: ScriptStrategy(order, system.machine), (collect(events),))
+        done = run(setup, lambda system: ScriptStrategy(order, system.machine))
     else:
         replay = Replay(parse(schedule), fingerprint(setup))
-        done = run(setup, lambda _system: replay, (collect(events),))
-    explained = [explain(finding, events) for finding in done.findings]
+        done = run(setup, lambda _system: replay)
+    explained = [explain(finding, done.sight) for finding in done.findings]
     options = {
         "--variant": variant,
         "--cpu-model": cpu_model,

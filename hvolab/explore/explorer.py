@@ -14,9 +14,10 @@ from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
 from hvolab.explore.search.interface import Freedom, Next, Redundant, Search
+from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.fingerprint import stamped
-from hvolab.subject.run import Run, run_on
+from hvolab.subject.run import Run, run_on, run_watched
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
 from hvolab.subject.script import Script
@@ -110,7 +111,7 @@ class Exploring:
         self.ran = True
         done: Run | None = None
         try:
-            done = run_on(self._system, self._setup, self._strategy, (), self._budget.steps)
+            done = run_watched(self._system, self._setup, self._strategy, (), self._budget.steps)
             self.tally.completed(done)
             self._note(done)
         except Redundant:
@@ -160,8 +161,8 @@ class Exploring:
             "search": self._search.save(),
         }
 
-    def _strategy(self, system: System) -> Strategy:
-        return self._search.strategy(system, self._freedoms)
+    def _strategy(self, system: System, sight: Sight) -> Strategy:
+        return self._search.strategy(system, sight, self._freedoms)
 
     def _note(self, done: Run) -> None:
         for finding in done.findings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emu.events import GuestSite, RoutineSite, Site
 from emu.paging.tlb import TlbEntry
-from hvolab.judge.history import Ending
+from hvolab.judge.sight.endings import Ending
 from hvolab.judge.verdict import Where
 
 _ENTRIES = {1: "PTE", 2: "PMD", 3: "PUD", 4: "PGD"}

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from emu.addr import PAGE_MASK, VirtAddr, page_start
-from emu.machine import Machine
-from emu.paging.walk import Walk
-from hvolab.judge.history import Stores
+from emu.addr import PAGE_SHIFT, VirtAddr, page_start
+from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import TlbRow
 
 
-def tlb_rows(machine: Machine, stores: Stores, va: VirtAddr | int) -> tuple[TlbRow, ...]:
+def tlb_rows(sight: Sight, va: VirtAddr) -> tuple[TlbRow, ...]:
     """The page of `va`: first what the page table says, then each entry that some CPU holds."""
-    page = page_start(VirtAddr(va & ~PAGE_MASK))
-    found = machine.cpus[0].mmu.peek(page)
+    page = page_start(va)
+    found = sight.displayed(page)
     text = "not present"
-    if isinstance(found, Walk):
-        text = f"pfn {found.pa >> 12:#x} {found.rights}, {found.size} page, {found.leaf.flags()}"
+    if found is not None:
+        text = f"pfn {found.pa >> PAGE_SHIFT:#x} {found.rights}, {found.size} page, {found.leaf.flags()}"
     rows = [TlbRow(None, int(page), text, stale=False)]
-    for cpu in machine.cpus:
-        for entry in cpu.mmu.tlb.entries():
-            if entry.holds(page):
-                stale = stores.ending_of(entry) is not None
-                text = f"pfn {entry.frame_of(page):#x} {entry.rights}, {entry.size} entry"
-                rows.append(TlbRow(cpu.number, int(page), text, stale))
+    for cpu, entry in sight.held_by_tlbs(page):
+        text = f"pfn {entry.frame_of(page):#x} {entry.rights}, {entry.size} entry"
+        rows.append(TlbRow(cpu, int(page), text, sight.ended(entry)))
     return tuple(rows)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
+from emu.paging.tlb import TlbEntry
+
 
 class Verdict(Enum):
     """In the order in which they are tried."""
@@ -29,7 +31,11 @@ class Verdict(Enum):
 
     @property
     def is_violation(self) -> bool:
-        return self.value.startswith("violation")
+        """Whether the kernel, or the CPU, is at fault: not the emulation, and not nobody."""
+        return self not in _NO_VIOLATION
+
+
+_NO_VIOLATION = frozenset({Verdict.MODEL_ERROR, Verdict.SPURIOUS, Verdict.EQUIVALENT, Verdict.LEGAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class Finding:
     """Something wrong (a violation, a model error) or worth showing (spurious, legal).
 
     `cr2` and `error_code` are there for page faults, `lines` where the kernel logged something, `cause` is
-    one sentence, `why` the steps behind it, `tlbs` the translations of the page at that moment.
+    one sentence, `why` the steps behind it, `tlbs` the translations of the page at that moment, `used` the
+    translation that was used.
     """
 
     verdict: Verdict
@@ -87,6 +94,7 @@ class Finding:
     error_code: int | None = None
     lines: tuple[str, ...] = ()
     tlbs: tuple[TlbRow, ...] = ()
+    used: TlbEntry | None = None
 
 
 RULES: Mapping[Verdict, str] = MappingProxyType(

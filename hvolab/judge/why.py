@@ -1,32 +1,19 @@
 """Why a finding is one: the version used, the store that ended it, the flushes, the window, the rule.
 
-Built from the events of a replay, independently of the monitor that made the finding.
+Told by Sight after the run that has the finding: the same that its judge saw, as far as it had come then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emu.addr import PAGE_BYTES, PAGE_MASK
-from emu.events import (
-    Annotated,
-    Copied,
-    Faulted,
-    Filled,
-    Invalidated,
-    Loaded,
-    LoadedBytes,
-    MachineEvent,
-    Stored,
-)
-from emu.paging.tlb import ALL_RULES, TlbEntry, removes
+from emu.addr import VirtAddr
+from emu.paging.tlb import TlbEntry
 from hvolab.judge.describe import describe_site
-from hvolab.judge.history import NO_VERSION
+from hvolab.judge.sight.endings import Ending
+from hvolab.judge.sight.requests import Request
+from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import RULES, Finding
-from kernel_model.core.events import FlushBegun, FlushCompleted
-
-Events = Sequence[tuple[int, MachineEvent]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,80 +51,45 @@ class Explanation:
     rule: str
 
 
-def explain(finding: Finding, events: Events) -> Explanation:
-    """Explain one finding of the run whose events these are, each with its number."""
-    entry = _entry_used(finding, events)
-    rule = RULES[finding.verdict]
+def explain(finding: Finding, sight: Sight) -> Explanation:
+    """Explain one finding of the run that `sight` has seen."""
+    rule, entry = RULES[finding.verdict], finding.used
     if entry is None:
         return Explanation(finding, None, None, (), None, rule)
-    before = [(number, event) for number, event in events if number < finding.event]
-    ender = _ender(entry, before)
+    ender = _ender(finding, sight.ending_of(VirtAddr(finding.where.va), entry))
+    requests = sight.requests(VirtAddr(finding.where.va))
     return Explanation(
         finding,
         str(entry),
         ender,
-        _flushes(finding, ender, before),
-        _window(finding.where.cpu, entry, before),
+        tuple(_judged(finding, one, ender) for one in requests if one.begun < finding.event),
+        _window(finding, entry, sight),
         rule,
     )
 
 
-def _entry_used(finding: Finding, events: Events) -> TlbEntry | None:
-    event = next((event for number, event in events if number == finding.event), None)
-    match event:
-        case Loaded(entry=entry) | LoadedBytes(entry=entry) | Stored(entry=entry) | Filled(entry=entry):
-            return entry
-        case Faulted(entry=entry):
-            return entry
-        case Copied(source_va=va, source_entry=source, to_entry=to):
-            return source if va & ~PAGE_MASK == finding.where.va & ~PAGE_MASK else to
-        case _:
-            return None
+def _ender(finding: Finding, ending: Ending | None) -> Ender | None:
+    """The store, where it came before the use; one that nobody announced, a bulk one, has no place."""
+    if ending is None or ending.event is None or ending.store is None or ending.event >= finding.event:
+        return None
+    store = ending.store
+    where = describe_site(store.cpu, store.site)
+    return Ender(ending.event, store.cpu, where, int(ending.before), int(ending.after))
 
 
-def _ender(entry: TlbEntry, before: Events) -> Ender | None:
-    """The last store that replaced one of the entries behind the translation by another version."""
-    words = {step.pa: step.entry for step in entry.steps}
-    for number, event in reversed(before):
-        if isinstance(event, Stored) and event.pa in words:
-            held = words[event.pa]
-            if not (held ^ event.old) & ~NO_VERSION and (held ^ event.value) & ~NO_VERSION:
-                site = describe_site(event.cpu, event.site)
-                return Ender(number, event.cpu, site, event.old, event.value)
-    return None
+def _judged(finding: Finding, request: Request, ender: Ender | None) -> FlushJudged:
+    completed = request.completed
+    if completed is not None and completed >= finding.event:
+        completed = None
+    covers = ender is not None and request.begun > ender.event
+    because = "it began before the store"
+    if ender is not None and covers:
+        asked = "asked this CPU" if finding.where.cpu in request.what.cpus else "left this CPU out"
+        ended = "was not complete yet" if completed is None else f"was complete from event {completed} on"
+        because = f"it began after the store at event {ender.event}, {asked}, and {ended}"
+    return FlushJudged(request.what.function, request.cpu, request.begun, completed, covers, because)
 
 
-def _flushes(finding: Finding, ender: Ender | None, before: Events) -> tuple[FlushJudged, ...]:
-    page = finding.where.va & ~PAGE_MASK
-    completed = {
-        event.payload.begun: number
-        for number, event in before
-        if isinstance(event, Annotated) and isinstance(event.payload, FlushCompleted)
-    }
-    found = []
-    for number, event in before:
-        if not isinstance(event, Annotated) or not isinstance(event.payload, FlushBegun):
-            continue
-        what = event.payload
-        if not (what.start < page + PAGE_BYTES and page < what.end):
-            continue
-        covers = ender is not None and number > ender.event
-        ended = completed.get(number)
-        because = _because(finding.where.cpu, what, ender, ended) if covers else "it began before the store"
-        found.append(FlushJudged(what.function, event.cpu, number, ended, covers, because))
-    return tuple(found)
-
-
-def _because(cpu: int, what: FlushBegun, ender: Ender | None, completed: int | None) -> str:
-    assert ender is not None
-    asked = "asked this CPU" if cpu in what.cpus else "left this CPU out"
-    ended = "was not complete yet" if completed is None else f"was complete from event {completed} on"
-    return f"it began after the store at event {ender.event}, {asked}, and {ended}"
-
-
-def _window(cpu: int, entry: TlbEntry, before: Events) -> int | None:
+def _window(finding: Finding, entry: TlbEntry, sight: Sight) -> int | None:
     """The last invalidation on that CPU that removed the translation, if it had it."""
-    for number, event in reversed(before):
-        if isinstance(event, Invalidated) and event.cpu == cpu and removes(event.what, entry, ALL_RULES):
-            return number
-    return None
+    return sight.last_removal(finding.where.cpu, entry, finding.event)

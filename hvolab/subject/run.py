@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from emu.choice import Question
 from emu.events import MachineEvent
 from emu.trace import Listener
-from hvolab.judge.at_rest import AtRest
-from hvolab.judge.monitor import Monitor
+from hvolab.judge.rows.monitor import Monitor
+from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.subject.costs import NO_COSTS, CostCounter, Costs
 from hvolab.subject.fingerprint import stamped
@@ -58,7 +58,7 @@ Outcome: TypeAlias = Completed | Deadlocked | OutOfSteps
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run left behind. `system` is the machine as it was at the end.
+    """What a run left behind. `system` is the machine as it was at the end, `sight` what was seen of it.
 
     `costs` are counted for runs by themselves, not for the many of an exploration.
     """
@@ -69,6 +69,7 @@ class Run:
     findings: tuple[Finding, ...]
     events: int
     system: System
+    sight: Sight
     costs: Costs = NO_COSTS
 
     @property
@@ -83,9 +84,11 @@ class Run:
 
 
 StrategyFor: TypeAlias = Callable[[System], Strategy]
+# For a strategy that must know what judges ask.
+WatchingStrategyFor: TypeAlias = Callable[[System, Sight], Strategy]
 
 
-class _Recorder:
+class _Transcript:
     """Answers through the strategy and writes down every pick."""
 
     def __init__(self, strategy: Strategy) -> None:
@@ -124,39 +127,60 @@ def run_on(
 
     The schedule has no fingerprint: who makes many runs of one setup stamps those that are kept.
     """
+
+    def for_system(system: System, _sight: Sight) -> Strategy:
+        return strategy_for(system)
+
+    return run_watched(system, setup, for_system, listeners, most_steps)
+
+
+def run_watched(
+    system: System,
+    setup: Setup,
+    strategy_for: WatchingStrategyFor,
+    listeners: tuple[Callable[[System], Listener], ...] = (),
+    most_steps: int = MOST_STEPS,
+) -> Run:
+    """The same with a strategy that is given what judges see with."""
     machine = system.machine
-    monitor = Monitor(machine, questions_of(setup))
-    rest = AtRest(machine, setup.boot.huge_pages)
+    sight = Sight(machine, setup.boot.huge_pages)
+    monitor = Monitor(sight, setup.boot.huge_pages, questions_of(setup))
+    machine.trace.listen(monitor.observe)
     for listener in listeners:
         machine.trace.listen(listener(system))
-    strategy = strategy_for(system)
+    strategy = strategy_for(system, sight)
     start_actors(setup, system)
-    recorder = _Recorder(strategy)
-    outcome = _loop(system, recorder, most_steps)
-    if isinstance(outcome, Deadlocked):
-        monitor.deadlocked(dict(outcome.waits))
-    monitor.finish()
-    if isinstance(outcome, Completed):
-        rest.finish(monitor.findings)
+    transcript = _Transcript(strategy)
+    outcome = _loop(system, transcript, most_steps)
+    match outcome:
+        case Completed():
+            monitor.completed()
+        case Deadlocked(waits=waits):
+            monitor.deadlocked(dict(waits))
+        case OutOfSteps():
+            monitor.cut_off()
+        case _:
+            assert_never(outcome)
     return Run(
-        Schedule(tuple(recorder.picks)),
+        Schedule(tuple(transcript.picks)),
         outcome,
-        tuple(monitor.uses),
-        (*monitor.findings, *rest.findings),
+        monitor.told.uses,
+        tuple(monitor.told.findings),
         machine.trace.next_number,
         system,
+        sight,
     )
 
 
-def _loop(system: System, recorder: _Recorder, most_steps: int) -> Outcome:
+def _loop(system: System, transcript: _Transcript, most_steps: int) -> Outcome:
     machine = system.machine
     while enabled := machine.enabled():
         if machine.steps == most_steps:
             return OutOfSteps(most_steps)
-        choice = recorder.strategy.pick(enabled)
-        recorder.picks.append(choice)
-        machine.perform(choice, recorder)
-    recorder.strategy.finish()
+        choice = transcript.strategy.pick(enabled)
+        transcript.picks.append(choice)
+        machine.perform(choice, transcript)
+    transcript.strategy.finish()
     if machine.busy:
         return Deadlocked(tuple(machine.blocked().items()))
     return Completed()

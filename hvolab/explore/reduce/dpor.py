@@ -13,20 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emu.addr import PAGE_SHIFT
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
 from emu.machine import Machine
 from emu.paging.lazy import LazySpec, Memory
 from emu.paging.tlb import ALL_RULES
-from emu.paging.walk import Walk
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
+from hvolab.explore.reduce.conflict import NOTHING, Footprint, conflict
 from hvolab.explore.reduce.footprint import Recorder, in_handler
 from hvolab.explore.reduce.happens_before import History, Steps
 from hvolab.explore.reduce.node import Answer, Node
-from hvolab.explore.reduce.resource import NOTHING, Footprint, Kind, Resource, Touched, conflict
 from hvolab.explore.reduce.tables import Tables
 from hvolab.explore.search.interface import Freedom, Next, Redundant
+from hvolab.judge.sight.resource import Kind, Resource, Touched
+from hvolab.judge.sight.sight import Sight
 from hvolab.subject.strategy import Strategy
 from kernel_model.boot import System
 
@@ -57,7 +57,7 @@ class Reduced:
         self._begun = True
         return True
 
-    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
+    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
         """Raises CannotReduce where reduction would not be sound."""
         if not freedoms >= {Freedom.SCHEDULE, Freedom.IRQ}:
             raise CannotReduce("reduction needs the freedoms schedule and irq")
@@ -68,7 +68,9 @@ class Reduced:
             self._tables = Tables(system.machine.memory, model)
             if self._learned is not None:
                 self._tables.load(self._learned)
-        self._run = _Run(system.machine, self._nodes, self._history, self._tables, freedoms, self._without)
+        self._run = _Run(
+            system.machine, sight, self._nodes, self._history, self._tables, freedoms, self._without
+        )
         return self._run
 
     def end(self, system: System) -> Next:
@@ -143,6 +145,7 @@ class _Run:
     def __init__(
         self,
         machine: Machine,
+        sight: Sight,
         nodes: list[Node],
         history: History,
         tables: Tables,
@@ -154,7 +157,9 @@ class _Run:
         self._nodes = nodes
         self._history = history
         self._freedoms = freedoms
+        self._sight = sight
         self._recorder = Recorder(machine, tables, without)
+        sight.watched_by(self._recorder)
         self._depth = 0  # steps begun
         self._asked = 0  # questions within the step
         self._last: Choice | None = None
@@ -298,7 +303,8 @@ class _Run:
             return tuple(options)
         kept: dict[object, int] = {}
         for option in options:
-            kept[self._outcome(question, option)] = option
+            entry = question.entries[option] if option < len(question.entries) else None
+            kept[self._sight.answer(question.va, entry)] = option
         return tuple(sorted(kept.values(), key=options.index))
 
     def _forgets_nothing(self) -> bool:
@@ -309,20 +315,3 @@ class _Run:
         spec = self._model.tlb
         obeys = self._model.rules == ALL_RULES
         return obeys and isinstance(spec, LazySpec) and spec.memory is Memory.SET
-
-    def _outcome(self, question: VersionQuestion, option: int) -> object:
-        """What tells one version from another: where it leads, what it allows, which flush it survived."""
-        found = self._machine.cpus[question.cpu].mmu.peek(question.va)
-        current = None
-        if isinstance(found, Walk):
-            current = (found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty)
-        if option == len(question.entries):
-            return option if current is None else current
-        entry = question.entries[option]
-        outcome = (int(entry.frame_of(question.va)), entry.rights, entry.dirty)
-        # A frame that has been freed meanwhile is not what it was: a use of it now has another verdict.
-        if outcome[0] in self._recorder.freed:
-            return option
-        if outcome == current:
-            return current
-        return (outcome, sum(begun > entry.moment for begun in self._recorder.flushes_begun))

@@ -1,12 +1,13 @@
-"""The footprint of a step, recorded as it happens: what it touched, what enabled it, what verdicts read.
+"""The footprint of a step, recorded as it happens: what it touched, what enabled it, what judges asked in it.
 
-A recorder listens to a machine. `before` and `after` each step it is told that one begins and has ended.
-Beside the memory words of every access a footprint holds what a monitor looks at (ghosts): the owner of the
-frame used, the flushes owed to the page, stores an operation may lose. See docs/architecture.md.
+A recorder listens to a machine and watches Sight. `before` and `after` each step it is told that one begins
+and has ended. What the machine does it takes from events; what verdicts depend on it is told by Sight. See
+docs/architecture.md.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
@@ -15,7 +16,6 @@ from emu.cpu.condition import Word
 from emu.cpu.cpu import Cpu, Role, RoutineContext
 from emu.cpu.ops import AddWords, Await
 from emu.events import (
-    Annotated,
     Copied,
     Faulted,
     Filled,
@@ -31,21 +31,12 @@ from emu.events import (
 from emu.machine import Machine
 from emu.paging.lazy import LazySpec, Memory
 from emu.paging.tlb import ALL_RULES, FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
-from hvolab.explore.reduce.resource import Footprint, Kind, Resource, Touched, kind_of
+from hvolab.explore.reduce.conflict import Footprint
 from hvolab.explore.reduce.sections import Sections
 from hvolab.explore.reduce.tables import PAGES_OF_ALL, Tables
 from hvolab.explore.reduce.waits import Waits
 from hvolab.explore.reduce.windows import Windows
-from kernel_model.core.events import (
-    AllocationFailed,
-    FlushBegun,
-    FlushCompleted,
-    OperationBegun,
-    OperationReturned,
-    PageAllocated,
-    PageFreed,
-)
-from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
+from hvolab.judge.sight.resource import Kind, Resource, Touched, kind_of
 
 _DIRECTORIES = Resource(Kind.DIRECTORIES)
 _ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
@@ -67,8 +58,6 @@ class Recorder:
     def __init__(self, machine: Machine, tables: Tables, without: frozenset[Kind] = frozenset()) -> None:
         self._without = without
         self.replaying = False  # the step's footprint is known: only what later steps need is noted
-        self.freed: set[int] = set()  # the frames freed in this run
-        self.flushes_begun: list[int] = []  # after how many stores
         self._machine = machine
         self._tables = tables
         model = machine.cpus[0].mmu.model
@@ -83,13 +72,11 @@ class Recorder:
         self._reads: set[Touched] = set()
         self._writes: set[Touched] = set()
         self._marks: set[Touched] = set()
-        self._cpu = 0
         self._interrupts_enabled: list[bool] = []
         self._pending: frozenset[int] = frozenset()
+        self._counters: Counter[tuple[str, int]] = Counter()
         self._spun: dict[int, frozenset[int]] = {}
         self._senders: dict[int, int] = {}
-        self._flushes: dict[int, FlushBegun] = {}
-        self._changed: dict[int, set[int]] = {}  # CPU -> pages its operation has remapped, ~page where split
         machine.trace.listen(self.observe)
 
     # -- around a step -------------------------------------------------------------------------------
@@ -97,7 +84,6 @@ class Recorder:
     def before(self, choice: Choice) -> None:
         """That choice is about to be performed."""
         cpu = self._machine.cpus[choice.cpu]
-        self._cpu = cpu.number
         if self.replaying:
             if not isinstance(choice, TakeInterrupt):
                 self._spun.pop(cpu.number, None)
@@ -106,6 +92,7 @@ class Recorder:
         self.held = {}
         self._interrupts_enabled = [cpu.interrupts_enabled for cpu in self._machine.cpus]
         self._pending = frozenset(self._machine.apic.interrupted)
+        self._counters = self._machine.counters.copy()
         if isinstance(choice, TakeInterrupt):
             self._reads.add(Resource(Kind.INTERRUPT_FLAG, cpu.number))
             return
@@ -141,8 +128,11 @@ class Recorder:
         elif cpu.spinning:
             self._spun[cpu.number] = cpu.spinning
             self._reads |= cpu.spinning
-        if cpu.number in self._changed:
-            self._changed[cpu.number] |= _remapped(self._writes)
+        if self._counters != self._machine.counters:
+            # A sum: whoever adds first.
+            for key, value in self._machine.counters.items():
+                if value != self._counters[key]:
+                    self._marks.add(Word(key[0]))
         passed = self._sections.passed(self._writes)
         self._writes |= passed
         self.held.update(dict.fromkeys(passed, 0))
@@ -165,10 +155,7 @@ class Recorder:
             self._spun[cpu.number] = cpu.spinning
         self._sections.passed(known.writes)
         self._sections.begins(cpu)
-        remapped = _remapped(known.writes)
-        self._windows.changed(remapped)
-        if cpu.number in self._changed:
-            self._changed[cpu.number] |= remapped
+        self._windows.changed(_remapped(known.writes))
 
     def waits_for(self, choice: Choice) -> dict[Touched, int | None]:
         """What the choice, about to be performed, may have to wait for: its value, where that is known."""
@@ -207,11 +194,45 @@ class Recorder:
             )
         return Footprint(frozenset(reads), frozenset(writes), frozenset(marks))
 
+    # -- what judges ask -----------------------------------------------------------------------------
+
+    def reads(self, touched: Touched) -> None:
+        self._reads.add(touched)
+
+    def writes(self, touched: Touched) -> None:
+        self._writes.add(touched)
+
+    def marks(self, touched: Touched) -> None:
+        self._marks.add(touched)
+
+    def reads_translation(self, page: int) -> None:
+        if self.replaying or not self._tables.is_volatile(page):
+            return
+        self._reads.add(Resource(Kind.TRANSLATION, page))
+        if self._tables.directories_change:
+            self._reads.add(_DIRECTORIES)
+        if self._tables.everything_changes:
+            self._reads.add(_ALL_TRANSLATIONS)
+
+    def flush_begun(self, start: int, end: int) -> None:
+        """It counts for what was changed before: the changes, and the ends of large pages."""
+        if self.replaying:
+            return
+        pages, large = self._in_range(start, end)
+        self._reads.update(Resource(Kind.SPLIT, page) for page in large)
+        self._reads.update(Resource(Kind.TRANSLATION, page) for page in pages)
+        self._marks.update(Resource(Kind.OWED, page) for page in pages)
+
+    def flush_completed(self, start: int, end: int) -> None:
+        if not self.replaying:
+            self._marks.update(Resource(Kind.OWED, page) for page in self._in_range(start, end)[0])
+
     # -- events --------------------------------------------------------------------------------------
 
     def observe(self, number: int, event: MachineEvent) -> None:
-        """Add what one event says."""
-        if self.replaying and not isinstance(event, Annotated | IpiSent | Invalidated):
+        """Add what one event says the machine did."""
+        del number
+        if self.replaying and not isinstance(event, IpiSent | Invalidated):
             return
         match event:
             case Loaded():
@@ -223,21 +244,18 @@ class Recorder:
                 if event.size == 8 and not event.pa & 7:
                     self.held.setdefault(event.pa >> 3, event.old)
                 self._used(event.cpu, event.va, event.entry)
-                self._updated(event.va)
                 self._translations(event.pa, event.size, event.old.to_bytes(event.size, "little"))
             case Copied():
                 self._reads.add(Resource(Kind.BULK_READ, event.source_pa >> PAGE_SHIFT))
                 self._used(event.cpu, event.source_va, event.source_entry)
                 self._bulk_write(event.to_pa, event.length)
                 self._used(event.cpu, event.to, event.to_entry)
-                self._updated(event.to)
             case LoadedBytes():
                 self._reads.add(Resource(Kind.BULK_READ, event.pa >> PAGE_SHIFT))
                 self._used(event.cpu, event.va, event.entry)
             case Filled():
                 self._bulk_write(event.pa, event.length)
                 self._used(event.cpu, event.va, event.entry)
-                self._updated(event.va)
             case Invalidated():
                 self._invalidated(event.cpu, event.what)
             case Faulted():
@@ -256,10 +274,8 @@ class Recorder:
                 sender = self._senders[event.request]
                 self._writes.add(Resource(Kind.ACKNOWLEDGED, sender, event.cpu))
                 self.held[Resource(Kind.ACKNOWLEDGED, sender, event.cpu)] = 0
-            case Annotated():
-                self._announced(number, event.cpu, event.payload)
             case _:
-                pass
+                pass  # moves nothing
 
     def _read_words(self, pa: PhysAddr, size: int) -> None:
         self._reads.update(range(pa >> 3, (pa + size + 7) >> 3))
@@ -307,17 +323,7 @@ class Recorder:
 
     def _used(self, cpu: int, va: VirtAddr, entry: TlbEntry) -> None:
         self._tables.learn(entry)
-        page = va >> PAGE_SHIFT
-        self._walked(cpu, page)
-        if VMEMMAP_START <= va < VMEMMAP_END:
-            self._reads.add(Resource(Kind.OWNER, entry.frame_of(va)))
-            if entry.filled_at < 0:  # a lazy TLB's older version
-                self._reads |= {Resource(Kind.OWED, page), Resource(Kind.OWED, ~(page & ~511))}
-
-    def _updated(self, va: VirtAddr) -> None:
-        page = va >> PAGE_SHIFT
-        if VMEMMAP_START <= va < VMEMMAP_END and self._tables.is_volatile(page):
-            self._marks.add(Resource(Kind.UPDATE, page))
+        self._walked(cpu, va >> PAGE_SHIFT)
 
     def _invalidated(self, cpu: int, what: Invalidation) -> None:
         match what:
@@ -344,43 +350,6 @@ class Recorder:
         pages = {page for page in self._tables.volatile if first <= page <= last}
         large = {page for page in self._tables.split if page <= last and first < page + 512}
         return pages, large
-
-    # -- ghosts --------------------------------------------------------------------------------------
-
-    def _announced(self, number: int, cpu: int, payload: object) -> None:
-        match payload:
-            case PageAllocated(pfn=pfn, order=order):
-                self._owner(range(pfn, pfn + (1 << order)))
-            case PageFreed(pfn=pfn, order=order):
-                frames = range(pfn, pfn + (1 << order))
-                self._owner(frames)
-                self.freed.update(frames)
-            case AllocationFailed():
-                pass
-            case FlushBegun():
-                self._flushes[number] = payload
-                self.flushes_begun.append(self._machine.memory.journal.now)
-                pages, large = self._in_range(payload.start, payload.end)
-                self._reads.update(Resource(Kind.SPLIT, page) for page in large)
-                self._reads.update(Resource(Kind.TRANSLATION, page) for page in pages)
-                self._owed(pages)
-            case FlushCompleted(begun=begun):
-                request = self._flushes[begun]
-                self._owed(self._in_range(request.start, request.end)[0])
-            case OperationBegun():
-                self._changed[cpu] = set()
-            case OperationReturned():
-                changed = self._changed.pop(cpu, set())
-                self._owed(changed)
-                self._reads.update(Resource(Kind.UPDATE, page) for page in changed if page >= 0)
-            case _:
-                pass
-
-    def _owner(self, frames: Iterable[int]) -> None:
-        self._writes.update(Resource(Kind.OWNER, frame) for frame in frames)
-
-    def _owed(self, pages: Iterable[int]) -> None:
-        self._marks.update(Resource(Kind.OWED, page) for page in pages)
 
 
 def _remapped(writes: Iterable[Touched]) -> set[int]:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from hvolab.explore.reduce.resource import Footprint, Kind, Resource, Touched
+from hvolab.explore.reduce.conflict import Footprint
+from hvolab.judge.sight.resource import Kind, Resource, Touched
 
 Steps: TypeAlias = int  # a set of step numbers
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from emu.choice import Choice
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.resource import NOTHING, Footprint
+from hvolab.explore.reduce.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.saved import (
     load_by_process,
     load_choices,

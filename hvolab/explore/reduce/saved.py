@@ -12,7 +12,8 @@ from emu.cpu.condition import Word
 from emu.machine import MOST_CPUS
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.resource import Footprint, Kind, Resource, Touched
+from hvolab.explore.reduce.conflict import Footprint
+from hvolab.judge.sight.resource import CellName, Kind, Resource, Touched
 
 _LARGEST = 1 << 62
 _KINDS = {int(kind): kind for kind in Kind}
@@ -80,6 +81,8 @@ def _save_one(touched: Touched) -> Json:
     match touched:
         case Resource(kind=kind, a=a, b=b):
             return [int(kind), a, b]
+        case CellName(judge=judge, a=a, b=b):
+            return [judge, a, b]
         case Word(name=name, index=index):
             return [name, index]
         case _:
@@ -94,7 +97,10 @@ def _load_touched(place: Place) -> Touched:
         return Word(parts[0].text(), parts[1].integer(0, _LARGEST))
     if len(parts) != 3:
         raise place.wanted("a resource")
+    a, b = (part.integer(-_LARGEST, _LARGEST) for part in parts[1:])
+    if isinstance(parts[0].value, str):
+        return CellName(parts[0].text(), a, b)
     kind = _KINDS.get(parts[0].integer(0, _LARGEST))
     if kind is None:
         raise parts[0].wanted("a kind of resource")
-    return Resource(kind, parts[1].integer(-_LARGEST, _LARGEST), parts[2].integer(-_LARGEST, _LARGEST))
+    return Resource(kind, a, b)

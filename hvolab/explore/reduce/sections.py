@@ -14,7 +14,7 @@ from emu.cpu.condition import EachOnce, Plain
 from emu.cpu.cpu import Cpu, RoutineContext
 from emu.cpu.ops import Await
 from emu.machine import Machine
-from hvolab.explore.reduce.resource import Kind, Resource, Touched
+from hvolab.judge.sight.resource import Kind, Resource, Touched
 from kernel_model.core.rcu import nesting_word, outside
 from kernel_model.core.spinlock import preempt_count
 

@@ -8,6 +8,7 @@ from emu.choice import Choice, Question, TakeInterrupt, VersionQuestion
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.search.interface import AnswerPoint, Freedom, Next, Point, SchedulePoint
+from hvolab.judge.sight.sight import Sight
 from hvolab.subject.strategy import Strategy
 from kernel_model.boot import System
 
@@ -38,8 +39,12 @@ class PointSearch(ABC):
     def load(self, place: Place) -> None:
         """Go on from there."""
 
-    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
-        del system
+    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
+        del system, sight
+        return self.guide(freedoms)
+
+    def guide(self, freedoms: frozenset[Freedom]) -> Guide:
+        """The strategy of the run just begun, which needs to know nothing of its machine."""
         return Guide(self, freedoms)
 
     def end(self, system: System) -> Next:

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 from emu.choice import Choice
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
+from hvolab.judge.sight.sight import Sight
 from hvolab.subject.strategy import Strategy
 from kernel_model.boot import System
 
@@ -62,8 +63,8 @@ class Search(Protocol):
         """Start another run. False when there is nothing left to explore."""
         ...
 
-    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
-        """What picks in the run just begun. It may raise `Redundant` from `pick`."""
+    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
+        """What picks in the run just begun, and may watch Sight. It may raise `Redundant` from `pick`."""
         ...
 
     def end(self, system: System) -> Next:

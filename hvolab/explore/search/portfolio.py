@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.search.interface import Freedom, Next, Search
+from hvolab.judge.sight.sight import Sight
 from hvolab.subject.strategy import Strategy
 from kernel_model.boot import System
 
@@ -30,8 +31,8 @@ class Portfolio:
                 self._ended[self._turn] = True
         return False
 
-    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
-        return self._members[self._turn].strategy(system, freedoms)
+    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
+        return self._members[self._turn].strategy(system, sight, freedoms)
 
     def end(self, system: System) -> Next:
         # A member that starts again does not undo what others have covered.

@@ -9,9 +9,9 @@ from small_setups import Body, Outcomes, allocates, config_of, setup_of, then
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
-from hvolab.explore.reduce.resource import Kind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Search
+from hvolab.judge.sight.resource import Kind
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.core.kconfig import KernelConfig

@@ -303,7 +303,7 @@ def run_of(program: Program, way: Way, variant: NamedVariant = UPSTREAM_HVO) -> 
     world = World(program.errors)
     search.begin()
     setup = setup_of(program, world, variant)
-    done = run(setup, lambda system: search.strategy(system, ALL), (world.listener,), MOST_STEPS)
+    done = run(setup, lambda _system: search.guide(ALL), (world.listener,), MOST_STEPS)
     return done, world
 
 

@@ -17,6 +17,7 @@ from emu.cpu.ops import (
     Copy,
     Decide,
     FetchAdd,
+    FetchOr,
     Fill,
     Invlpg,
     Load,
@@ -31,6 +32,7 @@ from firmware.load import load_program
 from firmware.program import Argument
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.explore.search.interface import Freedom, Next, Search
+from hvolab.judge.sight.sight import Sight
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from hvolab.subject.strategy import Strategy
 from kernel_model.boot import BootConfig, Kernel, System, boot
@@ -39,7 +41,7 @@ from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushPages, SyncCore
 from kernel_model.core.spinlock import spin_lock, spin_unlock
 from kernel_model.layout import PAGE_OFFSET, PerCpu, direct_map
 from kernel_model.mm.image import HugePage
-from kernel_model.mm.page import Offset, field
+from kernel_model.mm.page import HugetlbFlag, Offset, field
 from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_TABLE, mk_pte
 
 X = PerCpu(0).buffer
@@ -63,6 +65,7 @@ LEAF = WALK.leaf  # the 2 MiB leaf that backs this part of vmemmap at boot
 FRAME = Pfn(WALK.pa >> PAGE_SHIFT)  # what backs PAGE at boot
 TABLE = Pfn(0x3000)  # a free frame to make a page table of
 NEW = Pfn(0x3001)  # a free frame to map instead
+NEW_START = direct_map(frame_start(NEW))
 NEW_WORD = direct_map(frame_start(NEW) + Offset.COMPOUND_HEAD)
 PTE = direct_map(frame_start(TABLE) + 8 * ((PAGE >> PAGE_SHIFT) & 511))
 OTHER_PTE = VirtAddr(PTE + 8)
@@ -250,8 +253,29 @@ def operation(inner: Body) -> Body:
     return body
 
 
+async def holds_the_folio(kernel: Kernel) -> None:
+    """Begins an operation on the huge page that never returns."""
+    await Annotate(OperationBegun("never returns", (HUGE_PAGE.folio,)))
+
+
+async def breaks_the_flag_in_an_operation(kernel: Kernel) -> None:
+    """The head says that the folio is optimized, which it is not."""
+    await FetchOr(field(HUGE_PAGE.folio, Offset.PRIVATE), HugetlbFlag.VMEMMAP_OPTIMIZED)
+    begun = await Annotate(OperationBegun("operation", (HUGE_PAGE.folio,)))
+    await Annotate(OperationReturned("operation", begun, None))
+
+
+async def maps_for_nobodys_folio(kernel: Kernel) -> None:
+    """Maps what backs PAGE eight pages further on, where no huge page has its struct pages."""
+    await Store(VirtAddr(PTE + 8 * 8), mk_pte(FRAME, PAGE_KERNEL))
+
+
 async def copy_out(kernel: Kernel) -> None:
     await Copy(direct_map(frame_start(NEW)), PAGE, PAGE_BYTES)
+
+
+async def copy_x(kernel: Kernel) -> None:
+    await Copy(NEW_START, X, 64)
 
 
 def take_reference(cpu: int) -> Body:
@@ -353,8 +377,8 @@ class Outcomes:
         seen.clear()
         return self._search.begin()
 
-    def strategy(self, system: System, freedoms: frozenset[Freedom]) -> Strategy:
-        return self._search.strategy(system, freedoms)
+    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
+        return self._search.strategy(system, sight, freedoms)
 
     def end(self, system: System) -> Next:
         if not system.machine.enabled():

@@ -10,19 +10,17 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from emu.events import MachineEvent
 from hvolab.catalog import scenario
 from hvolab.judge.verdict import RULES, Verdict
 from hvolab.judge.why import Explanation, explain
-from hvolab.subject.run import collect, run
+from hvolab.subject.run import run
 from hvolab.subject.script import ScriptStrategy
 
 
 def explained(name: str) -> list[Explanation]:
     setup = scenario(name).build(2)
-    events: list[tuple[int, MachineEvent]] = []
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (collect(events),))
-    return [explain(finding, events) for finding in done.findings]
+    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine))
+    return [explain(finding, done.sight) for finding in done.findings]
 
 
 def test_every_verdict_has_a_rule() -> None:

@@ -47,7 +47,7 @@ def document_of(name: str, cpus: int = 3) -> dict[str, Any]:
 
 
 def replaced(done: Run, **changes: Any) -> Run:
-    fields = ("schedule", "outcome", "uses", "findings", "events", "system")
+    fields = ("schedule", "outcome", "uses", "findings", "events", "system", "sight")
     return Run(**{name: changes.get(name, getattr(done, name)) for name in fields})
 
 

@@ -139,7 +139,7 @@ def test_the_number_of_cpus_is_said(cpus: int, words: str) -> None:
 
 
 def with_outcome(done: Run, outcome: Completed | Deadlocked | OutOfSteps) -> Run:
-    return Run(done.schedule, outcome, done.uses, done.findings, done.events, done.system)
+    return Run(done.schedule, outcome, done.uses, done.findings, done.events, done.system, done.sight)
 
 
 def test_an_end_that_was_not_expected_says_what_was_found() -> None:

@@ -31,6 +31,7 @@ from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
 from hvolab.subject.schedule import parse
 from hvolab.subject.script import Constraint, Interrupt, Script, ScriptError, ScriptStrategy, ToEnd, Until
 from kernel_model.boot import BootConfig, Kernel, System
+from kernel_model.core.events import GracePeriodEnded
 from kernel_model.layout import PerCpu
 from kernel_model.mm.hstate import HSTATE_2M
 from kernel_model.mm.image import HugePage
@@ -41,6 +42,10 @@ FIRST_TAIL_FRAME = 0xE21
 """16 MiB: the top 2 MiB back vmemmap, frames 0xe00 on; struct page 0x840 is in its page 0x21."""
 DOOR = Word("door")
 NOWHERE = VirtAddr(0xFFFF_8880_00FF_0000)
+
+
+HERE = GracePeriodEnded(-1)
+"""What no other actor of these tests announces with that number."""
 
 
 def word(cpu: int, number: int) -> VirtAddr:
@@ -205,7 +210,7 @@ def test_a_script_stops_right_after_the_first_event_of_the_pattern(name: str) ->
     assert str(Until(0, pattern)) == text
     setup = Setup(
         BootConfig(16 << 20, 2, (HUGE,)),
-        (optimize(0), actor(1, "marker", Annotate("here"))),
+        (optimize(0), actor(1, "marker", Annotate(HERE))),
         (Until(0, pattern), ToEnd(1)),
         (),
     )
@@ -217,7 +222,7 @@ def test_a_script_stops_right_after_the_first_event_of_the_pattern(name: str) ->
     run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (listener,))
     first = next(index for index, (_, hit) in enumerate(heard) if hit)
     marker = next(
-        index for index, (e, _) in enumerate(heard) if isinstance(e, Annotated) and e.payload == "here"
+        index for index, (e, _) in enumerate(heard) if isinstance(e, Annotated) and e.payload == HERE
     )
     assert [type(event) for event, _ in heard[first + 1 : marker]] == []
     assert heard[first][0].cpu == 0
@@ -225,16 +230,16 @@ def test_a_script_stops_right_after_the_first_event_of_the_pattern(name: str) ->
 
 def test_a_read_of_the_address_is_no_store_to_it() -> None:
     script = (Until(0, Stores(VirtAddr(HEAD + 40))), ToEnd(1))
-    done = go(script, optimize(0), actor(1, "marker", Annotate("here")))
-    marker = next(i for i, e in enumerate(done.events) if isinstance(e, Annotated) and e.payload == "here")
+    done = go(script, optimize(0), actor(1, "marker", Annotate(HERE)))
+    marker = next(i for i, e in enumerate(done.events) if isinstance(e, Annotated) and e.payload == HERE)
     touched = [type(e) for e in done.events[:marker] if isinstance(e, Loaded | Stored) and e.va == HEAD + 40]
     assert touched == [Loaded, Stored]
 
 
 def test_a_2m_entry_that_is_written_is_no_pte() -> None:
     """The split stores to the PMD that maps the head page: not what SetsPte waits for."""
-    done = go((Until(0, SetsPte(HEAD)), ToEnd(1)), optimize(0), actor(1, "marker", Annotate("here")))
-    marker = next(i for i, e in enumerate(done.events) if isinstance(e, Annotated) and e.payload == "here")
+    done = go((Until(0, SetsPte(HEAD)), ToEnd(1)), optimize(0), actor(1, "marker", Annotate(HERE)))
+    marker = next(i for i, e in enumerate(done.events) if isinstance(e, Annotated) and e.payload == HERE)
     functions = [str(e.site) for e in done.events[:marker] if isinstance(e, Stored)]
     assert "pmd_populate_kernel" in functions
     assert functions[-1] == "set_pte_at"

@@ -26,7 +26,7 @@ from hvo_lab import (
 from hvo_reckoning import Shortage, World, contents, unlinked
 
 from emu.events import Annotated
-from hvolab.judge.invariants import Invariants
+from hvolab.judge.rows.invariants import Invariants
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import (
     AllocationFailed,

@@ -29,9 +29,9 @@ from emu.paging.pte import PteBit
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
-from hvolab.explore.reduce.resource import Kind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Search
+from hvolab.judge.sight.resource import Kind
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.scenario import Setup
 from kernel_model.mm.pgtable import PAGE_KERNEL
@@ -123,7 +123,7 @@ def test_reduced_schedules_counted_by_hand(setup: Setup, schedules: int) -> None
 LOST = {
     Kind.MEMORY: "store, load of one word",
     Kind.NAMED: "locked increments",
-    Kind.BULK_READ: "a bulk copy against a store",
+    Kind.BULK_READ: "a bulk copy of other memory against a store",
     Kind.BULK_WRITE: "a bulk fill against a load",
     Kind.TRANSLATION: "not present, then present",
     Kind.TLB: "a flag before the flush, and a late reader",
@@ -133,7 +133,10 @@ LOST = {
     Kind.INTERRUPT_FLAG: "a flush and a region with interrupts off",
     Kind.OWNER: "a late free",
     Kind.OWED: "a late flush that is none",
-    Kind.UPDATE: "a store that makes good what was lost",
+    Kind.CELL: "a store that makes good what was lost",
+    Kind.OPERATION: "an operation that returns unflushed",
+    Kind.HELD: "two operations on one folio",
+    Kind.MAPPED: "a frame that moves to another folio",
     Kind.SECTION_ENTERED: "a reader that comes first, against a grace period",
 }
 # These order what cannot happen in another order anyway: without them orders are told apart wrongly.

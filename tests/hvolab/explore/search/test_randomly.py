@@ -32,7 +32,7 @@ def runs_of(setup: Setup, search: RandomSearch) -> list[tuple[str, tuple[object,
     system = boot(setup.boot)
     runs = []
     while search.begin():
-        done = run_on(system, setup, lambda started: search.strategy(started, ALL))
+        done = run_on(system, setup, lambda _started: search.guide(ALL))
         search.end(system)
         system.reset()
         letters = "".join("abc"[pick.cpu] for pick in done.schedule.picks if isinstance(pick, Step))

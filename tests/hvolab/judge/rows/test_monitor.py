@@ -973,10 +973,10 @@ def check_seeds(name: str, cpus: int, seeds: range) -> None:
     search = Pct(seeds.start, len(seeds) + 1, depth=4)
     freedoms = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
     search.begin()
-    run(setup, lambda system: search.strategy(system, freedoms))  # PCT takes the length from it
+    run(setup, lambda _system: search.guide(freedoms))  # PCT takes the length from it
     for _ in seeds:
         assert search.begin()
-        done = run(setup, lambda system: search.strategy(system, freedoms))
+        done = run(setup, lambda _system: search.guide(freedoms))
         assert isinstance(done.outcome, Completed), replay_line(name, cpus, done)
         assert not done.findings, replay_line(name, cpus, done)
         assert {use.verdict for use in done.uses} <= HARMLESS, replay_line(name, cpus, done)

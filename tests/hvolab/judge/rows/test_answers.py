@@ -9,14 +9,17 @@ from mutants import MUTANTS
 
 from emu.addr import VirtAddr
 from emu.paging.models import LAZY, LAZY_SINGLE, CpuModel
+from emu.paging.walk import Walk
 from hvolab.catalog import scenario
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
-from hvolab.judge.answers import Answers
 from hvolab.judge.question import Asks, Question
+from hvolab.judge.rows.answers import Answers
+from hvolab.judge.sight.sight import Sight
+from hvolab.judge.told import Told
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.pattern import Loads, SetsPte
 from hvolab.subject.run import run
@@ -32,12 +35,14 @@ TAIL = vmemmap_page(HUGE_PAGE, 1)  # its first struct page
 
 def answers() -> tuple[System, Answers]:
     system = boot(BootConfig(MEMORY_BYTES, 1, (HUGE_PAGE,)))
-    return system, Answers(system.machine.memory, system.machine.cpus[0].mmu.peek)
+    return system, Answers(Sight(system.machine), Told(), {})
 
 
-def poke(system: System, va: VirtAddr, value: int) -> None:
+def poke(system: System, asked: Answers, va: VirtAddr, value: int) -> None:
     found = system.machine.cpus[0].mmu.peek(va)
-    system.machine.memory.write_word(found.pa, value)  # type: ignore[union-attr]
+    assert isinstance(found, Walk)
+    system.machine.memory.write_word(found.pa, value)
+    asked.changed(found.pa, 8)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +71,8 @@ def test_an_answer_that_was_true_for_a_moment_between_two_accesses_is_right() ->
     system, asked = answers()
     asked.ask(0, Asks(Question.COMPOUND_HEAD, TAIL, "rax"))
     asked.accessed(0)
-    poke(system, field(TAIL, Offset.COMPOUND_HEAD), 0x1001)
-    asked.changed()
-    poke(system, field(TAIL, Offset.COMPOUND_HEAD), HEAD + 1)
-    asked.changed()
+    poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), 0x1001)
+    poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), HEAD + 1)
     asked.accessed(0)
     assert asked.answer(0, 0x1000) is None
 
@@ -78,8 +81,7 @@ def test_an_answer_that_became_true_after_the_last_access_is_wrong() -> None:
     system, asked = answers()
     asked.ask(0, Asks(Question.COMPOUND_HEAD, TAIL, "rax"))
     asked.accessed(0)
-    poke(system, field(TAIL, Offset.COMPOUND_HEAD), 0x1001)
-    asked.changed()
+    poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), 0x1001)
     wrong = asked.answer(0, 0x1000)
     assert wrong is not None
     assert wrong.true == (HEAD,)
@@ -91,8 +93,8 @@ def test_an_answer_that_became_true_after_the_last_access_is_wrong() -> None:
 def test_a_fake_head_is_a_tail() -> None:
     """PG_head in an aligned struct page, and behind it one that says tail: its head is the right answer."""
     system, asked = answers()
-    poke(system, TAIL, PageFlag.HEAD)
-    poke(system, field(TAIL, Offset.COMPOUND_HEAD), 0)
+    poke(system, asked, TAIL, PageFlag.HEAD)
+    poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), 0)
     asked.ask(0, Asks(Question.COMPOUND_HEAD, TAIL, "rax"))
     asked.accessed(0)
     assert asked.answer(0, TAIL) is not None

@@ -15,23 +15,21 @@ the page tables are walked, the struct pages read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from struct import Struct
 
-from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr
-from emu.machine import Machine
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, VirtAddr
 from emu.paging.pte import Pte
 from emu.paging.tlb import TlbEntry
-from emu.paging.walk import Walk
+from hvolab.judge.sight.sight import Sight
 from kernel_model.layout import (
     HUGETLB_OPTIMIZE_VMEMMAP_KEY,
-    PAGE_OFFSET,
     PMD_SIZE,
     PTRS_PER_PTE,
     SECTION_BYTES,
-    VMEMMAP_END,
     VMEMMAP_START,
+    page_to_pfn,
     pfn_to_page,
 )
 from kernel_model.mm.hstate import HSTATE_2M, Hstate, hugetlb_vmemmap_size
@@ -51,36 +49,36 @@ class Breach:
 
 
 class Invariants:
-    """Asks one machine. `huge_pages` may grow as the pool does."""
+    """Asks Sight."""
 
-    def __init__(self, machine: Machine, huge_pages: Sequence[HugePage]) -> None:
-        self.huge_pages = list(huge_pages)
-        self._machine = machine
+    def __init__(self, sight: Sight) -> None:
+        self._sight = sight
 
-    def of(self, folios: Sequence[VirtAddr]) -> Iterator[Breach]:
-        """The breaches of these folios, none of which is being worked on."""
-        for huge in self._folios():
-            if huge.folio in folios:
-                yield from self._of(huge)
+    def of(self, folios: Iterable[VirtAddr]) -> Iterator[Breach]:
+        """The breaches of those of these folios that are hugetlb. None of them is being worked on."""
+        for folio in folios:
+            order = self._order(folio)
+            if order is not None:
+                yield from self._of(HugePage(page_to_pfn(folio), Hstate("", order)))
 
-    def at_rest(self, failed: Sequence[Pfn]) -> Iterator[Breach]:
+    def at_rest(self, huge_pages: Sequence[HugePage], failed: Sequence[Pfn]) -> Iterator[Breach]:
         """The breaches anywhere, nothing being under way. `failed`: the frames with memory errors."""
-        for huge in self._folios():
+        folios = [folio for huge in huge_pages for folio in self._folios(huge)]
+        for huge in folios:
             yield from self._of(huge)
         yield from self._counters()
-        yield from self._stale()
+        yield from self._stale({huge.folio for huge in folios})
         for pfn in failed:
-            yield from self._poison(pfn)
+            yield from self._poison(pfn, folios)
 
-    def _folios(self) -> Iterator[HugePage]:
-        """The huge pages as they are now: one that was demoted is several smaller ones."""
-        for huge in self.huge_pages:
-            parts = list(self._parts(huge))
-            if any(order is not None for _, order in parts):
-                for first, order in parts:
-                    yield HugePage(Pfn(huge.pfn + first), Hstate("", order or HSTATE_2M.order))
-            else:
-                yield huge
+    def _folios(self, huge: HugePage) -> Iterator[HugePage]:
+        """A huge page as it is now: one that was demoted is several smaller ones."""
+        parts = list(self._parts(huge))
+        if all(order is None for _, order in parts):
+            yield huge
+            return
+        for first, order in parts:
+            yield HugePage(Pfn(huge.pfn + first), Hstate("", order or HSTATE_2M.order))
 
     def _parts(self, huge: HugePage) -> Iterator[tuple[int, int | None]]:
         """(number of the first page, order) of the hugetlb folios in it; None for 2 MiB in none."""
@@ -92,18 +90,21 @@ class Invariants:
 
     def _order(self, folio: VirtAddr) -> int | None:
         """The order of the hugetlb folio that begins there, if one does."""
-        if self._word(field(folio, Offset.PAGE_TYPE)) & 0xFFFF_FFFF != PGTY_HUGETLB:
+        if not self._is_hugetlb(folio):
             return None
         return self._word(field(nth_page(folio, 1), Offset.FLAGS)) & 0xFF
 
+    def _is_hugetlb(self, folio: VirtAddr) -> bool:
+        return self._word(field(folio, Offset.PAGE_TYPE)) & 0xFFFF_FFFF == PGTY_HUGETLB
+
     def _of(self, huge: HugePage) -> Iterator[Breach]:
         pages = [VirtAddr(huge.folio + at) for at in range(0, hugetlb_vmemmap_size(huge.hstate), PAGE_BYTES)]
-        walks = [self._walk(page) for page in pages]
+        walks = [self._sight.walk(page) for page in pages]
         head = walks[0]
         if head is None or len(pages) < 2 or None in walks:
             return
         shown = [walk is not None and walk.pa == head.pa for walk in walks[1:]]
-        is_hugetlb = self._word(field(huge.folio, Offset.PAGE_TYPE)) & 0xFFFF_FFFF == PGTY_HUGETLB
+        is_hugetlb = self._is_hugetlb(huge.folio)
         flag = self._word(field(huge.folio, Offset.PRIVATE)) & HugetlbFlag.VMEMMAP_OPTIMIZED
         if not any(shown):
             if is_hugetlb and flag:
@@ -123,64 +124,53 @@ class Invariants:
         elif not flag:
             yield Breach(huge.folio, "I5: the folio is optimized, and its head does not say so")
 
-    def _stale(self) -> Iterator[Breach]:
+    def _stale(self, heads: Set[VirtAddr]) -> Iterator[Breach]:
         """I1 and I2. What a stale entry allows too little of heals itself with the first fault (R15, L4)."""
-        heads = {huge.folio for huge in self._folios()}
-        for cpu in self._machine.cpus:
-            for entry in cpu.mmu.tlb.entries():
-                if not VMEMMAP_START <= entry.page < VMEMMAP_END:
+        for cpu in self._sight.cpus:
+            told: set[TlbEntry] = set()
+            for page, entry in self._sight.may_use(cpu):
+                if entry in told or not self._leads_elsewhere(page, entry):
                     continue
-                page = self._leads_elsewhere(entry)
-                if page is not None:
-                    name = "I2: the head page" if page in heads else "I1: a page"
-                    pfn = entry.frame_of(page)
-                    cause = f"{name} of vmemmap may still be used as pfn {pfn:#x}, with nothing under way"
-                    yield Breach(page, cause, cpu.number)
+                told.add(entry)
+                name = "I2: the head page" if page in heads else "I1: a page"
+                pfn = entry.frame_of(page)
+                cause = f"{name} of vmemmap may still be used as pfn {pfn:#x}, with nothing under way"
+                yield Breach(page, cause, cpu)
 
-    def _leads_elsewhere(self, entry: TlbEntry) -> VirtAddr | None:
-        """The first page for which the entry is not as good as the page table."""
-        for page in range(entry.page, entry.page + entry.size, PAGE_BYTES):
-            walk = self._walk(VirtAddr(page))
-            if walk is None or walk.pa >> PAGE_SHIFT != entry.frame_of(VirtAddr(page)):
-                return VirtAddr(page)
-            if entry.rights.write and not walk.rights.write:
-                return VirtAddr(page)
-        return None
+    def _leads_elsewhere(self, page: VirtAddr, entry: TlbEntry) -> bool:
+        """Whether the entry is not as good as the page table there."""
+        walk = self._sight.walk(page)
+        if walk is None or walk.pa >> PAGE_SHIFT != entry.frame_of(page):
+            return True
+        return entry.rights.write and not walk.rights.write
 
     def _counters(self) -> Iterator[Breach]:
         """I6, section by section."""
-        counted = self._machine.count("nr_memmap_pages") + self._machine.count("nr_memmap_boot_pages")
+        counted = self._sight.count("nr_memmap_pages") + self._sight.count("nr_memmap_boot_pages")
         frames: set[int] = set()
-        for section in range(-(-self._machine.memory.size // SECTION_BYTES)):
-            walk = self._walk(VirtAddr(VMEMMAP_START + section * PMD_SIZE))
+        for section in range(-(-self._sight.memory_bytes // SECTION_BYTES)):
+            walk = self._sight.walk(VirtAddr(VMEMMAP_START + section * PMD_SIZE))
             if walk is not None and walk.size == PMD_SIZE:
                 frames.update(range(walk.pfn, walk.pfn + PTRS_PER_PTE))
             elif walk is not None:
-                table = self._machine.memory.read_frame(Pfn(walk.steps[-1].pa >> PAGE_SHIFT))
+                table = self._sight.frame(Pfn(walk.steps[-1].pa >> PAGE_SHIFT))
                 entries = (Pte(word) for (word,) in _ENTRY.iter_unpack(table))
                 frames.update(entry.pfn for entry in entries if entry.present)
         if counted != len(frames):
             cause = f"I6: {counted} vmemmap pages are counted, {len(frames)} are there"
             yield Breach(VirtAddr(VMEMMAP_START), cause)
 
-    def _poison(self, pfn: Pfn) -> Iterator[Breach]:
+    def _poison(self, pfn: Pfn, folios: Sequence[HugePage]) -> Iterator[Breach]:
         page = pfn_to_page(pfn)
         if self._word(field(page, Offset.FLAGS)) & PageFlag.HWPOISON:
             return
-        for huge in self._folios():
+        for huge in folios:
             inside = huge.pfn <= pfn < huge.pfn + huge.hstate.pages_per_huge_page
-            is_hugetlb = self._word(field(huge.folio, Offset.PAGE_TYPE)) & 0xFFFF_FFFF == PGTY_HUGETLB
-            if inside and is_hugetlb and self._word(field(huge.folio, Offset.FLAGS)) & PageFlag.HWPOISON:
+            marked = self._word(field(huge.folio, Offset.FLAGS)) & PageFlag.HWPOISON
+            if inside and marked and self._is_hugetlb(huge.folio):
                 return
         yield Breach(page, f"I12: the memory error in pfn {pfn:#x} is forgotten: nothing marks it")
 
-    def _walk(self, va: VirtAddr) -> Walk | None:
-        found = self._machine.cpus[0].mmu.peek(va)
-        return found if isinstance(found, Walk) else None
-
     def _word(self, va: VirtAddr) -> int:
-        """The 8 bytes there, by the page table or in the direct map."""
-        if va < VMEMMAP_START:
-            return self._machine.memory.read_word(PhysAddr(va - PAGE_OFFSET))
-        walk = self._walk(va)
-        return 0 if walk is None else self._machine.memory.read_word(walk.pa)
+        """The 8 bytes there, 0 where nothing is mapped."""
+        return self._sight.word(va) or 0

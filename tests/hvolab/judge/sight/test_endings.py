@@ -8,7 +8,7 @@ from emu.addr import VirtAddr
 from emu.paging.tlb import entry_from
 from emu.paging.walk import Control, Walk
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
-from hvolab.judge.history import Stores
+from hvolab.judge.sight.endings import Endings
 from kernel_model.boot import BootConfig, boot
 
 ACCESSED, DIRTY, WRITE, SOFT_9, SOFT_58 = 1 << 5, 1 << 6, 1 << 1, 1 << 9, 1 << 58
@@ -32,12 +32,13 @@ def test_which_bits_of_an_entry_make_another_version(change: int, ends: bool) ->
     va = VirtAddr(HUGE_PAGE.folio)
     found = machine.cpus[0].mmu.peek(va)
     assert isinstance(found, Walk)
-    entry = entry_from(found, 0, Control(), 0, machine.memory.journal.now)
+    now = machine.memory.journal.now
+    entry = entry_from(found, 0, Control(), 0, now, now)
     leaf = found.steps[-1]
     machine.memory.write_word(leaf.pa, int(leaf.entry) ^ change)
-    stores = Stores(machine.memory)
-    stores.bulk(leaf.pa)
-    ending = stores.ending_of(entry)
+    endings = Endings(machine.memory)
+    endings.bulk(leaf.pa)
+    ending = endings.ending_of(entry)
     assert (ending is not None) is ends
     if ending is not None:
         assert (ending.level, ending.before, ending.after) == (2, leaf.entry, int(leaf.entry) ^ change)

@@ -1,0 +1,1 @@
+"""The judges, by the rows of the table in docs/verdicts.md; `monitor` calls them."""

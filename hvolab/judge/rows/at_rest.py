@@ -1,0 +1,100 @@
+"""Waits for the moments at which nothing is under way, and then asks for the invariants.
+
+After each operation of HVO on folios it names, those are looked at; at the end of a run, everything. A run in
+which an operation was cut short (a BUG, an Oops) ends with nothing at rest, and is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import assert_never
+
+from emu.addr import Pfn
+from emu.events import Annotated, MachineEvent
+from hvolab.judge.describe import place_of
+from hvolab.judge.rows.invariants import Breach, Invariants
+from hvolab.judge.sight.cells import Bags
+from hvolab.judge.sight.remembered import announced
+from hvolab.judge.sight.sight import Sight
+from hvolab.judge.told import Told
+from hvolab.judge.verdict import Finding, Verdict
+from kernel_model.core.events import (
+    AllocationFailed,
+    BadPage,
+    FlushBegun,
+    FlushCompleted,
+    GracePeriodBegun,
+    GracePeriodEnded,
+    KernelBug,
+    KernelWarning,
+    MemoryFailed,
+    Oops,
+    OperationBegun,
+    OperationReturned,
+    PageAllocated,
+    PageFreed,
+    SpuriousFault,
+)
+from kernel_model.mm.hstate import HSTATE_2M, HSTATES, Hstate
+from kernel_model.mm.image import HugePage
+
+
+class AtRest:
+    """Where no operation has returned there is nothing to ask."""
+
+    def __init__(self, sight: Sight, told: Told, huge_pages: Sequence[HugePage]) -> None:
+        self._sight = sight
+        self._told = told
+        self._huge_pages = tuple(huge_pages)
+        self._invariants = Invariants(sight)
+        self._failed: Bags[Pfn] = sight.bags("frames with memory errors")
+        self._blocks: Bags[HugePage] = sight.bags("blocks that were allocated")
+
+    def observe(self, number: int, event: MachineEvent) -> None:
+        del number
+        if not isinstance(event, Annotated):
+            return
+        match announced(event):
+            case OperationReturned(begun=begun):
+                folios = [
+                    folio for folio in self._sight.operation(begun).folios if not self._sight.holders(folio)
+                ]
+                for breach in self._invariants.of(folios):
+                    self._told.once(self._finding(event.cpu, breach))
+            case PageAllocated(pfn=pfn, order=order):
+                if order >= HSTATE_2M.order:
+                    known = {h.order: h for h in HSTATES}
+                    self._blocks.add(HugePage(pfn, known.get(order, Hstate("", order))))
+            case MemoryFailed(pfn=pfn):
+                self._failed.add(pfn)
+            case (
+                FlushBegun()
+                | FlushCompleted()
+                | PageFreed()
+                | AllocationFailed()
+                | GracePeriodBegun()
+                | GracePeriodEnded()
+                | OperationBegun()
+                | SpuriousFault()
+                | Oops()
+                | KernelBug()
+                | KernelWarning()
+                | BadPage()
+            ):
+                pass  # ends nothing, and changes no folio
+            case other:
+                assert_never(other)
+
+    def finish(self) -> None:
+        """The run has come to its end. What has been told of a CPU and page is not told again."""
+        if self._sight.is_at_rest():
+            huge_pages = dict.fromkeys((*self._huge_pages, *self._blocks.all()))
+            breaches = self._invariants.at_rest(tuple(huge_pages), self._failed.all())
+            self._told.unless_known(self._findings(breaches))
+
+    def _findings(self, breaches: Iterable[Breach]) -> Iterator[Finding]:
+        return (self._finding(breach.cpu, breach) for breach in breaches)
+
+    def _finding(self, cpu: int, breach: Breach) -> Finding:
+        where = place_of(cpu, breach.va, None)
+        return Finding(Verdict.KERNEL, (), where, self._sight.next_event, breach.cause, ())

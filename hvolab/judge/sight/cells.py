@@ -1,0 +1,71 @@
+"""A judge's memory: cells, each with a name, whose reading and writing is told like that of a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from hvolab.judge.sight.resource import CellName
+from hvolab.judge.sight.watcher import Watcher
+
+V = TypeVar("V")
+
+
+class Cells(Generic[V]):
+    """The cells of one kind of one judge, by two numbers; a cell holds `empty` until it is set."""
+
+    def __init__(self, kind: str, empty: V, watch: Watching) -> None:
+        self._kind = kind
+        self._empty = empty
+        self._watch = watch
+        self._values: dict[CellName, V] = {}
+
+    def get(self, a: int = 0, b: int = 0) -> V:
+        name = CellName(self._kind, a, b)
+        self._watch.watcher.reads(name)
+        return self._values.get(name, self._empty)
+
+    def peek(self, a: int = 0, b: int = 0) -> V:
+        """The same without a word: for who is ordered by something else wherever it matters."""
+        return self._values.get(CellName(self._kind, a, b), self._empty)
+
+    def set(self, value: V, a: int = 0, b: int = 0) -> None:
+        name = CellName(self._kind, a, b)
+        self._watch.watcher.writes(name)
+        self._values[name] = value
+
+
+class Bags(Generic[V]):
+    """Sets of one kind of one judge, by a number. To add commutes; to look, or take out, does not."""
+
+    def __init__(self, kind: str, watch: Watching) -> None:
+        self._kind = kind
+        self._watch = watch
+        self._values: dict[CellName, dict[V, None]] = {}
+
+    def add(self, value: V, a: int = 0) -> None:
+        name = CellName(self._kind, a)
+        self._watch.watcher.marks(name)
+        self._values.setdefault(name, {})[value] = None
+
+    def all(self, a: int = 0) -> tuple[V, ...]:
+        """What is in it, in the order it was put in."""
+        name = CellName(self._kind, a)
+        self._watch.watcher.reads(name)
+        return tuple(self._values.get(name, ()))
+
+    def clear(self, a: int = 0) -> None:
+        name = CellName(self._kind, a)
+        self._watch.watcher.writes(name)
+        self._values.pop(name, None)
+
+    def numbers(self) -> Iterator[int]:
+        """The numbers of the bags that were ever added to, for the end of a run: nothing comes after."""
+        return iter([name.a for name in self._values])
+
+
+class Watching:
+    """Who watches now. Cells and Sight share one."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher

@@ -1,0 +1,72 @@
+"""Flush requests, and the invalidations that each CPU carried out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emu.addr import PAGE_BYTES, VirtAddr, page_start
+from emu.events import Invalidated
+from emu.memory import Moment
+from emu.paging.tlb import Invalidation, Rule, TlbEntry, removes
+from kernel_model.core.events import FlushBegun, FlushCompleted
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A flush request as far as it has come. `completed` is the event of its completion."""
+
+    begun: int
+    cpu: int
+    what: FlushBegun
+    completed: int | None = None
+
+    def in_range(self, va: VirtAddr) -> bool:
+        page = page_start(va)
+        return self.what.start < page + PAGE_BYTES and page < self.what.end
+
+    def __str__(self) -> str:
+        ended = "not completed" if self.completed is None else f"completed at event {self.completed}"
+        cpus = ", ".join(map(str, sorted(self.what.cpus))) or "none"
+        return f"{self.what.function} by cpu{self.cpu}, begun at event {self.begun}, for cpus {cpus}; {ended}"
+
+
+class Requests:
+    """`promised`: the rules that the CPUs' invalidations follow."""
+
+    def __init__(self, promised: frozenset[Rule]) -> None:
+        self._promised = promised
+        self._requests: dict[int, Request] = {}
+        self._invalidated: dict[int, list[tuple[Moment, int, Invalidation]]] = {}
+
+    def begun(self, number: int, cpu: int, what: FlushBegun) -> None:
+        self._requests[number] = Request(number, cpu, what)
+
+    def completed(self, number: int, what: FlushCompleted) -> Request:
+        """The request as it is now."""
+        request = self._requests[what.begun]
+        done = Request(request.begun, request.cpu, request.what, number)
+        self._requests[what.begun] = done
+        return done
+
+    def invalidated(self, number: int, moment: Moment, event: Invalidated) -> None:
+        self._invalidated.setdefault(event.cpu, []).append((moment, number, event.what))
+
+    def of(self, va: VirtAddr) -> list[Request]:
+        """Those with `va` in range, in the order they were begun."""
+        return [request for request in self._requests.values() if request.in_range(va)]
+
+    def removed(self, cpu: int, entry: TlbEntry) -> int | None:
+        """The event of an invalidation on that CPU that must have removed the entry, if there was one."""
+        for moment, number, what in self._invalidated.get(cpu, ()):
+            # A lazily offered version (filled_at < 0) could be cached until its moment; a stored one since.
+            later = moment > entry.moment if entry.filled_at < 0 else number > entry.filled_at
+            if later and removes(what, entry, self._promised):
+                return number
+        return None
+
+    def last_removal(self, cpu: int, entry: TlbEntry, before: int) -> int | None:
+        """The event, before that one, of the last invalidation on the CPU that removes such an entry."""
+        for _, number, what in reversed(self._invalidated.get(cpu, ())):
+            if number < before and removes(what, entry, self._promised):
+                return number
+        return None

@@ -1,0 +1,288 @@
+"""Sight itself: what judges may know of a machine, and nothing else.
+
+It answers from the machine, its journal, and what it has remembered of events. Everything asked is told to
+the watcher in the step in which it is asked, as what the answer depends on; so a search that watches orders
+the steps that verdicts can depend on, whoever judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
+from emu.cpu.condition import Word
+from emu.events import Site, Source, Stored
+from emu.machine import Machine
+from emu.paging.tlb import Port, TlbEntry
+from emu.paging.walk import Walk
+from hvolab.judge.sight.cells import Bags, Cells, Watching
+from hvolab.judge.sight.endings import Ending
+from hvolab.judge.sight.frames import Lost
+from hvolab.judge.sight.mappings import AddressRange
+from hvolab.judge.sight.operations import Operation
+from hvolab.judge.sight.remembered import Remembered, held_resource, operation_resource
+from hvolab.judge.sight.requests import Request
+from hvolab.judge.sight.resource import Kind, Resource
+from hvolab.judge.sight.watcher import Nobody, Watcher
+from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
+from kernel_model.mm.image import HugePage
+
+V = TypeVar("V")
+
+VMEMMAP = AddressRange(VMEMMAP_START, VMEMMAP_END)
+
+
+class Sight:
+    """Of one run, from time zero on. `ranges`: where stale uses are judged."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        huge_pages: Sequence[HugePage] = (),
+        ranges: Sequence[AddressRange] = (VMEMMAP,),
+    ) -> None:
+        self._machine = machine
+        self._memory = machine.memory
+        self._peek = machine.cpus[0].mmu.peek
+        self._ranges = tuple(ranges)
+        self._watching = Watching(Nobody())
+        self._remembered = Remembered(machine, ranges, huge_pages, self._watching)
+        self._looked_at: set[int] | None = None
+        self.cpus = range(len(machine.cpus))
+        self.model = machine.cpus[0].mmu.model
+        machine.trace.listen(self._remembered.observe)
+
+    def watched_by(self, watcher: Watcher) -> None:
+        """From now on tell this one what is asked."""
+        self._watching.watcher = watcher
+
+    def cells(self, kind: str, empty: V) -> Cells[V]:
+        """A judge's memory; the kind's name is the judge's own."""
+        return Cells(kind, empty, self._watching)
+
+    def bags(self, kind: str) -> Bags[V]:
+        return Bags(kind, self._watching)
+
+    # -- memory and page tables now ------------------------------------------------------------------
+
+    def is_judged(self, va: int) -> bool:
+        """Whether stale uses of that address are judged."""
+        for one in self._ranges:  # noqa: SIM110 (asked at every access)
+            if one.start <= va < one.end:
+                return True
+        return False
+
+    def walk(self, va: VirtAddr) -> Walk | None:
+        """What the page tables say of an address; None when nothing is mapped there."""
+        self._watching.watcher.reads_translation(va >> PAGE_SHIFT)
+        found = self._peek(va)
+        if not isinstance(found, Walk):
+            return None
+        if self._looked_at is not None:
+            self._looked_at.update(step.pa >> 3 for step in found.steps)
+        return found
+
+    def word(self, va: VirtAddr) -> int | None:
+        """The aligned 8 bytes there, by the page table; None when nothing is mapped."""
+        found = self.walk(va)
+        return None if found is None else self.physical_word(found.pa)
+
+    def physical_word(self, pa: PhysAddr) -> int:
+        """The aligned 8 bytes at a physical address."""
+        self._reads_memory(pa, 8)
+        return self._memory.read_word(pa)
+
+    def read(self, pa: PhysAddr, length: int) -> bytes:
+        """Bytes at a physical address, within a frame."""
+        self._reads_memory(pa, length)
+        return self._memory.read(pa, length)
+
+    def frame(self, pfn: Pfn) -> bytes:
+        """A whole frame."""
+        self._watching.watcher.reads(Resource(Kind.BULK_READ, pfn))
+        return self._memory.read(frame_start(pfn), PAGE_BYTES)
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._memory.size
+
+    def count(self, counter: str) -> int:
+        """The sum of a per-CPU counter over all CPUs."""
+        self._watching.watcher.reads(Word(counter))
+        return self._machine.count(counter)
+
+    def registers(self, cpu: int) -> dict[str, int] | None:
+        """Of the guest program that the CPU runs, or ran last: its own steps change them."""
+        core = self._machine.cpus[cpu].core
+        return None if core is None else core.registers()
+
+    def site(self, cpu: int) -> Site:
+        """Where that CPU is."""
+        core = self._machine.cpus[cpu].core
+        return self._machine.cpus[cpu].site() if core is None else core.site()
+
+    @property
+    def next_event(self) -> int:
+        """The number of the event to come. It names a place in one run, and orders nothing."""
+        return self._machine.trace.next_number
+
+    # -- a translation that was used, or could be ----------------------------------------------------
+
+    def removed(self, cpu: int, entry: TlbEntry, source: Source) -> int | None:
+        """The event of an invalidation by that CPU that must have removed what it has used."""
+        return self._remembered.requests.removed(cpu, entry) if source is Source.HIT else None
+
+    def ending_of(self, va: VirtAddr, entry: TlbEntry) -> Ending | None:
+        """The store that ended the version; None while it is what a walk gives."""
+        self._watching.watcher.reads_translation(va >> PAGE_SHIFT)
+        return self._remembered.endings.ending_of(entry)
+
+    def lost(self, pfn: int, entry: TlbEntry) -> Lost | None:
+        """That the frame was lost by its holder after the translation to it was put into the page table."""
+        self._watching.watcher.reads(Resource(Kind.OWNER, pfn))
+        lost = self._remembered.frames.last_lost(pfn)
+        if lost is None or lost.moment < self._remembered.endings.installed_at(entry.steps, entry.moment):
+            return None
+        return lost
+
+    def lost_table(self, entry: TlbEntry) -> tuple[Pfn, Lost] | None:
+        """A page-table page on the path that the walk can only have read after it was lost."""
+        frames, endings = self._remembered.frames, self._remembered.endings
+        for number, step in enumerate(entry.steps):
+            if number == 0:
+                continue  # the root is not handed out
+            table = Pfn(step.pa >> PAGE_SHIFT)
+            self._watching.watcher.reads(Resource(Kind.OWNER, table))
+            lost = frames.last_lost(table)
+            if lost is None or entry.since < lost.moment:
+                continue
+            if lost.moment >= endings.installed_at(entry.steps[:number], entry.moment):
+                return table, lost
+        return None
+
+    def free_now(self, pfn: int) -> Lost | None:
+        """When the frame was freed, if nobody has it now."""
+        self._watching.watcher.reads(Resource(Kind.OWNER, pfn))
+        return self._remembered.frames.freed_and_free(pfn)
+
+    def last_store(self, pa: PhysAddr) -> tuple[int, Stored] | None:
+        """The latest store to exactly that physical address, with its event."""
+        self._reads_memory(pa, 8)
+        return self._remembered.endings.last_to(pa)
+
+    def answer(self, va: VirtAddr, entry: TlbEntry | None) -> object:
+        """What tells a translation that an access may use from others; None: a walk made now.
+
+        Where it leads and with which rights; and, where that is not what a walk gives, whether the frames
+        behind it are still whose they were, which store and operation ended it, and what covers it.
+        """
+        found = self.walk(va)
+        now = None
+        if found is not None:
+            now = (found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty)
+        if entry is None:
+            return now
+        leads = (int(entry.frame_of(va)), entry.rights, entry.dirty)
+        lost, table = self.lost(leads[0], entry), self.lost_table(entry)
+        if leads == now and lost is None and table is None:
+            return now
+        ending = self.ending_of(va, entry)
+        covered = tuple((one.begun, one.completed) for one in self.covering(va, ending))
+        if ending is None:
+            return leads, lost, table
+        returned = None if ending.operation is None else self.operation(ending.operation).returned
+        return leads, lost, table, ending.moment, ending.operation, returned, covered
+
+    # -- flushes and operations ----------------------------------------------------------------------
+
+    def requests(self, va: VirtAddr) -> list[Request]:
+        """The flush requests that have the page of `va` in their range."""
+        self._watching.watcher.reads(Resource(Kind.OWED, va >> PAGE_SHIFT))
+        return self._remembered.requests.of(va)
+
+    def covering(self, va: VirtAddr, ending: Ending | None) -> list[Request]:
+        """Those of them that began after the store."""
+        if ending is None or ending.event is None:
+            return []
+        return [request for request in self.requests(va) if request.begun > ending.event]
+
+    def last_removal(self, cpu: int, entry: TlbEntry, before: int) -> int | None:
+        """The last invalidation by that CPU, before that event, that removes such an entry."""
+        return self._remembered.requests.last_removal(cpu, entry, before)
+
+    def operation(self, begun: int) -> Operation:
+        """The operation that began with that event, and whether it has returned."""
+        operation = self._remembered.operations[begun]
+        self._watching.watcher.reads(operation_resource(operation))
+        return operation
+
+    def changed_by(self, begun: int) -> set[int]:
+        """The pages, by number, to which the operation that began with that event gave other translations."""
+        self.operation(begun)
+        return self._remembered.changed_by.get(begun, set())
+
+    def holders(self, folio: VirtAddr) -> list[Operation]:
+        """The operations under way that have announced the folio."""
+        self._watching.watcher.reads(held_resource(folio))
+        return [one for one in self._remembered.operations.under_way() if folio in one.folios]
+
+    # -- at the end of a run -------------------------------------------------------------------------
+
+    def is_at_rest(self) -> bool:
+        """Whether an operation has returned, and none is under way. For the end of a run."""
+        operations = self._remembered.operations
+        return operations.any_returned and not operations.under_way()
+
+    def may_use(self, cpu: int) -> Iterator[tuple[VirtAddr, TlbEntry]]:
+        """What that CPU may still use of judged addresses, page by page, and holds. For the end of a run.
+
+        A lazy TLB is asked about every page that has ever had another translation: whatever the CPU has
+        run, it may have cached it.
+        """
+        mmu = self._machine.cpus[cpu].mmu
+        if mmu.model.is_lazy:
+            for number in sorted(self._remembered.mappings.changed):
+                va = VirtAddr(number << PAGE_SHIFT)
+                for entry in mmu.tlb.usable(va, mmu.pcid, Port.DATA).entries:
+                    yield va, entry
+            return
+        for entry in mmu.tlb.entries():
+            for page in range(entry.page, entry.page + entry.size, PAGE_BYTES):
+                if self.is_judged(page):
+                    yield VirtAddr(page), entry
+
+    def held_by_tlbs(self, va: VirtAddr) -> Iterator[tuple[int, TlbEntry]]:
+        """The translations of a page that some CPU holds: for display, which nothing depends on."""
+        for cpu in self._machine.cpus:
+            for entry in cpu.mmu.tlb.entries():
+                if entry.holds(page_start(va)):
+                    yield cpu.number, entry
+
+    def displayed(self, va: VirtAddr) -> Walk | None:
+        """What the page tables say of an address: for display, which nothing depends on."""
+        found = self._peek(va)
+        return found if isinstance(found, Walk) else None
+
+    def ended(self, entry: TlbEntry) -> bool:
+        """Whether the version is over: for display, which nothing depends on."""
+        return self._remembered.endings.ending_of(entry) is not None
+
+    @contextmanager
+    def looking(self) -> Iterator[set[int]]:
+        """While the block runs: the words (address / 8) that are looked at, those of page tables included."""
+        self._looked_at = set()
+        try:
+            yield self._looked_at
+        finally:
+            self._looked_at = None
+
+    def _reads_memory(self, pa: PhysAddr, length: int) -> None:
+        watcher = self._watching.watcher
+        words = range(pa >> 3, (pa + length + 7) >> 3)
+        if self._looked_at is not None:
+            self._looked_at.update(words)
+        for word in words:
+            watcher.reads(word)
+        watcher.marks(Resource(Kind.BULK_WRITE, pa >> PAGE_SHIFT))
