@@ -32,6 +32,10 @@ ONLY_IMPORTER = {
     "click": ("hvolab/",),
 }
 """Package from outside to the modules that may import it, or the start of their paths."""
+BEHIND_SIGHT = frozenset(
+    {"mmu", "memory", "journal", "words", "counters", "apic", "machine", "moment", "since", "trace"}
+)
+"""Attributes by which a judge would know more than it has asked for."""
 FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve"})
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 LONGEST = 420
@@ -150,6 +154,21 @@ def code_from_data(module: Module) -> list[str]:
     return wrong
 
 
+def looks_past_sight(module: Module) -> list[str]:
+    """What a judge does behind Sight's back: the machine, its parts, and the insides of a translation."""
+    if not module.path.startswith("hvolab/judge/") or module.path.startswith("hvolab/judge/sight/"):
+        return []
+    wrong = [
+        f"{module.path}:{line} imports {name}"
+        for line, name in imports(module)
+        if name.startswith(("emu.machine", "emu.mmu", "emu.memory", "emu.cpu"))
+    ]
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Attribute) and node.attr in BEHIND_SIGHT:
+            wrong.append(f"{module.path}:{node.lineno} looks at .{node.attr}")
+    return wrong
+
+
 def missing_docstring(module: Module) -> list[str]:
     return [] if (ast.get_docstring(tree(module)) or "").strip() else [f"{module.path} has no docstring"]
 
@@ -165,6 +184,7 @@ RULES = (
     foreign_imports,
     reads_of_the_environment,
     code_from_data,
+    looks_past_sight,
     missing_docstring,
     too_long,
 )
@@ -273,6 +293,10 @@ GOOD = '"""A module."""\n'
         (code_from_data, "hvolab/x.py", "eval('1')"),
         (code_from_data, "hvolab/x.py", "f = exec"),
         (code_from_data, "hvolab/x.py", "__import__('x')"),
+        (looks_past_sight, "hvolab/judge/rows/x.py", "from emu.machine import Machine"),
+        (looks_past_sight, "hvolab/judge/x.py", "import emu.memory"),
+        (looks_past_sight, "hvolab/judge/x.py", "def f(x):\n    return x.machine.steps"),
+        (looks_past_sight, "hvolab/judge/rows/x.py", "def f(entry):\n    return entry.moment"),
         (missing_docstring, "hvolab/x.py", None),
         (too_long, "hvolab/x.py", "\n" * LONGEST),
         (too_long, PORT, "\n" * LONGEST_PORT[PORT]),
