@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from emu.addr import VirtAddr
+from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import TlbEntry
 
 
@@ -34,21 +35,32 @@ Choice: TypeAlias = Step | TakeInterrupt
 
 @dataclass(frozen=True, slots=True)
 class VersionQuestion:
-    """Which of `entries` does this access use, or (the last option, if `walk`) a walk made now?"""
+    """Which of `entries` does this access use, or a walk made now (the last option, if `walk`)?
+
+    Between the two are the `dead_ends`: walks made now that begin at a remembered directory entry.
+    """
 
     cpu: int
     va: VirtAddr
     entries: Sequence[TlbEntry]
     walk: bool
+    dead_ends: Sequence[DeadEnd] = ()
 
     @property
     def options(self) -> int:
-        return len(self.entries) + self.walk
+        return len(self.entries) + len(self.dead_ends) + self.walk
 
     @property
     def default(self) -> int:
         """The newest: the walk where there is one."""
         return self.options - 1
+
+    def option(self, number: int) -> TlbEntry | DeadEnd | None:
+        """What that option stands for; None for the walk."""
+        if number < len(self.entries):
+            return self.entries[number]
+        number -= len(self.entries)
+        return self.dead_ends[number] if number < len(self.dead_ends) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from emu.addr import PageSize, PhysAddr, VirtAddr
+from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import Invalidation, TlbEntry
 from emu.paging.walk import Access, PageFault
 
@@ -150,12 +151,17 @@ class Invalidated:
 
 @dataclass(frozen=True, slots=True)
 class Faulted:
-    """#PF. `entry` is the cached translation that denied the access, None when a walk did."""
+    """#PF. `entry` is the cached translation that denied the access, None when a walk did.
+
+    `dead_end` is that walk where it began at a remembered directory entry and one from the root would not
+    have met this fault.
+    """
 
     cpu: int
     site: Site
     fault: PageFault
     entry: TlbEntry | None
+    dead_end: DeadEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -358,8 +358,8 @@ class Machine:
 
     def _refused(self, cpu: Cpu, why: Denied | BusError | NonCanonical) -> None:
         match why:
-            case Denied(fault=fault, entry=entry):
-                self.trace.add(Faulted(cpu.number, cpu.site(), fault, entry))
+            case Denied(fault=fault, entry=entry, dead_end=dead_end):
+                self.trace.add(Faulted(cpu.number, cpu.site(), fault, entry, dead_end))
             case BusError(va=va, pa=pa):
                 self.trace.add(BusErrorSeen(cpu.number, cpu.site(), va, pa))
             case NonCanonical():

@@ -12,6 +12,7 @@ from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical
 from emu.choice import Answerer, VersionQuestion
 from emu.events import Invalidated, MultiHitSeen, Source, TlbFilled
 from emu.memory import PhysicalMemory
+from emu.paging.dead_end import DeadEnd, dead_end
 from emu.paging.geometry import Geometry, GeometryTlb
 from emu.paging.lazy import LazyTlb
 from emu.paging.models import CpuModel, MultiHit, PermissionMiss
@@ -46,10 +47,15 @@ class Translation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """A page fault, and the cached entry that denied the access (None when a walk did)."""
+    """A page fault, and the cached entry that denied the access (None when a walk did).
+
+    `dead_end` is that walk where it began at a remembered directory entry and one from the root would not
+    have met this fault.
+    """
 
     fault: PageFault
     entry: TlbEntry | None
+    dead_end: DeadEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,10 @@ class Mmu:
             return NonCanonical(va)
         port = Port.CODE if access is Access.FETCH else Port.DATA
         usable = self.tlb.usable(va, self.pcid, port)
-        entry = self._choose(va, usable) or usable.fresh
+        chosen = self._choose(va, usable)
+        if isinstance(chosen, DeadEnd):
+            return self._end_dead(va, access, privilege, chosen)
+        entry = chosen or usable.fresh
         if entry is None:
             return self._walk(va, access, privilege, port)
         if not permitted(entry.rights, access, privilege, self.control):
@@ -141,17 +150,17 @@ class Mmu:
         if isinstance(self.tlb, LazyTlb):
             self.tlb.run_on(self.root, self.pcid)
 
-    def _choose(self, va: VirtAddr, usable: Usable) -> TlbEntry | None:
-        """The cached entry to use, or None for a walk made now."""
-        if not usable.entries:
+    def _choose(self, va: VirtAddr, usable: Usable) -> TlbEntry | DeadEnd | None:
+        """The cached entry to use, or the walk to make: None for one from the root."""
+        if not usable.entries and not usable.dead_ends:
             return None
         if self.model.multi_hit is MultiHit.MACHINE_CHECK:
             self._note_multi_hit(va, usable)
         if not usable.walk and len(usable.entries) == 1:
             return usable.entries[0]
-        question = VersionQuestion(self.cpu, va, usable.entries, usable.walk)
+        question = VersionQuestion(self.cpu, va, usable.entries, usable.walk, usable.dead_ends)
         pick = question.default if self.answerer is None else self.answerer.answer(question)
-        return None if pick == len(usable.entries) else usable.entries[pick]
+        return question.option(pick)
 
     def _note_multi_hit(self, va: VirtAddr, usable: Usable) -> None:
         """R5: with a walk among what may be used, what it would find may be cached already."""
@@ -171,11 +180,23 @@ class Mmu:
         if isinstance(found, Walk) and not permitted(found.rights, access, privilege, self.control):
             found = PageFault(va, code | FaultCode.PROTECTION)
         if isinstance(found, PageFault):
+            ended = self._dead_end(start, va)
             self._invalidate_on_fault(va)
-            return Denied(found, None)
-        return self._fill(va, access, port, found)
+            return Denied(found, None, ended)
+        return self._fill(va, access, port, found, start)
 
-    def _fill(self, va: VirtAddr, access: Access, port: Port, found: Walk) -> Translation | BusError:
+    def _dead_end(self, start: WalkStart, va: VirtAddr) -> DeadEnd | None:
+        root = WalkStart(TOP_LEVEL, self.root)
+        return dead_end(self._memory.read_word, start, root, va, self.control, self.model.physical_bits)
+
+    def _end_dead(self, va: VirtAddr, access: Access, privilege: Privilege, ended: DeadEnd) -> Denied:
+        code = access_code(access, privilege, self.control) | ended.lack.code
+        self._invalidate_on_fault(va)
+        return Denied(PageFault(va, code), None, ended)
+
+    def _fill(
+        self, va: VirtAddr, access: Access, port: Port, found: Walk, start: WalkStart
+    ) -> Translation | BusError:
         if found.pa >= self._memory.size:
             return BusError(va, found.pa)
         marked = mark(self._memory, found, access)
@@ -185,7 +206,7 @@ class Mmu:
             self._trace.add(TlbFilled(self.cpu, va, access, entry))
         else:
             self._trace.skip()
-        self._psc.fill(marked, self.pcid)
+        self._psc.fill(marked, self.pcid, start.moment if start.steps else self._memory.journal.now)
         self.tlb.fill(entry, va, port)
         return Translation(entry.translate(va), entry, Source.WALK)
 

@@ -4,6 +4,9 @@ Nothing is chosen at fill or eviction time. An access may use any version that w
 since this CPU last invalidated it: exactly what arbitrary speculative fills (R1) and evictions (R3) could
 have left behind, at the price of one choice, and only where there is more than one version.
 
+A walk may also start from a remembered directory entry and find nothing: such dead ends are offered beside
+the versions. They are walks made now, of which only the directory entries are old.
+
 The versions come out of the journal of memory, so nothing is stored here but the CPU's own history: its
 invalidations and the roots it ran on. What this asks of the page tables: entries that can be walked have A
 set, writable leaves D (a version without A is offered only by a walk made now; see R2, R7).
@@ -21,6 +24,7 @@ from typing import NamedTuple
 
 from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
 from emu.memory import Moment, PhysicalMemory
+from emu.paging.dead_end import DeadEnd, dead_end
 from emu.paging.psc import drops
 from emu.paging.pte import Pte
 from emu.paging.tlb import InvalidateAll, Invalidation, Port, Rule, TlbEntry, Usable, entry_from, removes
@@ -30,6 +34,7 @@ from emu.paging.walk import (
     Control,
     Rights,
     Walk,
+    WalkStart,
     WalkStep,
     entry_address,
     reserved_bits,
@@ -97,6 +102,7 @@ class _Known:
 
     entry: TlbEntry
     older: tuple[TlbEntry, ...]
+    dead_ends: tuple[DeadEnd, ...]
     tables: tuple[tuple[int, int], ...]  # (frame, number of stores it had seen)
     own: int
 
@@ -124,6 +130,7 @@ class LazyTlb:
         # What happened on this CPU, in order: after how many stores, and the invalidation (None: CR3 loaded).
         self._own: list[tuple[Moment, Invalidation | None]] = []
         self._floor = Time(0, 0)  # everything older has been invalidated
+        self._dropped: Moment = 0  # the directory entries remembered are no older
         self._last_used: dict[tuple[VirtAddr, PageSize, int], tuple[TlbEntry, Time]] = {}
         self._touched: dict[tuple[VirtAddr, int], None] = {}
         self._known: dict[tuple[VirtAddr, int], _Known] = {}
@@ -133,15 +140,18 @@ class LazyTlb:
         """CR3 was loaded. Without a period nothing can be walked."""
         self._own.append((self._memory.journal.now, None))
         self._periods.append(_Period(root, pcid, self._now()))
+        self._dropped = self._memory.journal.now
 
     def usable(self, va: VirtAddr, pcid: int, port: Port) -> Usable:
         del port  # one window serves both sides
         key = (page_start(va), pcid)
         known = self._known.get(key)
         if known is not None and self._still_true(known):
-            return Usable(known.older, walk=True, fresh=known.entry)
+            return Usable(known.older, walk=True, fresh=known.entry, dead_ends=known.dead_ends)
         self._touched[key] = None
-        return Usable(() if self._has_no_older(key) else tuple(self._older(va, pcid)), walk=True)
+        if self._has_no_older(key):
+            return Usable((), walk=True)
+        return Usable(tuple(self._older(va, pcid)), walk=True, dead_ends=self._dead_ends(va))
 
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         del va, port
@@ -152,14 +162,18 @@ class LazyTlb:
         self._read.clear()
         if self._unchanged_since(entry.steps, self._floor.stores):
             older: tuple[TlbEntry, ...] = ()
+            dead_ends: tuple[DeadEnd, ...] = ()
             self._read.update(step.pa >> PAGE_SHIFT for step in entry.steps)
         else:
             older = tuple(self._older(va, entry.pcid))
+            dead_ends = self._dead_ends(va)
         counts = tuple((table, self._memory.journal.stores_to(table)) for table in self._read)
-        self._known[page_start(va), entry.pcid] = _Known(entry, older, counts, len(self._own))
+        self._known[page_start(va), entry.pcid] = _Known(entry, older, dead_ends, counts, len(self._own))
 
     def invalidate(self, what: Invalidation) -> None:
         self._own.append((self._memory.journal.now, what))
+        if drops(what, self._rules):
+            self._dropped = self._memory.journal.now
         if isinstance(what, InvalidateAll) and Rule.ALL_REMOVES_GLOBALS in self._rules:
             self._floor = self._now()
             self._last_used.clear()
@@ -272,6 +286,50 @@ class LazyTlb:
                         ended = found.ended or change is not None
                         yield Version(found.walk, found.first, found.last, ended)
             start = None if change is None else Time(change + 1, self._before_store(change).own)
+
+    def _dead_ends(self, va: VirtAddr) -> tuple[DeadEnd, ...]:
+        if self._spec.directories is DirectoryCache.NONE:
+            return ()
+        fresh = WalkStart(TOP_LEVEL, self._periods[-1].root, moment=self._memory.journal.now)
+        read = self._memory.read_word
+        newest: dict[tuple[WalkStep, ...], DeadEnd] = {}
+        for start in self._remembered(va, fresh, self._dropped):
+            found = dead_end(read, start, fresh, va, self._control, self._physical_bits)
+            if found is not None:
+                newest.pop(found.path, None)
+                newest[found.path] = found
+        for found in newest.values():
+            self._read.update(step.pa >> PAGE_SHIFT for step in found.path)
+        return tuple(sorted(newest.values(), key=lambda found: found.moment))
+
+    def _remembered(self, va: VirtAddr, above: WalkStart, since: Moment) -> Iterator[WalkStart]:
+        """The starts of walks below one that memory does not lead to any more, as they came to be."""
+        pa = entry_address(above.table, va, above.level)
+        if pa + 8 > self._memory.size:
+            return
+        self._read.add(above.table)
+        start: Moment | None = since
+        while start is not None:
+            entry = Pte(self._memory.word_at(pa, start))
+            change = self._memory.journal.next_change(pa, 8, start)
+            if self._leads_on(entry, above.level):
+                last = self._memory.journal.now if change is None else change
+                steps = (*above.steps, WalkStep(above.level, pa, entry))
+                below = WalkStart(
+                    above.level - 1, entry.pfn, above.rights.and_entry(entry), steps, min(above.moment, last)
+                )
+                # What is remembered of a path was read with A set in all of it (SDM 3A 4.10.3.1).
+                if change is not None and all(step.entry.accessed for step in steps):
+                    yield below
+                if below.level > 1:
+                    yield from self._remembered(va, below, start)
+            start = None if change is None else change + 1
+
+    def _leads_on(self, entry: Pte, level: int) -> bool:
+        """Whether this is a directory entry, to a table of the level below."""
+        if not entry.present or (entry.page_size and level < TOP_LEVEL):
+            return False
+        return not reserved_bits(entry, level, self._physical_bits, self._control)
 
     def _directory_end(self, change: Moment) -> Time:
         """Until when a directory entry that store `change` overwrote could still start a walk."""

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from emu.addr import PAGE_SHIFT, Pfn, VirtAddr
+from emu.memory import Moment
 from emu.paging.tlb import Invalidation, Invlpg, InvpcidAddress, Rule
 from emu.paging.walk import ALL_RIGHTS, TOP_LEVEL, Walk, WalkStart
 
@@ -56,13 +57,14 @@ class PagingStructureCache:
                 return held[key]
         return WalkStart(TOP_LEVEL, root)
 
-    def fill(self, found: Walk, pcid: int) -> None:
+    def fill(self, found: Walk, pcid: int, moment: Moment) -> None:
+        """A walk found this, and read the oldest of its entries after so many stores."""
         rights = ALL_RIGHTS
         for index, step in enumerate(found.steps[:-1]):
             rights = rights.and_entry(step.entry)
             held = self._held[step.level]
             key = (pcid, _tag(found.va, step.level))
-            held[key] = WalkStart(step.level - 1, step.entry.pfn, rights, found.steps[: index + 1])
+            held[key] = WalkStart(step.level - 1, step.entry.pfn, rights, found.steps[: index + 1], moment)
             held.move_to_end(key)
             while len(held) > self._capacity[step.level]:
                 held.popitem(last=False)

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, TypeAlias, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PageSize, Pfn, PhysAddr, VirtAddr, page_start
 from emu.memory import Moment
+from emu.paging.dead_end import DeadEnd
 from emu.paging.walk import Control, Rights, Walk, WalkStep
 
 
@@ -196,13 +197,14 @@ class Port(Enum):
 class Usable(NamedTuple):
     """What a CPU may use for one access: any of the cached entries, or, if `walk`, a walk made now.
 
-    `entries` are ordered oldest version first. Entries and `walk` may both be there: the architecture
+    `entries` and `dead_ends` are ordered oldest version first. All may be there at once: the architecture
     leaves the choice to the hardware, the machine to its `Choice`.
     """
 
     entries: Sequence[TlbEntry]
     walk: bool
     fresh: TlbEntry | None = None  # what the walk would find, where that is known without walking
+    dead_ends: Sequence[DeadEnd] = ()
 
 
 class Tlb(Protocol):

@@ -12,7 +12,7 @@ from enum import Enum, IntFlag
 from typing import TypeAlias
 
 from emu.addr import PAGE_SHIFT, PageSize, Pfn, PhysAddr, VirtAddr, frame_start, page_start
-from emu.memory import OutsideMemory, PhysicalMemory
+from emu.memory import Moment, OutsideMemory, PhysicalMemory
 from emu.paging.pte import Pte, PteBit
 
 ReadWord: TypeAlias = Callable[[PhysAddr], int]
@@ -124,6 +124,29 @@ class PageFault:
     code: FaultCode
 
 
+class Lack(Enum):
+    """Why a walk cannot go on from an entry."""
+
+    NOT_PRESENT = "is not present"
+    RESERVED = "has a reserved bit set"
+
+    @property
+    def code(self) -> FaultCode:
+        """What it adds to the error code of the fault (SDM 3A 4.7)."""
+        if self is Lack.RESERVED:
+            return FaultCode.PROTECTION | FaultCode.RESERVED
+        return FaultCode(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A path that leads to no leaf: the entries that led on, and the one that does not."""
+
+    steps: tuple[WalkStep, ...]
+    end: WalkStep
+    lack: Lack
+
+
 @dataclass(frozen=True, slots=True)
 class BusError:
     """A walk or an access was led to a physical address where there is no memory."""
@@ -137,12 +160,16 @@ Walked: TypeAlias = Walk | PageFault | BusError
 
 @dataclass(frozen=True, slots=True)
 class WalkStart:
-    """Where a walk begins: at the root, or at a table that a paging-structure cache remembered."""
+    """Where a walk begins: at the root, or at a table that a paging-structure cache remembered.
+
+    `steps` are the remembered entries, `moment` the number of stores made before the oldest was read.
+    """
 
     level: int
     table: Pfn
     rights: Rights = ALL_RIGHTS
     steps: tuple[WalkStep, ...] = ()
+    moment: Moment = 0
 
 
 def entry_address(table: Pfn, va: VirtAddr, level: int) -> PhysAddr:
@@ -177,15 +204,10 @@ def reserved_bits(entry: Pte, level: int, physical_bits: int, control: Control) 
     return bool(entry & mask)
 
 
-def walk(
-    read_word: ReadWord,
-    start: WalkStart,
-    va: VirtAddr,
-    code: FaultCode,
-    control: Control,
-    physical_bits: int,
-) -> Walked:
-    """Follow the tables from `start` to the leaf for `va`. `code` is what a fault would report."""
+def follow(
+    read_word: ReadWord, start: WalkStart, va: VirtAddr, control: Control, physical_bits: int
+) -> Walk | Stop | BusError:
+    """Follow the tables from `start` to the leaf for `va`, or as far as they lead."""
     table, rights, steps = start.table, start.rights, start.steps
     for level in range(start.level, 0, -1):
         pa = entry_address(table, va, level)
@@ -194,15 +216,28 @@ def walk(
         except OutsideMemory:
             return BusError(va, pa)
         if not entry.present:
-            return PageFault(va, code)
+            return Stop(steps, WalkStep(level, pa, entry), Lack.NOT_PRESENT)
         if reserved_bits(entry, level, physical_bits, control):
-            return PageFault(va, code | FaultCode.PROTECTION | FaultCode.RESERVED)
+            return Stop(steps, WalkStep(level, pa, entry), Lack.RESERVED)
         steps = (*steps, WalkStep(level, pa, entry))
         rights = rights.and_entry(entry)
         if level == 1 or (level < TOP_LEVEL and entry.page_size):
             return Walk(va, steps, _LEAF_SIZE[level], rights)
         table = entry.pfn
     raise AssertionError(f"walk for {va:#x} passed level 1")
+
+
+def walk(
+    read_word: ReadWord,
+    start: WalkStart,
+    va: VirtAddr,
+    code: FaultCode,
+    control: Control,
+    physical_bits: int,
+) -> Walked:
+    """Walk from `start` for `va`. `code` is what a fault would report of the access."""
+    found = follow(read_word, start, va, control, physical_bits)
+    return PageFault(va, code | found.lack.code) if isinstance(found, Stop) else found
 
 
 def permitted(rights: Rights, access: Access, privilege: Privilege, control: Control) -> bool:

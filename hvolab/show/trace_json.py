@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TextIO
 
 from emu.events import GuestSite, InterruptSite, MachineEvent, RoutineSite
+from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import TlbEntry
 
 _HEXADECIMAL = frozenset({
@@ -62,6 +63,8 @@ def _plain(name: str, value: object) -> object:
             return str(value)
         case TlbEntry(filled_at=filled_at):
             return {"entry": str(value), "filled_at": filled_at}
+        case DeadEnd():
+            return str(value)
         case frozenset():
             return sorted(value)
         case tuple() if not hasattr(value, "_asdict"):

@@ -4,7 +4,8 @@
 
 `v2` names the format. `@` and 8 hexadecimal digits: the fingerprint of the setup it was made from
 (`hvolab.subject.fingerprint`), if it is known. `N*k`: CPU N steps k times. `iN`: CPU N takes an interrupt.
-`tP/O`: of O versions of a translation, number P is used. `dP/O`: a decision comes out as P of O.
+`tP/O`: of O ways to translate (older versions, dead ends, the walk), number P is used.
+`dP/O`: a decision comes out as P of O.
 `parse(str(s)) == s`, always. `v1`, which had no fingerprints, is still read.
 """
 

@@ -3,6 +3,7 @@
     cpu1 until Load(0xffffea0000101000)
     cpu0 until set_pte_at(0xffffea0000101000) 2 times
     cpu1 translates 0xffffea0000101000 to pfn 0x101 rw
+    cpu1 walks 0xffffea0000101000 from a remembered entry to nothing in pfn 0x3000
     cpu1 to its end
 
 A script survives a change in the number of ops, because it is resolved to picks only when it is run. While
@@ -19,8 +20,13 @@ from emu.addr import Pfn, VirtAddr, page_start
 from emu.choice import Choice, DecideQuestion, Question, Step, TakeInterrupt, VersionQuestion
 from emu.events import MachineEvent
 from emu.machine import Machine
+from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import TlbEntry
+from emu.paging.walk import Lack
 from hvolab.subject.pattern import Pattern, matches
+
+# What a script calls the end of a walk that cannot go on.
+DEAD_ENDS = {Lack.NOT_PRESENT: "nothing", Lack.RESERVED: "a reserved bit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,36 @@ class Translates:
 
 
 @dataclass(frozen=True, slots=True)
+class EndsDead:
+    """From here on, the `times`-th access of the CPU to the page that could, walks from a remembered entry.
+
+    That walk ends in the table in frame `table`, at an entry that is absent or has a reserved bit set.
+    """
+
+    cpu: int
+    page: VirtAddr
+    table: Pfn
+    lack: Lack
+    times: int = 1
+
+    def __str__(self) -> str:
+        where = f"{DEAD_ENDS[self.lack]} in pfn {self.table:#x}"
+        return f"cpu{self.cpu} walks {self.page:#x} from a remembered entry to {where}{_times(self.times)}"
+
+    def choice(self, question: Question) -> int | None:
+        """The answer this asks for, None where it does not apply."""
+        if not isinstance(question, VersionQuestion) or question.cpu != self.cpu:
+            return None
+        if page_start(question.va) != self.page:
+            return None
+        for number in range(question.options):
+            one = question.option(number)
+            if isinstance(one, DeadEnd) and (one.table, one.lack) == (self.table, self.lack):
+                return number
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Decides:
     """From here on, the `times`-th decision of the CPU of that label comes out as `outcome`."""
 
@@ -119,14 +155,14 @@ class Decides:
         return self.outcome if question.label == self.label and self.outcome < question.options else None
 
 
-Standing: TypeAlias = Translates | Decides
+Standing: TypeAlias = Translates | EndsDead | Decides
 Constraint: TypeAlias = Until | Makes | ToEnd | AsFar | Interrupt | Standing
 Script: TypeAlias = tuple[Constraint, ...]
 
 
 def ordering(script: Script) -> Script:
     """The script without what it asks of TLBs: for a kernel on which there is nothing old to be used."""
-    return tuple(one for one in script if not isinstance(one, Translates))
+    return tuple(one for one in script if not isinstance(one, Translates | EndsDead))
 
 
 def describes(asked: Translates, entry: TlbEntry) -> bool:
@@ -205,7 +241,7 @@ class ScriptStrategy:
                 return self._count >= steps
             case Interrupt():
                 return self._count > 0
-            case Translates(times=times) | Decides(times=times):
+            case Translates(times=times) | EndsDead(times=times) | Decides(times=times):
                 self._standing.append((constraint, times))
                 return True
             case _:
@@ -228,7 +264,7 @@ class ScriptStrategy:
                 return "none is pending, or interrupts are off"
             case Until() | ToEnd() | AsFar() | Makes():
                 return "the CPU has ended" if waits is None else f"the CPU waits for {waits}"
-            case Translates():
+            case Translates() | EndsDead():
                 return "no access had that choice"
             case Decides():
                 return "there was no such decision"

@@ -23,9 +23,11 @@ from hvolab.subject.pattern import (
     Stores,
 )
 from hvolab.subject.script import (
+    DEAD_ENDS,
     AsFar,
     Constraint,
     Decides,
+    EndsDead,
     Interrupt,
     Makes,
     Script,
@@ -42,6 +44,11 @@ _TIMES = re.compile(r"(?P<what>.+) (?P<times>\d{1,7}) times", re.ASCII)
 _MAKES = re.compile(r"makes (?P<steps>\d{1,7}) steps?", re.ASCII)
 _TRANSLATES = re.compile(
     r"translates (?P<page>0x[0-9a-f]{1,16}) to pfn (?P<pfn>0x[0-9a-f]{1,13}) (?P<rights>r[ow])", re.ASCII
+)
+_ENDS_DEAD = re.compile(
+    r"walks (?P<page>0x[0-9a-f]{1,16}) from a remembered entry to (?P<lack>nothing|a reserved bit)"
+    r" in pfn (?P<table>0x[0-9a-f]{1,13})",
+    re.ASCII,
 )
 _DECIDES = re.compile(r"decides (?P<label>.+): (?P<outcome>\d{1,3})", re.ASCII)
 
@@ -96,6 +103,10 @@ def _repeated(cpu: int, what: str, times: int) -> Constraint | None:
     if using := _TRANSLATES.fullmatch(what):
         page, pfn = VirtAddr(int(using["page"], 16)), Pfn(int(using["pfn"], 16))
         return Translates(cpu, page, pfn, using["rights"] == "rw", times)
+    if walking := _ENDS_DEAD.fullmatch(what):
+        page, table = VirtAddr(int(walking["page"], 16)), Pfn(int(walking["table"], 16))
+        lack = next(lack for lack, words in DEAD_ENDS.items() if words == walking["lack"])
+        return EndsDead(cpu, page, table, lack, times)
     if decided := _DECIDES.fullmatch(what):
         return Decides(cpu, decided["label"], int(decided["outcome"]), times)
     if what.startswith("until "):

@@ -186,7 +186,7 @@ class _Run:
         if freedom not in self._freedoms or question.options == 1:
             return question.default
         if isinstance(question, VersionQuestion):
-            self._recorder.offered(question.entries)
+            self._recorder.offered((*question.entries, *question.dead_ends))
         answers = self._nodes[self._depth - 1].answers
         if self._asked == len(answers):
             answers.append(Answer(self._distinct(question)))
@@ -303,8 +303,7 @@ class _Run:
             return tuple(options)
         kept: dict[object, int] = {}
         for option in options:
-            entry = question.entries[option] if option < len(question.entries) else None
-            kept[self._sight.answer(question.va, entry)] = option
+            kept[self._sight.answer(question.va, question.option(option))] = option
         return tuple(sorted(kept.values(), key=options.index))
 
     def _forgets_nothing(self) -> bool:

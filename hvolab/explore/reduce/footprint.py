@@ -29,6 +29,7 @@ from emu.events import (
     Stored,
 )
 from emu.machine import Machine
+from emu.paging.dead_end import DeadEnd
 from emu.paging.lazy import LazySpec, Memory
 from emu.paging.tlb import ALL_RULES, FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
 from hvolab.explore.reduce.conflict import Footprint
@@ -168,10 +169,10 @@ class Recorder:
             return {}
         return dict.fromkeys(self._spun.get(choice.cpu, ()))
 
-    def offered(self, entries: Iterable[TlbEntry]) -> None:
+    def offered(self, found: Iterable[TlbEntry | DeadEnd]) -> None:
         """These could be used: what leads to them matters even if no run uses them."""
-        for entry in entries:
-            self._tables.learn(entry)
+        for one in found:
+            self._tables.learn(one)
 
     def blocked(self, choice: Choice) -> Footprint:
         """What a choice that cannot be made now waits for and would do."""

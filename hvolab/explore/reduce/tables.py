@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from emu.addr import PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.memory import PhysicalMemory
+from emu.paging.dead_end import DeadEnd
 from emu.paging.models import CpuModel, MultiHit
 from emu.paging.pte import Pte, PteBit
 from emu.paging.tlb import ALL_RULES, TlbEntry
@@ -67,9 +68,9 @@ class Tables:
         self._walked: set[tuple[PhysAddr, ...]] = set()
         self._expected: dict[int, bytes] = {}
 
-    def learn(self, entry: TlbEntry) -> None:
-        """The tables behind a translation that was used."""
-        steps = entry.steps
+    def learn(self, entry: TlbEntry | DeadEnd) -> None:
+        """The tables behind a translation or a dead end that was, or could be, used."""
+        steps = entry.path if isinstance(entry, DeadEnd) else entry.steps
         key = (steps[-1].pa, steps[-2].pa)
         if key in self._walked:
             return

@@ -14,6 +14,7 @@ from typing import assert_never
 from emu.addr import PAGE_BYTES, VirtAddr, page_start
 from emu.choice import Choice, DecideQuestion, Question, Step, TakeInterrupt, VersionQuestion
 from emu.events import Annotated, Copied, Finished, IpiSent, Loaded, MachineEvent, Stored
+from emu.paging.dead_end import DeadEnd
 from emu.paging.walk import Walk
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.pattern import (
@@ -34,6 +35,7 @@ from hvolab.subject.schedule import Schedule
 from hvolab.subject.script import (
     Constraint,
     Decides,
+    EndsDead,
     Interrupt,
     Makes,
     Script,
@@ -206,9 +208,12 @@ def _answers(picked: list[_Picked]) -> Iterator[Standing]:
 
 def _standing(question: Question, pick: int) -> Standing:
     match question:
-        case VersionQuestion(cpu=cpu, va=va, entries=entries):
-            page, entry = page_start(va), entries[pick]
-            return Translates(cpu, page, entry.frame_of(page), entry.rights.write)
+        case VersionQuestion(cpu=cpu, va=va):
+            page, used = page_start(va), question.option(pick)
+            assert used is not None  # the usual answer
+            if isinstance(used, DeadEnd):
+                return EndsDead(cpu, page, used.table, used.lack)
+            return Translates(cpu, page, used.frame_of(page), used.rights.write)
         case DecideQuestion(cpu=cpu, label=label):
             return Decides(cpu, label, pick)
         case _:

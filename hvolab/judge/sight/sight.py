@@ -15,6 +15,7 @@ from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_star
 from emu.cpu.condition import Word
 from emu.events import Site, Source, Stored
 from emu.machine import Machine
+from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import Port, TlbEntry
 from emu.paging.walk import Walk
 from hvolab.judge.sight.cells import Bags, Cells, Watching
@@ -172,12 +173,14 @@ class Sight:
         self._reads_memory(pa, 8)
         return self._remembered.endings.last_to(pa)
 
-    def answer(self, va: VirtAddr, entry: TlbEntry | None) -> object:
+    def answer(self, va: VirtAddr, entry: TlbEntry | DeadEnd | None) -> object:
         """What tells a translation that an access may use from others; None: a walk made now.
 
         Where it leads and with which rights; and, where that is not what a walk gives, whether the frames
         behind it are still whose they were, which store and operation ended it, and what covers it.
         """
+        if isinstance(entry, DeadEnd):
+            return entry
         found = self.walk(va)
         now = None
         if found is not None:

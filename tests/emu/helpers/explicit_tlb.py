@@ -184,6 +184,12 @@ def _dropped(state: State, va: int) -> State:
     return State(state.root, frozenset(one for one in state.held if not one.covers(va)), frozenset())
 
 
+def _leads_nowhere(words: Words, at: Held | Directory | None, va: int) -> bool:
+    while isinstance(at, Directory):
+        at = _follow(words, at, va)
+    return at is None
+
+
 def _access(words: Words, state: State, va: int, *, writes: bool) -> Iterator[tuple[int | None, State]]:
     matching = [one for one in state.held if one.covers(va)]
     for one in matching:
@@ -193,7 +199,12 @@ def _access(words: Words, state: State, va: int, *, writes: bool) -> Iterator[tu
             yield one.frame + ((va - one.page) >> 12), state
     if not matching:
         now = _walk_now(words, state, va)
-        if now is None or (writes and not now.writable):
+        remembered = [at for at in state.directories if at.first <= va < at.end]
+        if (
+            now is None
+            or (writes and not now.writable)
+            or any(_leads_nowhere(words, at, va) for at in remembered)
+        ):
             yield None, _dropped(state, va)
 
 

@@ -141,6 +141,8 @@ def possible(mmu: Mmu, va: int, kind: Access = Access.READ) -> set[int | None]:
     port = Port.CODE if kind is Access.FETCH else Port.DATA
     usable = mmu.tlb.usable(VirtAddr(va), mmu.pcid, port)
     frames: set[int | None] = {entry.frame_of(VirtAddr(va)) for entry in usable.entries}
+    if usable.dead_ends:
+        frames.add(None)
     if usable.walk:
         found = mmu.peek(VirtAddr(va))
         frames.add(found.pa >> 12 if isinstance(found, Walk) else None)

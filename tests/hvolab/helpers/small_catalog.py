@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from small_setups import (
     FRAME,
+    LEAF,
     NEW,
     NEW_START,
     NEW_WORD,
@@ -13,6 +14,7 @@ from small_setups import (
     PAGE,
     PMD,
     PTE,
+    TABLE,
     WORD,
     Body,
     X,
@@ -296,6 +298,14 @@ def all_small() -> tuple[Small, ...]:
                 after_x(then(remap_rw, sets(2))),
             ),
         ),
+        Small(
+            "a table zeroed before the flush",
+            setup_of(then(split, flush_page, operation(_large_again)), loads(1, WORD)),
+        ),
+        Small(
+            "a table zeroed before the flush, and a late reader",
+            setup_of(then(split, flush_page, set_x, operation(_large_again)), after_x(loads(1, WORD, WORD))),
+        ),
         Small("stale directory", setup_of(then(split, _second_table), loads(1, WORD, OTHER))),
         Small(
             "one entry a page",
@@ -332,6 +342,13 @@ async def _invlpg_then_loads(kernel: Kernel) -> None:
     await Invlpg(PAGE)
     note(1, await Load(X))
     note(1, await Load(WORD))
+
+
+async def _large_again(kernel: Kernel) -> None:
+    """The large page is back, and its page table, still owned, is zeroed before the flush."""
+    await Store(PMD, LEAF)
+    await Fill(direct_map(frame_start(TABLE)), bytes(4096))
+    await flush_page(kernel)
 
 
 async def other_table(kernel: Kernel) -> None:

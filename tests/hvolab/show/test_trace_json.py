@@ -29,8 +29,10 @@ from emu.events import (
     TlbFilled,
     Trapped,
 )
+from emu.paging.dead_end import DeadEnd
+from emu.paging.pte import Pte
 from emu.paging.tlb import TlbEntry
-from emu.paging.walk import Access, FaultCode, PageFault, Rights
+from emu.paging.walk import Access, FaultCode, Lack, PageFault, Rights, WalkStep
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.show.trace_json import TraceWriter
 from hvolab.subject.run import run
@@ -225,7 +227,20 @@ def test_a_fault() -> None:
         "site": "outer > inner",
         "fault": {"type": "PageFault", "va": "0xffffea0000000000", "code": 3},
         "entry": None,
+        "dead_end": None,
     }
+
+
+def test_a_fault_at_a_dead_end() -> None:
+    remembered = WalkStep(2, PhysAddr(0x2000), Pte(0x3023))
+    dead_end = DeadEnd(
+        VirtAddr(VMEMMAP), (remembered,), 1, 1, PhysAddr(0x3000), Pte(0), Lack.NOT_PRESENT, moment=4
+    )
+    fault = PageFault(VirtAddr(VMEMMAP), FaultCode(0))
+    assert written(Faulted(0, RoutineSite(("reader",)), fault, None, dead_end))["dead_end"] == (
+        "a walk from the remembered level 2 entry 0x3023 of 0x2000 ends at 0x3000: "
+        "the level 1 entry is not present"
+    )
 
 
 def test_events_that_no_scenario_has() -> None:

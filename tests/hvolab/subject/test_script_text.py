@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from emu.addr import Pfn, VirtAddr
 from emu.machine import MOST_CPUS
+from emu.paging.walk import Lack
 from hvolab.subject.pattern import (
     BeginsFlush,
     CopiesFrom,
@@ -18,7 +19,17 @@ from hvolab.subject.pattern import (
     SetsPte,
     Stores,
 )
-from hvolab.subject.script import AsFar, Decides, Interrupt, Makes, ScriptError, ToEnd, Translates, Until
+from hvolab.subject.script import (
+    AsFar,
+    Decides,
+    EndsDead,
+    Interrupt,
+    Makes,
+    ScriptError,
+    ToEnd,
+    Translates,
+    Until,
+)
 from hvolab.subject.script_text import parse_script
 
 cpus = st.integers(0, MOST_CPUS - 1)
@@ -45,6 +56,7 @@ constraints = st.one_of(
     st.builds(AsFar, cpus),
     st.builds(Interrupt, cpus),
     st.builds(Translates, cpus, pages, frames, st.booleans(), times),
+    st.builds(EndsDead, cpus, pages, frames, st.sampled_from(Lack), times),
     st.builds(Decides, cpus, labels, st.integers(0, 9), times),
 )
 

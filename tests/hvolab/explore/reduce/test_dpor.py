@@ -91,6 +91,7 @@ def test_what_the_unreduced_search_shows_in_its_first_runs_the_reduced_one_shows
         ("a late free", Verdict.USE_AFTER_FREE),
         ("a flush that covers only the split", Verdict.MISSED_FLUSH),
         ("a store that makes good what was lost", Verdict.LOST_UPDATE),
+        ("a table zeroed before the flush", Verdict.KERNEL),
     ],
 )
 def test_a_verdict_that_flips_on_steps_without_a_common_word_is_found(name: str, verdict: Verdict) -> None:

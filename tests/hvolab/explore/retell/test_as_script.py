@@ -9,11 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_catalog import all_small
+from small_setups import PAGE, TABLE
 
 from emu.paging.models import LAZY
+from emu.paging.walk import Lack
 from hvolab.catalog import scenario
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
+from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.retell.as_script import NoScript, as_script
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening
@@ -22,7 +26,7 @@ from hvolab.explore.search.randomly import UniformWalk
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
-from hvolab.subject.script import ScriptStrategy, Translates
+from hvolab.subject.script import EndsDead, ScriptStrategy, Translates
 from hvolab.subject.script_text import parse_script
 from kernel_model.boot import boot
 from kernel_model.mm.failures import EachMayFail
@@ -62,6 +66,21 @@ def test_a_script_says_which_translation_was_used() -> None:
     assert used.cpu == 1
     assert used.write
     assert used.page == one.finding.where.va & ~0xFFF
+
+
+def test_a_script_says_that_a_walk_from_a_remembered_entry_found_nothing() -> None:
+    """The page table maps the page throughout: only that walk tells the Oops from a load that succeeds."""
+    (setup,) = [small.setup for small in all_small() if small.name == "a table zeroed before the flush"]
+    (one,) = explore(setup, Reduced(), ALL, Budget(runs=100)).found
+    assert one.finding.verdict is Verdict.KERNEL
+    script = as_script(boot(setup.boot), setup, one.schedule, (one.finding.verdict, one.finding.where))
+    asked = EndsDead(1, PAGE, TABLE, Lack.NOT_PRESENT)
+    assert [constraint for constraint in script if isinstance(constraint, EndsDead)] == [asked]
+    assert str(asked) == f"cpu1 walks {PAGE:#x} from a remembered entry to nothing in pfn 0x3000"
+    assert parse_script("\n".join(map(str, script))) == script
+    without = tuple(constraint for constraint in script if constraint != asked)
+    clean = run(setup, lambda started: ScriptStrategy(without, started.machine))
+    assert clean.findings == ()
 
 
 def test_a_script_says_which_allocation_failed() -> None:
