@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import exploring, scale
+from benchmarks import exploring, lazy, scale
 from benchmarks.bare import BareUnicorn
 from emu.addr import Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
@@ -82,6 +82,7 @@ def main() -> None:
         )
     console.print(table)
     exploring.show(console)
+    lazy.show(console)
     scale.show(console)
 
 

@@ -49,13 +49,19 @@ class Overwritten:
 
 
 class Journal:
-    """What every store overwrote, oldest first, with an index by frame. A store never leaves its frame."""
+    """What every store overwrote, oldest first. A store never leaves its frame.
 
-    __slots__ = ("_by_frame", "_entries")
+    Indexed by frame as it happens, and by word where somebody asks about that word: then each store to its
+    frame is looked at once, however often the word is asked about.
+    """
+
+    __slots__ = ("_by_frame", "_by_word", "_entries", "_looked_at")
 
     def __init__(self) -> None:
         self._entries: list[Overwritten] = []
         self._by_frame: dict[int, list[int]] = {}
+        self._by_word: dict[int, list[int]] = {}
+        self._looked_at: dict[int, int] = {}  # word -> how many of the stores to its frame
 
     @property
     def now(self) -> Moment:
@@ -71,31 +77,35 @@ class Journal:
 
     def next_change(self, pa: PhysAddr, length: int, since: Moment) -> Moment | None:
         """Index of the first store at or after moment `since` that touched any of the bytes."""
-        indexes = self._by_frame.get(pa >> PAGE_SHIFT)
-        if indexes is None:
-            return None
-        for index in indexes[bisect_left(indexes, since) :]:
-            entry = self._entries[index]
-            if entry.pa < pa + length and pa < entry.pa + len(entry.old):
-                return index
-        return None
+        found: Moment | None = None
+        for word in range(pa & ~7, pa + length, 8):
+            indexes = self._touching(word)
+            for at in range(bisect_left(indexes, since), len(indexes)):
+                if found is not None and indexes[at] >= found:
+                    break
+                if _overlap(self._entries[indexes[at]], pa, length):
+                    found = indexes[at]
+                    break
+        return found
 
     def last_change(self, pa: PhysAddr, length: int, before: Moment) -> Moment | None:
         """Index of the last store before moment `before` that touched any of the bytes."""
-        indexes = self._by_frame.get(pa >> PAGE_SHIFT, [])
-        for index in reversed(indexes[: bisect_left(indexes, before)]):
-            entry = self._entries[index]
-            if entry.pa < pa + length and pa < entry.pa + len(entry.old):
-                return index
-        return None
+        found: Moment | None = None
+        for word in range(pa & ~7, pa + length, 8):
+            indexes = self._touching(word)
+            for at in range(bisect_left(indexes, before) - 1, -1, -1):
+                if found is not None and indexes[at] <= found:
+                    break
+                if _overlap(self._entries[indexes[at]], pa, length):
+                    found = indexes[at]
+                    break
+        return found
 
-    def touching(self, pa: PhysAddr, length: int, since: Moment) -> Iterator[Overwritten]:
-        """The stores at or after `since` that touched any of the bytes, newest first."""
-        indexes = self._by_frame.get(pa >> PAGE_SHIFT, [])
-        for index in reversed(indexes[bisect_left(indexes, since) :]):
-            entry = self._entries[index]
-            if entry.pa < pa + length and pa < entry.pa + len(entry.old):
-                yield entry
+    def stores_to_word(self, pa: PhysAddr, since: Moment) -> Iterator[Overwritten]:
+        """The stores at or after `since` that touched the aligned 8-byte word, oldest first."""
+        indexes = self._touching(pa)
+        for at in range(bisect_left(indexes, since), len(indexes)):
+            yield self._entries[indexes[at]]
 
     def since(self, moment: Moment) -> Iterator[Overwritten]:
         """The stores since `moment`, newest first."""
@@ -105,6 +115,26 @@ class Journal:
         """Start again: this is the new moment 0."""
         self._entries.clear()
         self._by_frame.clear()
+        self._by_word.clear()
+        self._looked_at.clear()
+
+    def _touching(self, word: int) -> list[int]:
+        """The indexes of the stores that touched an aligned word."""
+        indexes = self._by_frame.get(word >> PAGE_SHIFT)
+        if indexes is None:
+            return []
+        looked_at = self._looked_at.get(word, 0)
+        found = self._by_word.setdefault(word, [])
+        if looked_at < len(indexes):
+            for at in range(looked_at, len(indexes)):
+                if _overlap(self._entries[indexes[at]], word, 8):
+                    found.append(indexes[at])
+            self._looked_at[word] = len(indexes)
+        return found
+
+
+def _overlap(store: Overwritten, pa: int, length: int) -> bool:
+    return store.pa < pa + length and pa < store.pa + len(store.old)
 
 
 class PhysicalMemory:
@@ -149,9 +179,14 @@ class PhysicalMemory:
     def word_at(self, pa: PhysAddr, moment: Moment) -> int:
         """The aligned 8-byte word as it was at that moment."""
         word = bytearray(self.read(pa, 8))
-        for entry in self.journal.touching(pa, 8, moment):
-            first, last = max(pa, entry.pa), min(pa + 8, entry.pa + len(entry.old))
-            word[first - pa : last - pa] = entry.old[first - entry.pa : last - entry.pa]
+        later: list[Overwritten] = []
+        for store in self.journal.stores_to_word(pa, moment):
+            later.append(store)
+            if store.pa <= pa and pa + 8 <= store.pa + len(store.old):
+                break  # it overwrote all of it: what came after does not matter
+        for store in reversed(later):
+            first, last = max(pa, store.pa), min(pa + 8, store.pa + len(store.old))
+            word[first - pa : last - pa] = store.old[first - store.pa : last - store.pa]
         return int.from_bytes(word, "little")
 
     def write_word(self, pa: PhysAddr, value: int) -> None:

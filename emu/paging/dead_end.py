@@ -8,12 +8,24 @@ fault drops what led there (R12), but the page table shows no reason for it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from emu.addr import PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, page_start
-from emu.memory import Moment
+from emu.memory import Moment, PhysicalMemory
 from emu.paging.pte import Pte
-from emu.paging.walk import Control, Lack, ReadWord, Stop, WalkStart, WalkStep, follow
+from emu.paging.walk import (
+    TOP_LEVEL,
+    Control,
+    Lack,
+    ReadWord,
+    Stop,
+    WalkStart,
+    WalkStep,
+    entry_address,
+    follow,
+    reserved_bits,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +94,45 @@ def dead_end(
         found.lack,
         start.moment,
     )
+
+
+def dead_ends(
+    memory: PhysicalMemory, root: Pfn, va: VirtAddr, since: Moment, control: Control, physical_bits: int
+) -> tuple[DeadEnd, ...]:
+    """All dead ends of walks for `va` by what could be remembered since then, oldest first."""
+    fresh = WalkStart(TOP_LEVEL, root, moment=memory.journal.now)
+    newest: dict[tuple[WalkStep, ...], DeadEnd] = {}
+    for start in _remembered(memory, va, fresh, since, control, physical_bits):
+        found = dead_end(memory.read_word, start, fresh, va, control, physical_bits)
+        if found is not None:
+            newest[found.path] = found
+    return tuple(sorted(newest.values(), key=lambda found: found.moment))
+
+
+def _remembered(
+    memory: PhysicalMemory,
+    va: VirtAddr,
+    above: WalkStart,
+    since: Moment,
+    control: Control,
+    physical_bits: int,
+) -> Iterator[WalkStart]:
+    """Where walks below `above` can start that memory does not lead to any more."""
+    pa = entry_address(above.table, va, above.level)
+    if pa + 8 > memory.size:
+        return
+    read: Moment | None = since
+    while read is not None:
+        entry = Pte(memory.word_at(pa, read))
+        change = memory.journal.next_change(pa, 8, read)
+        large = entry.page_size and above.level < TOP_LEVEL
+        if entry.present and not large and not reserved_bits(entry, above.level, physical_bits, control):
+            steps = (*above.steps, WalkStep(above.level, pa, entry))
+            moment = above.moment if change is None else min(above.moment, change)
+            below = WalkStart(above.level - 1, entry.pfn, above.rights.and_entry(entry), steps, moment)
+            # What is remembered of a path was read with A set in all of it (SDM 3A 4.10.3.1).
+            if change is not None and all(step.entry.accessed for step in steps):
+                yield below
+            if below.level > 1:
+                yield from _remembered(memory, va, below, read, control, physical_bits)
+        read = None if change is None else change + 1

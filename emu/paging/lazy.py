@@ -20,21 +20,19 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
 from emu.memory import Moment, PhysicalMemory
-from emu.paging.dead_end import DeadEnd, dead_end
-from emu.paging.psc import drops
+from emu.paging.dead_end import DeadEnd, dead_ends
+from emu.paging.happenings import Happenings, Time
 from emu.paging.pte import Pte
-from emu.paging.tlb import InvalidateAll, Invalidation, Port, Rule, TlbEntry, Usable, entry_from, removes
+from emu.paging.tlb import InvalidateAll, Invalidation, Port, Rule, TlbEntry, Usable, entry_from
 from emu.paging.walk import (
     ALL_RIGHTS,
     TOP_LEVEL,
     Control,
     Rights,
     Walk,
-    WalkStart,
     WalkStep,
     entry_address,
     reserved_bits,
@@ -61,17 +59,6 @@ class DirectoryCache(Enum):
 class LazySpec:
     memory: Memory = Memory.SET
     directories: DirectoryCache = DirectoryCache.PER_LEVEL
-
-
-class Time(NamedTuple):
-    """A point in the life of one CPU: so many stores by anybody, so many happenings of its own before it.
-
-    Its own happenings are invalidations and loads of CR3. Stores alone do not order them: two can follow each
-    other with no store between.
-    """
-
-    stores: Moment
-    own: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +110,12 @@ class LazyTlb:
         self._control = control
         self._physical_bits = physical_bits
         self._rules = rules
+        self._happened = Happenings(memory.journal, rules)
         self.clear()
 
     def clear(self) -> None:
         self._periods: list[_Period] = []
-        # What happened on this CPU, in order: after how many stores, and the invalidation (None: CR3 loaded).
-        self._own: list[tuple[Moment, Invalidation | None]] = []
-        self._floor = Time(0, 0)  # everything older has been invalidated
-        self._dropped: Moment = 0  # the directory entries remembered are no older
+        self._happened.clear()
         self._last_used: dict[tuple[VirtAddr, PageSize, int], tuple[TlbEntry, Time]] = {}
         self._touched: dict[tuple[VirtAddr, int], None] = {}
         self._known: dict[tuple[VirtAddr, int], _Known] = {}
@@ -138,9 +123,8 @@ class LazyTlb:
 
     def run_on(self, root: Pfn, pcid: int) -> None:
         """CR3 was loaded. Without a period nothing can be walked."""
-        self._own.append((self._memory.journal.now, None))
-        self._periods.append(_Period(root, pcid, self._now()))
-        self._dropped = self._memory.journal.now
+        self._happened.loaded_root()
+        self._periods.append(_Period(root, pcid, self._happened.now()))
 
     def usable(self, va: VirtAddr, pcid: int, port: Port) -> Usable:
         del port  # one window serves both sides
@@ -155,28 +139,29 @@ class LazyTlb:
 
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         del va, port
-        self._last_used[_slot(entry)] = (entry, self._now())
+        self._last_used[_slot(entry)] = (entry, self._happened.now())
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         self.used(entry, va, port)
         self._read.clear()
-        if self._unchanged_since(entry.steps, self._floor.stores):
+        emptied = self._happened.emptied(page_start(va), entry.pcid)
+        if self._unchanged(entry.steps, emptied, emptied.stores):
             older: tuple[TlbEntry, ...] = ()
-            dead_ends: tuple[DeadEnd, ...] = ()
+            ends: tuple[DeadEnd, ...] = ()
             self._read.update(step.pa >> PAGE_SHIFT for step in entry.steps)
         else:
             older = tuple(self._older(va, entry.pcid))
-            dead_ends = self._dead_ends(va)
+            ends = self._dead_ends(va)
         counts = tuple((table, self._memory.journal.stores_to(table)) for table in self._read)
-        self._known[page_start(va), entry.pcid] = _Known(entry, older, dead_ends, counts, len(self._own))
+        known = _Known(entry, older, ends, counts, self._happened.count)
+        self._known[page_start(va), entry.pcid] = known
 
     def invalidate(self, what: Invalidation) -> None:
-        self._own.append((self._memory.journal.now, what))
-        if drops(what, self._rules):
-            self._dropped = self._memory.journal.now
+        self._happened.invalidated(what)
         if isinstance(what, InvalidateAll) and Rule.ALL_REMOVES_GLOBALS in self._rules:
-            self._floor = self._now()
+            self._happened.everything_removed()
             self._last_used.clear()
+            del self._periods[:-1]
 
     def evict(self, entry: TlbEntry) -> None:
         """Nothing is held, so nothing is lost: an access need not choose an old version."""
@@ -187,15 +172,8 @@ class LazyTlb:
         held = {entry for va, pcid in changed for entry in self._older(va, pcid)}
         return tuple(sorted(held, key=lambda entry: (entry.page, entry.size, entry.pcid, entry.moment)))
 
-    def _now(self) -> Time:
-        return Time(self._memory.journal.now, len(self._own))
-
-    def _before_store(self, index: Moment) -> Time:
-        """The last moment before that store: what the CPU did after as many stores came before it."""
-        return Time(index, bisect_right(self._own, index, key=lambda happening: happening[0]))
-
     def _still_true(self, known: _Known) -> bool:
-        if known.own != len(self._own) or self._spec.memory is not Memory.SET:
+        if known.own != self._happened.count or self._spec.memory is not Memory.SET:
             return False
         stores_to = self._memory.journal.stores_to
         for table, count in known.tables:  # noqa: SIM110 (a generator costs more than the loop)
@@ -206,13 +184,14 @@ class LazyTlb:
     def _has_no_older(self, key: tuple[VirtAddr, int]) -> bool:
         """Whether it is plain that there is but one version: nothing has changed since a walk."""
         known = self._known.get(key)
-        return known is not None and self._unchanged_since(
-            known.entry.steps, min(self._floor.stores, known.entry.moment)
-        )
+        if known is None:
+            return False
+        emptied = self._happened.emptied(*key)
+        return self._unchanged(known.entry.steps, emptied, min(emptied.stores, known.entry.moment))
 
-    def _unchanged_since(self, steps: tuple[WalkStep, ...], moment: Moment) -> bool:
-        """Whether no word on a path has changed since then: nothing on it is older than the window."""
-        if len(self._periods) != 1:
+    def _unchanged(self, steps: tuple[WalkStep, ...], emptied: Time, moment: Moment) -> bool:
+        """Whether no word on a path has changed since that moment: nothing on it is older than the window."""
+        if len(self._periods) > 1 and self._periods[-1].since > emptied:
             return False
         next_change = self._memory.journal.next_change
         for step in steps:  # noqa: SIM110
@@ -221,13 +200,14 @@ class LazyTlb:
         return True
 
     def _older(self, va: VirtAddr, pcid: int) -> Iterator[TlbEntry]:
-        now = self._now()
-        for index, period in enumerate(self._periods):
+        now = self._happened.now()
+        emptied = self._happened.emptied(page_start(va), pcid)
+        oldest = bisect_right(self._periods, emptied, key=lambda period: period.since) - 1
+        for index in range(max(oldest, 0), len(self._periods)):
+            period = self._periods[index]
             current = index + 1 == len(self._periods)
             until = now if current else _just_before(self._periods[index + 1].since)
-            if until < self._floor:
-                continue
-            first = max(period.since, self._floor)
+            first = max(period.since, emptied)
             for version in self._versions(va, TOP_LEVEL, period.root, ALL_RIGHTS, (), first, until):
                 if current and not version.ended:
                     continue  # that is what a walk made now gives
@@ -247,9 +227,8 @@ class LazyTlb:
     def _may_use(self, entry: TlbEntry, version: Version, pcid: int) -> bool:
         if not entry.is_global and entry.pcid != pcid:
             return False
-        for _, what in self._own[version.last.own :]:
-            if what is not None and removes(what, entry, self._rules):
-                return False
+        if not self._happened.survives(entry, version.last):
+            return False
         if self._spec.memory is Memory.SINGLE:
             last = self._last_used.get(_slot(entry))
             return last is None or version.last >= last[1] or entry.steps == last[0].steps
@@ -274,7 +253,7 @@ class LazyTlb:
         while start is not None and start <= last:
             entry = Pte(self._memory.word_at(pa, start.stores))
             change = self._memory.journal.next_change(pa, 8, start.stores)
-            end = last if change is None else min(self._before_store(change), last)
+            end = last if change is None else min(self._happened.before_store(change), last)
             if entry.present and not reserved_bits(entry, level, self._physical_bits, self._control):
                 path = (*steps, WalkStep(level, pa, entry))
                 below = rights.and_entry(entry)
@@ -285,62 +264,20 @@ class LazyTlb:
                     for found in self._versions(va, level - 1, entry.pfn, below, path, start, until):
                         ended = found.ended or change is not None
                         yield Version(found.walk, found.first, found.last, ended)
-            start = None if change is None else Time(change + 1, self._before_store(change).own)
+            start = None if change is None else Time(change + 1, self._happened.before_store(change).own)
 
     def _dead_ends(self, va: VirtAddr) -> tuple[DeadEnd, ...]:
         if self._spec.directories is DirectoryCache.NONE:
             return ()
-        fresh = WalkStart(TOP_LEVEL, self._periods[-1].root, moment=self._memory.journal.now)
-        read = self._memory.read_word
-        newest: dict[tuple[WalkStep, ...], DeadEnd] = {}
-        for start in self._remembered(va, fresh, self._dropped):
-            found = dead_end(read, start, fresh, va, self._control, self._physical_bits)
-            if found is not None:
-                newest.pop(found.path, None)
-                newest[found.path] = found
-        for found in newest.values():
-            self._read.update(step.pa >> PAGE_SHIFT for step in found.path)
-        return tuple(sorted(newest.values(), key=lambda found: found.moment))
-
-    def _remembered(self, va: VirtAddr, above: WalkStart, since: Moment) -> Iterator[WalkStart]:
-        """The starts of walks below one that memory does not lead to any more, as they came to be."""
-        pa = entry_address(above.table, va, above.level)
-        if pa + 8 > self._memory.size:
-            return
-        self._read.add(above.table)
-        start: Moment | None = since
-        while start is not None:
-            entry = Pte(self._memory.word_at(pa, start))
-            change = self._memory.journal.next_change(pa, 8, start)
-            if self._leads_on(entry, above.level):
-                last = self._memory.journal.now if change is None else change
-                steps = (*above.steps, WalkStep(above.level, pa, entry))
-                below = WalkStart(
-                    above.level - 1, entry.pfn, above.rights.and_entry(entry), steps, min(above.moment, last)
-                )
-                # What is remembered of a path was read with A set in all of it (SDM 3A 4.10.3.1).
-                if change is not None and all(step.entry.accessed for step in steps):
-                    yield below
-                if below.level > 1:
-                    yield from self._remembered(va, below, start)
-            start = None if change is None else change + 1
-
-    def _leads_on(self, entry: Pte, level: int) -> bool:
-        """Whether this is a directory entry, to a table of the level below."""
-        if not entry.present or (entry.page_size and level < TOP_LEVEL):
-            return False
-        return not reserved_bits(entry, level, self._physical_bits, self._control)
+        root, since = self._periods[-1].root, self._happened.dropped_at()
+        return dead_ends(self._memory, root, va, since, self._control, self._physical_bits)
 
     def _directory_end(self, change: Moment) -> Time:
         """Until when a directory entry that store `change` overwrote could still start a walk."""
-        end = self._before_store(change)
+        end = self._happened.before_store(change)
         if self._spec.directories is DirectoryCache.NONE:
             return end
-        for own in range(end.own, len(self._own)):
-            stores, what = self._own[own]
-            if what is None or drops(what, self._rules):
-                return Time(stores, own)
-        return self._now()
+        return self._happened.directory_end(end)
 
 
 def _slot(entry: TlbEntry) -> tuple[VirtAddr, PageSize, int]:

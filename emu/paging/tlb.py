@@ -150,6 +150,7 @@ class Rule(Enum):
 
 
 ALL_RULES = frozenset(Rule)
+_INVLPG_RULES = frozenset({Rule.INVLPG_REMOVES_GLOBALS, Rule.INVLPG_REMOVES_LARGE, Rule.INVLPG_EMPTIES_PSC})
 
 
 def _covers(entry: TlbEntry, va: VirtAddr, pages: int, rules: frozenset[Rule]) -> bool:
@@ -183,6 +184,28 @@ def removes(what: Invalidation, entry: TlbEntry, rules: frozenset[Rule]) -> bool
             return same_context
         case FaultedAt(va=va):
             return Rule.FAULT_INVALIDATES in rules and same_context and _covers(entry, va, 1, ALL_RULES)
+        case _:
+            assert_never(what)
+
+
+def removes_all(what: Invalidation, page: VirtAddr, pcid: int, rules: frozenset[Rule]) -> bool:
+    """Whether it leaves nothing that an access to that page under `pcid` could use.
+
+    That is TLB entries of every size, global or not, and remembered directory entries.
+    """
+    match what:
+        case InvalidateAll():
+            return Rule.ALL_REMOVES_GLOBALS in rules
+        case Invlpg(va=va, pages=pages):
+            first = page_start(va)
+            whole = what.pcid == pcid and first <= page < first + pages * PAGE_BYTES
+            return whole and rules >= _INVLPG_RULES
+        case FaultedAt(va=va):
+            return what.pcid == pcid and page_start(va) == page and Rule.FAULT_INVALIDATES in rules
+        case NewRoot():
+            return what.pcid == pcid and Rule.GLOBALS_SURVIVE_CR3 not in rules
+        case InvpcidAddress() | InvpcidContext() | InvalidateNonGlobal():
+            return False  # globals stay
         case _:
             assert_never(what)
 

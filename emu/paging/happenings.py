@@ -1,0 +1,115 @@
+"""What one CPU did to its own TLB: invalidations and loads of CR3, in order, and what each of them ended.
+
+The lazy TLB holds no entries that could be removed. It asks here until when one could have been held.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import NamedTuple
+
+from emu.addr import PageSize, VirtAddr
+from emu.memory import Journal, Moment
+from emu.paging.psc import drops
+from emu.paging.tlb import Invalidation, Rule, TlbEntry, removes, removes_all
+
+
+class Time(NamedTuple):
+    """A point in the life of one CPU: so many stores by anybody, so many happenings of its own before it.
+
+    Its own happenings are invalidations and loads of CR3. Stores alone do not order them: two can follow each
+    other with no store between.
+    """
+
+    stores: Moment
+    own: int
+
+
+BEGINNING = Time(0, 0)
+
+
+class Happenings:
+    """Asked again, each question looks only at what has happened since, however far back the answer is."""
+
+    def __init__(self, journal: Journal, rules: frozenset[Rule]) -> None:
+        self._journal = journal
+        self._rules = rules
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing has happened yet."""
+        self._moments: list[Moment] = []  # after how many stores each came
+        self._what: list[Invalidation | None] = []  # None: CR3 was loaded
+        self._drops: list[int] = []  # which of them emptied the paging-structure caches
+        self._emptied: dict[tuple[VirtAddr, int], Time] = {}
+        self._removed: dict[tuple[VirtAddr, PageSize, bool, int], int] = {}
+        # Up to which happening each of those answers is good.
+        self._emptied_asked: dict[tuple[VirtAddr, int], int] = {}
+        self._removed_asked: dict[tuple[VirtAddr, PageSize, bool, int], int] = {}
+        self._floor = BEGINNING
+
+    @property
+    def count(self) -> int:
+        return len(self._what)
+
+    def now(self) -> Time:
+        return Time(self._journal.now, len(self._what))
+
+    def loaded_root(self) -> None:
+        """CR3 was loaded."""
+        self._drops.append(len(self._what))
+        self._moments.append(self._journal.now)
+        self._what.append(None)
+
+    def invalidated(self, what: Invalidation) -> None:
+        """The CPU carried it out."""
+        if drops(what, self._rules):
+            self._drops.append(len(self._what))
+        self._moments.append(self._journal.now)
+        self._what.append(what)
+
+    def everything_removed(self) -> None:
+        """The last one left nothing at all."""
+        self._floor = self.now()
+
+    def before_store(self, index: Moment) -> Time:
+        """The last moment before that store: what the CPU did after as many stores came before it."""
+        return Time(index, bisect_right(self._moments, index))
+
+    def directory_end(self, end: Time) -> Time:
+        """Until when a directory entry read until `end` could still start a walk."""
+        at = bisect_right(self._drops, end.own - 1)
+        if at == len(self._drops):
+            return self.now()
+        own = self._drops[at]
+        return Time(self._moments[own], own)
+
+    def dropped_at(self) -> Moment:
+        """The number of stores made before the paging-structure caches were emptied last."""
+        return self._moments[self._drops[-1]] if self._drops else 0
+
+    def emptied(self, page: VirtAddr, pcid: int) -> Time:
+        """Since when nothing older can be used for a page under a PCID, of whatever kind."""
+        key = (page, pcid)
+        asked = max(self._emptied_asked.get(key, 0), self._floor.own)
+        found = max(self._emptied.get(key, BEGINNING), self._floor)
+        for own in range(len(self._what) - 1, asked - 1, -1):
+            what = self._what[own]
+            if what is not None and removes_all(what, page, pcid, self._rules):
+                found = Time(self._moments[own], own + 1)
+                break
+        self._emptied[key], self._emptied_asked[key] = found, len(self._what)
+        return found
+
+    def survives(self, entry: TlbEntry, last: Time) -> bool:
+        """Whether an entry that could be cached until `last` may still be held."""
+        key = (entry.page, entry.page_size, entry.is_global, entry.pcid)
+        asked = max(self._removed_asked.get(key, 0), self._floor.own)
+        found = self._removed.get(key, -1)
+        for own in range(len(self._what) - 1, asked - 1, -1):
+            what = self._what[own]
+            if what is not None and removes(what, entry, self._rules):
+                found = own
+                break
+        self._removed[key], self._removed_asked[key] = found, len(self._what)
+        return last.own > max(found, self._floor.own - 1)
