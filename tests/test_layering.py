@@ -40,7 +40,7 @@ FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpic
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 LONGEST = 420
 PORT = "kernel_model/hvo/hugetlb_vmemmap.py"
-LONGEST_PORT = {PORT: 490}
+LONGEST_PORT = {PORT: 560}
 """The port follows one C file from its first function to its last."""
 
 

@@ -125,7 +125,7 @@ NEIGHBOURS = Scenario(
     Group.RACE,
     "Two CPUs optimize neighbouring folios behind one PMD: who splits it, and does the other notice?",
     "one splits, the other finds a table under the lock and gives its own page table back",
-    "The re-check under init_mm.page_table_lock is what 3ce2c24cb68f added: without it both split.",
+    "The re-check under init_mm.page_table_lock came with that lock (d8d55f5616cf): without it both split.",
     2,
     frozenset(),
     lambda cpus: _setup(cpus, optimize(0), KernelActor(1, "optimize neighbour", _optimize_neighbour)),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from emu.addr import PAGE_SHIFT, VirtAddr
-from emu.cpu.ops import Annotate, Load, ThisCpu
+from emu.addr import VirtAddr
+from emu.cpu.ops import Annotate, Load
 from kernel_model.core.events import FlushBegun, FlushCompleted
-from kernel_model.core.smp import FlushEverything, FlushPages, RemoteCall, on_each_cpu
 from kernel_model.flush.policy import FlushSite, NamedPolicy
 from kernel_model.flush.upstream import WHOLE_ADDRESS_SPACE, UpstreamFlush
 from kernel_model.layout import PerCpu
@@ -33,19 +32,9 @@ class LocalOnly(UpstreamFlush):
 class SkipsIdleCpus(UpstreamFlush):
     """Does not interrupt CPUs that say they are idle, and nothing makes up for it when they wake."""
 
-    async def flush_tlb_all(self) -> None:
-        await self._flush_busy("flush_tlb_all", *WHOLE_ADDRESS_SPACE, FlushEverything())
-
-    async def flush_tlb_kernel_range(self, start: VirtAddr, end: VirtAddr) -> None:
-        call = FlushPages(start, (end - start) >> PAGE_SHIFT)
-        await self._flush_busy("flush_tlb_kernel_range", start, end, call)
-
-    async def _flush_busy(self, function: str, start: int, end: int, call: RemoteCall) -> None:
-        cpu = await ThisCpu()
-        busy = frozenset([other for other in sorted(self.targets(cpu)) if not await Load(PerCpu(other).idle)])
-        begun = await Annotate(FlushBegun(function, start, end, busy | {cpu}))
-        await on_each_cpu(busy, call)
-        await Annotate(FlushCompleted(begun))
+    async def _to_interrupt(self, initiator: int) -> frozenset[int]:
+        others = sorted(self.targets(initiator))
+        return frozenset([other for other in others if not await Load(PerCpu(other).idle)])
 
 
 class FlushAllDoesNothing(UpstreamFlush):

@@ -34,9 +34,12 @@ class UpstreamFlush:
         """The CPUs to interrupt."""
         return self._site.online - {initiator}
 
+    async def _to_interrupt(self, initiator: int) -> frozenset[int]:
+        return self.targets(initiator)
+
     async def _flush(self, function: str, start: int, end: int, call: RemoteCall) -> None:
         cpu = await ThisCpu()
-        targets = self.targets(cpu)
+        targets = await self._to_interrupt(cpu)
         begun = await Annotate(FlushBegun(function, start, end, targets | {cpu}))
         await on_each_cpu(targets, call)
         await Annotate(FlushCompleted(begun))

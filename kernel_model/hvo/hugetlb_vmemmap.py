@@ -6,7 +6,8 @@ ours. Where the original does something odd, so does this.
 
 What differs is only what a model needs: functions are async, a page is the address of its struct page, the
 512 stores that fill a page table nobody sees yet are one `Fill`, and the exported functions announce when
-they begin and return. smp_wmb() is a comment: a step is sequentially consistent.
+they begin and return. smp_wmb() is a comment: a step is sequentially consistent. Some steps of the longer
+functions are methods of their own, with an underscore, so that a variant can do otherwise in just that.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from enum import IntFlag
 
 from emu.addr import PAGE_BYTES, PAGE_MASK, PAGE_SHIFT, PhysAddr, VirtAddr, frame
 from emu.cpu.ops import Annotate, Copy, Count, Fill, Load, Store, ThisCpu
+from emu.paging.pte import Pte, PteBit
 from kernel_model.core.bug import bug, warn
 from kernel_model.core.events import OperationBegun, OperationReturned
 from kernel_model.core.kconfig import KernelConfig
@@ -116,6 +118,8 @@ class Primitives:
 class HugetlbVmemmap:
     """The file's functions over one set of primitives. Its sysctl is a word of guest memory."""
 
+    split_pgprot = PAGE_KERNEL
+
     def __init__(self, primitives: Primitives) -> None:
         self._config = primitives.config
         self._pages = primitives.pages
@@ -133,13 +137,13 @@ class HugetlbVmemmap:
         if pgtable is None:
             return -ENOMEM
         table = page_to_pfn(pgtable)
-        await Fill(table_start(table), page_table(page_to_pfn(head), PAGE_KERNEL))
+        await Fill(table_start(table), page_table(page_to_pfn(head), self.split_pgprot))
 
         await spin_lock(INIT_MM_PAGE_TABLE_LOCK)
-        if pmd_leaf(await entry_get(pmd)):
+        if await self._still_leaf(pmd):
             # A block from the buddy allocator becomes single pages, which can be freed one by one.
             if not await PageReserved(head):
-                await self._pages.split_page(head, PMD_ORDER)
+                await self._split_page(head)
             # smp_wmb(): the PTEs before the PMD that leads to them.
             await pmd_populate_kernel(pmd, table)
             if not walk.flags & WalkFlag.SPLIT_NO_TLB_FLUSH:
@@ -148,6 +152,12 @@ class HugetlbVmemmap:
             await self._pages.free_page(pgtable)  # pte_free_kernel()
         await spin_unlock(INIT_MM_PAGE_TABLE_LOCK)
         return 0
+
+    async def _still_leaf(self, pmd: PhysAddr) -> bool:
+        return pmd_leaf(await entry_get(pmd))
+
+    async def _split_page(self, head: VirtAddr) -> None:
+        await self._pages.split_page(head, PMD_ORDER)
 
     async def vmemmap_pmd_entry(self, pmd: PhysAddr, addr: VirtAddr, walk: VmemmapRemapWalk) -> PmdResult:
         # Without a function for PTEs this walk only splits.
@@ -195,8 +205,12 @@ class HugetlbVmemmap:
         if error:
             return error
         if walk.remap_pte is not None and not walk.flags & WalkFlag.REMAP_NO_TLB_FLUSH:
-            await self._flush.flush_tlb_kernel_range(start, end)
+            await self._flush_remapped(start, end, walk)
         return 0
+
+    async def _flush_remapped(self, start: VirtAddr, end: VirtAddr, walk: VmemmapRemapWalk) -> None:
+        del walk
+        await self._flush.flush_tlb_kernel_range(start, end)
 
     async def free_vmemmap_page(self, page: VirtAddr) -> None:
         """Give a page back to where it came from: PG_reserved says memblock, else the buddy allocator."""
@@ -213,7 +227,9 @@ class HugetlbVmemmap:
 
     async def vmemmap_remap_pte(self, pte: PhysAddr, addr: VirtAddr, walk: VmemmapRemapWalk) -> None:
         # Tails become read-only, to catch whoever writes to them.
-        pgprot = PAGE_KERNEL_RO
+        await self._remap_pte(pte, addr, walk, PAGE_KERNEL_RO)
+
+    async def _remap_pte(self, pte: PhysAddr, addr: VirtAddr, walk: VmemmapRemapWalk, pgprot: PteBit) -> None:
         page = pfn_to_page((await entry_get(pte)).pfn)
         if addr == walk.reuse_addr:
             pgprot = PAGE_KERNEL
@@ -221,6 +237,11 @@ class HugetlbVmemmap:
             # smp_wmb(): the copy of the head page before the PTE that shows it.
         entry = mk_pte(page_to_pfn(walk.reuse_page), pgprot)
         await self._lists.add(lru(page), walk.vmemmap_pages)
+        await self._set_remapped(pte, entry, page, walk)
+
+    async def _set_remapped(self, pte: PhysAddr, entry: Pte, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
+        """Map the page to reuse in the place of `page`."""
+        del page, walk
         await set_pte_at(pte, entry)
 
     async def reset_struct_pages(self, start: VirtAddr) -> None:
@@ -234,13 +255,21 @@ class HugetlbVmemmap:
             await bug(
                 "vmemmap_restore_pte", f"BUG_ON(pte_page({addr:#x}) = {mapped:#x} != {walk.reuse_page:#x})"
             )
-        page = page_of_lru(VirtAddr(await Load(walk.vmemmap_pages)))
+        page = await self._next_vmemmap_page(walk)
         await self._lists.delete(lru(page))
-        to = page_to_virt(page)
-        await Copy(to, walk.reuse_addr, PAGE_BYTES)
-        await self.reset_struct_pages(to)
+        await self._fill_and_map(pte, page, walk)
+
+    async def _next_vmemmap_page(self, walk: VmemmapRemapWalk) -> VirtAddr:
+        return page_of_lru(VirtAddr(await Load(walk.vmemmap_pages)))
+
+    async def _fill_and_map(self, pte: PhysAddr, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
+        await self._fill(page_to_virt(page), walk)
         # smp_wmb(): the page's contents before the PTE that shows them.
         await set_pte_at(pte, mk_pte(page_to_pfn(page), PAGE_KERNEL))
+
+    async def _fill(self, to: VirtAddr, walk: VmemmapRemapWalk) -> None:
+        await Copy(to, walk.reuse_addr, PAGE_BYTES)
+        await self.reset_struct_pages(to)
 
     async def vmemmap_remap_split(self, start: VirtAddr, end: VirtAddr, reuse: VirtAddr) -> int:
         """Split the PMDs of [reuse, end) without remapping anything."""
@@ -259,7 +288,7 @@ class HugetlbVmemmap:
         fresh = await self._pages.alloc_page("vmemmap head page")
         if fresh is not None:
             walk.reuse_page = fresh
-            await Copy(page_to_virt(fresh), walk.reuse_addr, PAGE_BYTES)
+            await self._fill_head(page_to_virt(fresh), walk)
             await self._lists.add(lru(fresh), vmemmap_pages)
             await Count("nr_memmap_pages", 1)
         await self._bug_unless_adjacent("vmemmap_remap_free", start, reuse)
@@ -271,6 +300,9 @@ class HugetlbVmemmap:
             undo = VmemmapRemapWalk(self.vmemmap_restore_pte, WalkFlag(0), 0, NO_PAGE, reuse, vmemmap_pages)
             await self.vmemmap_remap_range(reuse, end, undo)
         return ret
+
+    async def _fill_head(self, to: VirtAddr, walk: VmemmapRemapWalk) -> None:
+        await Copy(to, walk.reuse_addr, PAGE_BYTES)
 
     async def alloc_vmemmap_page_list(self, start: VirtAddr, end: VirtAddr, pages: VirtAddr) -> int:
         nr_pages = (end - start) >> PAGE_SHIFT
@@ -309,9 +341,13 @@ class HugetlbVmemmap:
         start, end, reuse = _vmemmap_of(h, folio)
         ret = await self.vmemmap_remap_alloc(start, end, reuse, flags)
         if not ret:
-            await folio_clear_hugetlb_vmemmap_optimized(folio)
-            await self._key.static_branch_dec()
+            await self._end_restore(h, folio, flags)
         return ret
+
+    async def _end_restore(self, h: Hstate, folio: VirtAddr, flags: WalkFlag) -> None:
+        del h, flags
+        await folio_clear_hugetlb_vmemmap_optimized(folio)
+        await self._key.static_branch_dec()
 
     async def hugetlb_vmemmap_restore_folio(self, h: Hstate, folio: VirtAddr) -> int:
         """Restore one folio. Returns 0 or -ENOMEM."""
@@ -365,6 +401,13 @@ class HugetlbVmemmap:
         await self._warn_unless_frozen_hugetlb("__hugetlb_vmemmap_optimize_folio", folio)
         if not await self.vmemmap_should_optimize_folio(h, folio):
             return 0
+        await self._begin_optimize(folio, flags)
+        start, end, reuse = _vmemmap_of(h, folio)
+        ret = await self.vmemmap_remap_free(start, end, reuse, vmemmap_pages, flags)
+        await self._end_optimize(folio, ret)
+        return ret
+
+    async def _begin_optimize(self, folio: VirtAddr, flags: WalkFlag) -> None:
         await self._key.static_branch_inc()
         if flags & WalkFlag.SYNCHRONIZE_RCU:
             await self._rcu.synchronize_rcu()
@@ -372,12 +415,10 @@ class HugetlbVmemmap:
         # CPU may go on using the old one.
         await folio_set_hugetlb_vmemmap_optimized(folio)
 
-        start, end, reuse = _vmemmap_of(h, folio)
-        ret = await self.vmemmap_remap_free(start, end, reuse, vmemmap_pages, flags)
+    async def _end_optimize(self, folio: VirtAddr, ret: int) -> None:
         if ret:
             await self._key.static_branch_dec()
             await folio_clear_hugetlb_vmemmap_optimized(folio)
-        return ret
 
     async def hugetlb_vmemmap_optimize_folio(self, h: Hstate, folio: VirtAddr) -> None:
         """Try to optimize one folio; its flag says whether that worked."""
@@ -411,7 +452,7 @@ class HugetlbVmemmap:
             async for entry in self._lists.entries(folio_list):
                 folio = page_of_lru(entry)
                 ret = await self._optimize_folio(h, folio, vmemmap_pages, flags)
-                flags &= ~WalkFlag.SYNCHRONIZE_RCU  # once a batch
+                flags = self._after_the_first(flags)
                 # Out of memory with pages in hand: free those and try once more.
                 if ret == -ENOMEM and not await self._lists.empty(vmemmap_pages):
                     await self._flush.flush_tlb_all()
@@ -421,6 +462,10 @@ class HugetlbVmemmap:
             await self._flush.flush_tlb_all()
             await self.free_vmemmap_page_list(vmemmap_pages)
         await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folios", begun, None))
+
+    def _after_the_first(self, flags: WalkFlag) -> WalkFlag:
+        """Once a batch is enough."""
+        return flags & ~WalkFlag.SYNCHRONIZE_RCU
 
     # -- what the C file finds in its headers --------------------------------------------------------
 

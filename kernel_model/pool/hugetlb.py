@@ -121,10 +121,13 @@ class Hugetlb(PoolLists):
 
     async def init_new_hugetlb_folio(self, folio: VirtAddr) -> None:
         """The type comes first: HVO and memory_failure() must know what this is (d8f5f7e445f0)."""
-        await folio_set_hugetlb(folio)
+        await self._set_type(folio)
         await self._lists.init(lru(folio))
         for offset in (Offset.LRU_PREV, Offset.MAPPING, Offset.INDEX):  # subpool, cgroup, cgroup_rsvd
             await Store(field(nth_page(folio, 2), offset), 0)
+
+    async def _set_type(self, folio: VirtAddr) -> None:
+        await folio_set_hugetlb(folio)
 
     async def prep_and_add_allocated_folios(self, h: Hstate, folio_list: VirtAddr) -> None:
         """Optimize a list of new folios without locks, then put them into the pool in one lock cycle."""
@@ -260,7 +263,7 @@ class Hugetlb(PoolLists):
         """Free what has been restored; if nothing has, free one singly, or make all of them surplus."""
         if not await self._lists.empty(non_hvo_folios):
             async for entry in self._lists.entries_safe(non_hvo_folios):
-                await self._lists.delete(entry)
+                await self._take_off(entry)
                 await self._free_restored(h, page_of_lru(entry))
             return
         async for entry in self._lists.entries_safe(folio_list):
@@ -274,6 +277,9 @@ class Hugetlb(PoolLists):
                 await self._lists.delete(entry)
                 await self._free_restored(h, folio)
                 break
+
+    async def _take_off(self, entry: VirtAddr) -> None:
+        await self._lists.delete(entry)
 
     async def _free_restored(self, h: Hstate, folio: VirtAddr) -> None:
         await spin_lock_irq(HUGETLB_LOCK)

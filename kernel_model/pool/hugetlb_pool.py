@@ -104,9 +104,12 @@ class PoolLists:
             await FetchAdd(of.free_huge_pages, -1)
         if surplus:
             await FetchAdd(of.surplus_huge_pages, -surplus)
-        if not await folio_test_hugetlb_vmemmap_optimized(folio):
+        if await self._has_all_tails(folio):
             await folio_clear_hugetlb(folio)
         await FetchAdd(of.nr_huge_pages, -1)
+
+    async def _has_all_tails(self, folio: VirtAddr) -> bool:
+        return not await folio_test_hugetlb_vmemmap_optimized(folio)
 
     async def add_hugetlb_folio(self, h: Hstate, folio: VirtAddr, surplus: int) -> None:
         """Put back what could not be freed, and `surplus` (0 or 1) on the surplus count."""
@@ -119,8 +122,11 @@ class PoolLists:
             await FetchAdd(of.surplus_huge_pages, surplus)
         # All flags go with `private`, and the one that is still true is set again.
         await Store(field(folio, Offset.PRIVATE), 0)
-        await folio_set_hugetlb_vmemmap_optimized(folio)
+        await self._keep_vmemmap_optimized(folio)
         await self.enqueue_hugetlb_folio(of, folio)
+
+    async def _keep_vmemmap_optimized(self, folio: VirtAddr) -> None:
+        await folio_set_hugetlb_vmemmap_optimized(folio)
 
     async def persistent_huge_pages(self, of: HstateFields) -> int:
         """Those that are not surplus."""

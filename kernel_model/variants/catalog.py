@@ -36,10 +36,10 @@ from kernel_model.variants.restore import (
     RollbackFirstInFirstOut,
     RollbackFromTemplate,
 )
-from kernel_model.variants.split import SplitReadOnly, SplitsNoBlock, SplitWithoutRecheck
+from kernel_model.variants.split import SplitHeadUnlocked, SplitReadOnly, SplitsNoBlock, SplitWithoutRecheck
 
 FREE_BEFORE_FLUSH = NamedVariant(
-    "free-before-flush", "vmemmap pages are freed before the flush", FreeBeforeFlush
+    "free-before-flush", "a folio's vmemmap pages are freed before its flush", FreeBeforeFlush
 )
 NO_OP_FLUSH_ALL = NamedVariant(
     "no-op-flush-tlb-all",
@@ -78,11 +78,17 @@ SPLIT_WITHOUT_RECHECK = NamedVariant(
     "split-without-recheck",
     "a PMD is split without looking again, under the lock, whether it still is a leaf",
     SplitWithoutRecheck,
+)
+SPLIT_HEAD_UNLOCKED = NamedVariant(
+    "split-head-unlocked",
+    "which block a leaf maps is read after the lock has been let go",
+    SplitHeadUnlocked,
+    effect=Effect.NONE,
     history=History(
         "3ce2c24cb68f",
         "mm: hugetlb_vmemmap: fix a race between vmemmap pmd split",
         "v6.6",
-        "two CPUs split one PMD: mappings to wrong pages, or a crash with CONFIG_PAGE_TABLE_CHECK",
+        "512 PTEs made of a page table's page: thrown away again, but a crash with CONFIG_PAGE_TABLE_CHECK",
     ),
 )
 TYPE_SET_LATE = NamedVariant(
@@ -251,6 +257,7 @@ VARIANTS: tuple[NamedVariant, ...] = (
     FLAG_AFTER_REMAP,
     NO_RCU_WAIT,
     SPLIT_WITHOUT_RECHECK,
+    SPLIT_HEAD_UNLOCKED,
     FREE_BEFORE_FLUSH,
     TYPE_SET_LATE,
     TYPE_CLEARED_EARLY,

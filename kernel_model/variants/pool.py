@@ -12,7 +12,6 @@ from kernel_model.mm.page import (
     PageFlag,
     field,
     folio_clear_hugetlb,
-    folio_clear_hugetlb_vmemmap_optimized,
     folio_set_hugetlb,
     folio_test_hugetlb,
     page_of_lru,
@@ -23,9 +22,8 @@ from kernel_model.pool.hugetlb import Hugetlb
 class TypeSetLate(Hugetlb):
     """Sets the hugetlb type when HVO is done: before, the folio is an ordinary one without its tails."""
 
-    async def init_new_hugetlb_folio(self, folio: VirtAddr) -> None:
-        await super().init_new_hugetlb_folio(folio)
-        await folio_clear_hugetlb(folio)
+    async def _set_type(self, folio: VirtAddr) -> None:
+        await folio_clear_hugetlb(folio)  # not yet, and no longer where it had the type from boot
 
     async def prep_and_add_allocated_folios(self, h: Hstate, folio_list: VirtAddr) -> None:
         of = HstateFields(h.order)
@@ -41,9 +39,10 @@ class TypeSetLate(Hugetlb):
 class TypeClearedEarly(Hugetlb):
     """Takes the type away under the lock, before the vmemmap is back."""
 
-    async def remove_hugetlb_folio(self, h: Hstate, folio: VirtAddr, surplus: int) -> None:
-        await super().remove_hugetlb_folio(h, folio, surplus)
-        await folio_clear_hugetlb(folio)
+    async def _has_all_tails(self, folio: VirtAddr) -> bool:
+        """Nobody asks: the type goes in any case."""
+        del folio
+        return True
 
 
 class HwpoisonBeforeType(Hugetlb):
@@ -61,19 +60,12 @@ class HwpoisonBeforeType(Hugetlb):
 class SurplusLosesFlag(Hugetlb):
     """Wipes `private` of what could not be freed, and forgets that one of its flags is still true."""
 
-    async def add_hugetlb_folio(self, h: Hstate, folio: VirtAddr, surplus: int) -> None:
-        await super().add_hugetlb_folio(h, folio, surplus)
-        await folio_clear_hugetlb_vmemmap_optimized(folio)
+    async def _keep_vmemmap_optimized(self, folio: VirtAddr) -> None:
+        """It went with all the others."""
 
 
 class FreedStaysListed(Hugetlb):
     """Frees what has been restored before the list failed, and leaves it on the list."""
 
-    async def _bulk_vmemmap_restore_error(
-        self, h: Hstate, folio_list: VirtAddr, non_hvo_folios: VirtAddr
-    ) -> None:
-        if await self._lists.empty(non_hvo_folios):
-            await super()._bulk_vmemmap_restore_error(h, folio_list, non_hvo_folios)
-            return
-        async for entry in self._lists.entries_safe(non_hvo_folios):
-            await self._free_restored(h, page_of_lru(entry))
+    async def _take_off(self, entry: VirtAddr) -> None:
+        """It stays."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
-from emu.cpu.ops import Copy, Count, Load
+from emu.addr import PAGE_BYTES, PhysAddr, VirtAddr
+from emu.cpu.ops import Copy, Load
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
 from kernel_model.layout import STRUCT_PAGE_SIZE, page_to_pfn, page_to_virt, pfn_to_page
-from kernel_model.mm.hstate import HUGETLB_VMEMMAP_RESERVE_SIZE, Hstate, hugetlb_vmemmap_size
-from kernel_model.mm.page import (
-    folio_clear_hugetlb_vmemmap_optimized,
-    folio_test_hugetlb_vmemmap_optimized,
-    lru,
-    page_of_lru,
-)
+from kernel_model.mm.hstate import Hstate, hugetlb_vmemmap_size
+from kernel_model.mm.page import page_of_lru
 from kernel_model.mm.pgtable import PAGE_KERNEL, entry_get, mk_pte, set_pte_at
 
 
@@ -27,56 +22,38 @@ class ResetTooSmall(HugetlbVmemmap):
 class RestoreMapsBeforeCopy(HugetlbVmemmap):
     """Maps a new page before it has its contents."""
 
-    async def vmemmap_restore_pte(self, pte: PhysAddr, addr: VirtAddr, walk: VmemmapRemapWalk) -> None:
-        del addr
-        page = page_of_lru(VirtAddr(await Load(walk.vmemmap_pages)))
-        await self._lists.delete(lru(page))
-        to = page_to_virt(page)
+    async def _fill_and_map(self, pte: PhysAddr, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
         await set_pte_at(pte, mk_pte(page_to_pfn(page), PAGE_KERNEL))
-        await self._fill(to, page_to_virt(walk.reuse_page))
-
-    async def _fill(self, to: VirtAddr, source: VirtAddr) -> None:
-        await Copy(to, source, PAGE_BYTES)
-        await self.reset_struct_pages(to)
+        await self._fill(page_to_virt(page), walk)
 
 
-class RestoreWithoutCopy(RestoreMapsBeforeCopy):
+class RestoreWithoutCopy(HugetlbVmemmap):
     """Maps a new page and leaves in it whatever its last owner left."""
 
-    async def _fill(self, to: VirtAddr, source: VirtAddr) -> None:
-        del to, source
+    async def _fill(self, to: VirtAddr, walk: VmemmapRemapWalk) -> None:
+        """It is full of something."""
 
 
 class OnePageTooFew(HugetlbVmemmap):
     """Allocates one page less than it has to map."""
 
     async def alloc_vmemmap_page_list(self, start: VirtAddr, end: VirtAddr, pages: VirtAddr) -> int:
-        nr_pages = (end - start) >> PAGE_SHIFT
-        for _ in range(nr_pages - 1):
-            page = await self._pages.alloc_page("vmemmap tail page")
-            assert page is not None
-            await self._lists.add(lru(page), pages)
-        await Count("nr_memmap_pages", nr_pages)
-        return 0
+        return await super().alloc_vmemmap_page_list(start, VirtAddr(end - PAGE_BYTES), pages)
 
 
 class KeyLoweredBeforeFlush(HugetlbVmemmap):
     """Lowers the key when the pages are mapped again, while CPUs may still see fake heads."""
 
-    async def _restore_folio(self, h: Hstate, folio: VirtAddr, flags: WalkFlag) -> int:
-        if not await folio_test_hugetlb_vmemmap_optimized(folio):
-            return 0
-        await self._rcu.synchronize_rcu()
-        start = VirtAddr(folio + HUGETLB_VMEMMAP_RESERVE_SIZE)
-        end = VirtAddr(folio + hugetlb_vmemmap_size(h))
-        ret = await self.vmemmap_remap_alloc(start, end, folio, flags | WalkFlag.REMAP_NO_TLB_FLUSH)
-        if ret:
-            return ret
-        await folio_clear_hugetlb_vmemmap_optimized(folio)
-        await self._key.static_branch_dec()
+    async def vmemmap_remap_alloc(
+        self, start: VirtAddr, end: VirtAddr, reuse: VirtAddr, flags: WalkFlag
+    ) -> int:
+        return await super().vmemmap_remap_alloc(start, end, reuse, flags | WalkFlag.REMAP_NO_TLB_FLUSH)
+
+    async def _end_restore(self, h: Hstate, folio: VirtAddr, flags: WalkFlag) -> None:
+        await super()._end_restore(h, folio, flags)
         if not flags & WalkFlag.REMAP_NO_TLB_FLUSH:
+            end = VirtAddr(folio + hugetlb_vmemmap_size(h))
             await self._flush.flush_tlb_kernel_range(folio, end)
-        return 0
 
 
 class RollbackFromTemplate(HugetlbVmemmap):
@@ -85,16 +62,24 @@ class RollbackFromTemplate(HugetlbVmemmap):
     async def vmemmap_pte_entry(self, pte: PhysAddr, addr: VirtAddr, walk: VmemmapRemapWalk) -> int:
         first = not walk.reuse_page
         ret = await super().vmemmap_pte_entry(pte, addr, walk)
-        if first and walk.remap_pte == self.vmemmap_restore_pte and not walk.flags:
+        if first and self._rolls_back(walk):
             head = page_to_virt(pfn_to_page((await entry_get(pte)).pfn))
             await Copy(head, VirtAddr(head + PAGE_BYTES // 2), PAGE_BYTES // 2)
         return ret
+
+    def _rolls_back(self, walk: VmemmapRemapWalk) -> bool:
+        return walk.remap_pte == self.vmemmap_restore_pte and _without_flags(walk)
 
 
 class RollbackFirstInFirstOut(HugetlbVmemmap):
     """Rolling back, it takes the pages in the order in which they were taken out, the old head page first."""
 
-    async def vmemmap_restore_pte(self, pte: PhysAddr, addr: VirtAddr, walk: VmemmapRemapWalk) -> None:
-        last = VirtAddr(await Load(VirtAddr(walk.vmemmap_pages + 8)))
-        await self._lists.move(last, walk.vmemmap_pages)
-        await super().vmemmap_restore_pte(pte, addr, walk)
+    async def _next_vmemmap_page(self, walk: VmemmapRemapWalk) -> VirtAddr:
+        if not _without_flags(walk):
+            return await super()._next_vmemmap_page(walk)
+        return page_of_lru(VirtAddr(await Load(VirtAddr(walk.vmemmap_pages + 8))))
+
+
+def _without_flags(walk: VmemmapRemapWalk) -> bool:
+    """A walk that rolls back has no flags; one that restores waits for RCU, or does not flush, or both."""
+    return not walk.flags

@@ -3,48 +3,37 @@
 from __future__ import annotations
 
 from emu.addr import PhysAddr, VirtAddr
-from emu.cpu.ops import Fill
-from kernel_model.core.spinlock import INIT_MM_PAGE_TABLE_LOCK, spin_lock, spin_unlock
-from kernel_model.hvo.hugetlb_vmemmap import ENOMEM, PMD_ORDER, HugetlbVmemmap, VmemmapRemapWalk
-from kernel_model.layout import PMD_SIZE, page_to_pfn
-from kernel_model.mm.page import PageReserved
-from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, page_table, pmd_populate_kernel, table_start
+from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk
+from kernel_model.layout import pfn_to_page
+from kernel_model.mm.pgtable import PAGE_KERNEL_RO, entry_get
 
 
 class SplitWithoutRecheck(HugetlbVmemmap):
     """Splits without looking again, under the lock, whether it still is a leaf."""
 
-    pgprot = PAGE_KERNEL
+    async def _still_leaf(self, pmd: PhysAddr) -> bool:
+        del pmd
+        return True
+
+
+class SplitHeadUnlocked(HugetlbVmemmap):
+    """Reads which block the leaf maps when the lock has been let go: it may be a page table's by then."""
 
     async def vmemmap_split_pmd(
         self, pmd: PhysAddr, head: VirtAddr, start: VirtAddr, walk: VmemmapRemapWalk
     ) -> int:
-        del walk
-        pgtable = await self._pte_alloc_one_kernel()
-        if pgtable is None:
-            return -ENOMEM
-        table = page_to_pfn(pgtable)
-        await Fill(table_start(table), page_table(page_to_pfn(head), self.pgprot))
-        await spin_lock(INIT_MM_PAGE_TABLE_LOCK)
-        await self._make_single_pages(head)
-        await pmd_populate_kernel(pmd, table)
-        await self._flush.flush_tlb_kernel_range(start, VirtAddr(start + PMD_SIZE))
-        await spin_unlock(INIT_MM_PAGE_TABLE_LOCK)
-        return 0
-
-    async def _make_single_pages(self, head: VirtAddr) -> None:
-        if not await PageReserved(head):
-            await self._pages.split_page(head, PMD_ORDER)
+        head = pfn_to_page((await entry_get(pmd)).pfn)
+        return await super().vmemmap_split_pmd(pmd, head, start, walk)
 
 
-class SplitsNoBlock(SplitWithoutRecheck):
+class SplitsNoBlock(HugetlbVmemmap):
     """Does not make single pages of a hotplugged block before it splits the PMD."""
 
-    async def _make_single_pages(self, head: VirtAddr) -> None:
-        await PageReserved(head)
+    async def _split_page(self, head: VirtAddr) -> None:
+        """They stay one block."""
 
 
-class SplitReadOnly(SplitWithoutRecheck):
+class SplitReadOnly(HugetlbVmemmap):
     """The page table says less than the leaf did: all its entries are read-only, the neighbours' too."""
 
-    pgprot = PAGE_KERNEL_RO
+    split_pgprot = PAGE_KERNEL_RO

@@ -39,7 +39,7 @@ def optimizing(lab: Lab, number: int, cpu: int) -> None:
     lab.start(lambda: hvo.hugetlb_vmemmap_optimize_folio(huge.hstate, huge.folio), cpu, f"optimize {number}")
 
 
-# --- 3ce2c24cb68f: the race between two splits of one PMD -------------------------------------------------
+# --- d8d55f5616cf and 3ce2c24cb68f: the race between two splits of one PMD ---------------------------------
 
 
 def filled_a_table(lab: Lab) -> object:

@@ -1,0 +1,345 @@
+"""Each variant deviates in what its name says and in nothing else.
+
+Run for run, event for event, against upstream: where the deviation cannot matter nothing at all may differ,
+and where it can, only what is written here. A minus is left out, a plus is done beside; with an arrow, the
+first thing that differs, where more follows from it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hvo_same import STORIES, Story, difference, run
+
+from emu.addr import VirtAddr
+from emu.events import MachineEvent
+from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, WalkFlag
+from kernel_model.mm.hstate import Hstate
+from kernel_model.variants.catalog import VARIANTS
+from kernel_model.variants.named import NamedVariant
+
+REMAPPED = (
+    "optimize",
+    "optimize a page in use",
+    "optimize, no head page",
+    "optimize in a split PMD",
+    "optimize hotplugged",
+)
+NOT_REMAPPED = ("optimize, no page table", "optimize, no memory", "optimize self-hosted")
+LISTED = ("optimize a list", "optimize a list, the first is", "optimize a list, and again", "grow")
+RESTORED = (
+    "restore",
+    "restore a list",
+    "shrink",
+    "shrink, memory for one",
+    "shrink after an error",
+    "dissolve",
+)
+DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "upstream": {},
+    "no-op-flush-tlb-all": {
+        "on_each_cpu: IpiSent -> flush_tlb_all: FlushCompleted ...": (
+            *LISTED,
+            "optimize a list, switched off",
+            "restore a list",
+            "shrink",
+            "shrink, memory for one",
+            "shrink after an error",
+        ),
+    },
+    "flag-after-remap": {
+        "in another order": (*REMAPPED, "optimize a list", "optimize a list, the first is", "grow"),
+        "- folio_set_optimized: Stored, - folio_clear_optimized: Stored": (
+            *NOT_REMAPPED,
+            "roll back",
+            "optimize a list, and again",
+        ),
+    },
+    "no-rcu-wait": {
+        "- synchronize_rcu: GracePeriodBegun, - synchronize_rcu: GracePeriodEnded": (
+            *REMAPPED,
+            *NOT_REMAPPED,
+            "roll back",
+            "optimize a list",
+            "optimize a list, and again",
+            "grow",
+        ),
+    },
+    "split-without-recheck": {
+        "- entry_get: Loaded": (
+            "optimize",
+            "optimize a page in use",
+            "optimize, no head page",
+            "optimize hotplugged",
+            "roll back",
+            "optimize a list",
+            "grow",
+        ),
+        "- 2 x entry_get: Loaded": ("optimize a list, and again",),
+    },
+    "split-head-unlocked": {
+        "+ entry_get: Loaded": (
+            "optimize",
+            "optimize a page in use",
+            "optimize, no head page",
+            "optimize, no page table",
+            "optimize, no memory",
+            "optimize hotplugged",
+            "optimize a list",
+            "grow",
+        ),
+        "+ 2 x entry_get: Loaded": ("roll back",),
+        "+ 4 x entry_get: Loaded": ("optimize a list, and again",),
+    },
+    "free-before-flush": {
+        "+ 2 x init: Stored, + free_vmemmap_page_list: Loaded": (*REMAPPED,),
+    },
+    "type-set-late": {
+        "+ 2 x folio_clear_hugetlb: Stored, + 2 x warn: KernelWarning": ("grow",),
+    },
+    "type-cleared-early": {
+        "- 2 x folio_test_optimized: Loaded, + 2 x folio_clear_hugetlb: Stored, + 2 x warn: KernelWarning": (
+            "shrink",
+            "shrink after an error",
+        ),
+        "- 2 x folio_test_optimized: Loaded": ("shrink, switched off before",),
+        "- 2 x folio_test_optimized: Loaded, + 2 x folio_clear_hugetlb: Stored, + 3 x warn: KernelWarning": (
+            "shrink, no memory",
+        ),
+        "- 2 x folio_test_optimized: Loaded, + 2 x folio_clear_hugetlb: Stored, + 4 x warn: KernelWarning": (
+            "shrink, memory for one",
+        ),
+        "- folio_test_optimized: Loaded, + warn: KernelWarning": ("dissolve",),
+        "folio_test_optimized: Loaded -> folio_clear_hugetlb: Stored ...": ("dissolve, no memory",),
+    },
+    "hwpoison-before-type": {
+        "in another order": (
+            "shrink",
+            "shrink, switched off before",
+            "shrink, memory for one",
+            "shrink after an error",
+            "dissolve",
+        ),
+    },
+    "rollback-from-template": {
+        "+ entry_get: Loaded, + vmemmap_pte_entry: Copied": ("roll back",),
+    },
+    "rollback-not-lifo": {
+        "other values": ("roll back",),
+    },
+    "reset-too-small": {
+        "other values": ("roll back", "restore", "restore a list"),
+        "- 2 x free_pages: PageFreed, + 2 x free_pages: BadPage": ("shrink", "shrink after an error"),
+        "- free_pages: PageFreed, + free_pages: BadPage": ("shrink, memory for one", "dissolve"),
+    },
+    "key-after-remap": {
+        "in another order": (*REMAPPED, "optimize a list", "optimize a list, the first is", "grow"),
+        "static_branch_inc: Stored -> synchronize_rcu: GracePeriodBegun ...": (*NOT_REMAPPED, "roll back"),
+        "- static_branch_inc: Stored, - static_branch_dec: Stored": ("optimize a list, and again",),
+    },
+    "key-lowered-before-flush": {
+        "in another order": ("restore", "dissolve"),
+    },
+    "write-protect-too-short": {
+        "other values": (*REMAPPED, *LISTED),
+    },
+    "tails-writable": {
+        "other values": (*REMAPPED, *LISTED, "roll back"),
+    },
+    "flush-after-reuse": {
+        "other values": (*REMAPPED, "roll back", "restore", "dissolve"),
+    },
+    "flags-and": {
+        "folio_set_optimized: Stored -> synchronize_rcu: GracePeriodBegun ...": (*LISTED,),
+    },
+    "local-only-flush": {
+        "- 2 x IpiTaken, - 2 x IpiAcknowledged, - 2 x Invalidated": (
+            "optimize",
+            "optimize a page in use",
+            "optimize, no head page",
+            "optimize hotplugged",
+            "roll back",
+        ),
+        "- Invalidated, - IpiTaken, - IpiAcknowledged": (
+            "optimize in a split PMD",
+            "restore",
+            "shrink, memory for one",
+            "dissolve",
+        ),
+        "- 2 x Invalidated, - 2 x IpiTaken, - 2 x IpiAcknowledged": (
+            "optimize a list",
+            "optimize a list, the first is",
+            "optimize a list, switched off",
+            "grow",
+        ),
+        "- 5 x Invalidated, - 5 x IpiTaken, - 5 x IpiAcknowledged": ("optimize a list, and again",),
+        "- IpiTaken, - IpiAcknowledged, - Invalidated": ("restore a list", "shrink", "shrink after an error"),
+    },
+    "flush-skips-idle": {
+        "flush_tlb_kernel_range: FlushBegun -> flush_tlb_kernel_range: Loaded ...": (
+            *REMAPPED,
+            "roll back",
+            "restore",
+            "dissolve",
+        ),
+        "flush_tlb_all: FlushBegun -> flush_tlb_all: Loaded ...": (
+            *LISTED,
+            "optimize a list, switched off",
+            "restore a list",
+            "shrink",
+            "shrink, memory for one",
+            "shrink after an error",
+        ),
+    },
+    "flush-skips-one": {
+        "- 2 x IpiTaken, - 2 x IpiAcknowledged, - 2 x Invalidated": (
+            "optimize",
+            "optimize a page in use",
+            "optimize, no head page",
+            "optimize hotplugged",
+            "roll back",
+        ),
+        "- Invalidated, - IpiTaken, - IpiAcknowledged": (
+            "optimize in a split PMD",
+            "restore",
+            "shrink, memory for one",
+            "dissolve",
+        ),
+        "- 2 x Invalidated, - 2 x IpiTaken, - 2 x IpiAcknowledged": (
+            "optimize a list",
+            "optimize a list, the first is",
+            "optimize a list, switched off",
+            "grow",
+        ),
+        "- 5 x Invalidated, - 5 x IpiTaken, - 5 x IpiAcknowledged": ("optimize a list, and again",),
+        "- IpiTaken, - IpiAcknowledged, - Invalidated": ("restore a list", "shrink", "shrink after an error"),
+    },
+    "no-flush": {
+        "on_each_cpu: IpiSent -> flush_tlb_kernel_range: FlushCompleted ...": (
+            *REMAPPED,
+            "roll back",
+            "restore",
+            "dissolve",
+        ),
+        "on_each_cpu: IpiSent -> flush_tlb_all: FlushCompleted ...": (
+            *LISTED,
+            "optimize a list, switched off",
+            "restore a list",
+            "shrink",
+            "shrink, memory for one",
+            "shrink after an error",
+        ),
+    },
+    "no-flush-after-remap": {
+        "flush_tlb_kernel_range: FlushBegun -> free_vmemmap_page_list: Loaded ...": (*REMAPPED,),
+    },
+    "frees-without-unmapping": {
+        "- 7 x set_pte_at: Stored": (*REMAPPED, "optimize a list, the first is"),
+        "set_pte_at: Stored -> entry_get: Loaded ...": ("roll back",),
+        "- 14 x set_pte_at: Stored": ("optimize a list", "optimize a list, and again", "grow"),
+    },
+    "split-read-only": {
+        "delete: Stored -> Invalidated ...": (
+            "optimize",
+            "optimize a page in use",
+            "optimize hotplugged",
+            "optimize a list, and again",
+        ),
+        "add: Stored -> Invalidated ...": ("optimize, no head page",),
+        "other values": ("roll back",),
+        "folio_set_optimized: Stored -> Invalidated ...": ("optimize a list", "grow"),
+    },
+    "no-split-page": {
+        "split_page: Stored -> pmd_populate_kernel: Stored ...": ("optimize hotplugged",),
+    },
+    "restore-without-copy": {
+        "- 511 x vmemmap_restore_pte: Copied, - 511 x reset_struct_pages: Copied": ("roll back",),
+        "- 7 x vmemmap_restore_pte: Copied, - 7 x reset_struct_pages: Copied": ("restore",),
+        "- 14 x vmemmap_restore_pte: Copied, - 14 x reset_struct_pages: Copied": ("restore a list",),
+        "vmemmap_restore_pte: Copied -> set_pte_at: Stored ...": (
+            "shrink",
+            "shrink, memory for one",
+            "shrink after an error",
+            "dissolve",
+        ),
+    },
+    "restore-maps-before-copy": {
+        "in another order": (*RESTORED, "roll back"),
+    },
+    "one-page-too-few": {
+        "alloc_page: Loaded -> entry_get: Loaded ...": (*RESTORED,),
+        "alloc_page: AllocationFailed -> entry_get: Loaded ...": ("restore a list, no memory",),
+    },
+    "head-mapped-before-copy": {
+        "- vmemmap_remap_free: Copied, + vmemmap_remap_pte: Copied": (
+            "optimize",
+            "optimize a page in use",
+            "optimize in a split PMD",
+            "optimize hotplugged",
+            "roll back",
+            "optimize a list, the first is",
+        ),
+        "- vmemmap_remap_free: Copied": ("optimize, no page table", "optimize self-hosted"),
+        "- 2 x vmemmap_remap_free: Copied, + 2 x vmemmap_remap_pte: Copied": ("optimize a list", "grow"),
+        "- 3 x vmemmap_remap_free: Copied, + 2 x vmemmap_remap_pte: Copied": ("optimize a list, and again",),
+    },
+    "no-smp-wmb": {},
+    "surplus-loses-flag": {
+        "- 2 x folio_set_optimized: Stored": ("shrink, no memory",),
+        "- folio_set_optimized: Stored": ("shrink, memory for one", "dissolve, no memory"),
+    },
+    "freed-stays-listed": {
+        "delete: Loaded -> folio_clear_hugetlb: Stored ...": ("shrink, memory for one",),
+    },
+    "invlpg-spares-globals": {},
+    "erratum-383": {},
+}
+
+
+@cache
+def upstream(name: str) -> list[MachineEvent]:
+    return run(story(name))
+
+
+def story(name: str) -> Story:
+    return next(one for one in STORIES if one.name == name)
+
+
+def deviations(of: NamedVariant) -> dict[str, str]:
+    """By story, where there is one."""
+    told = {one.name: difference(one, of, upstream(one.name)) for one in STORIES}
+    return {name: text for name, text in told.items() if text}
+
+
+@pytest.mark.parametrize("of", VARIANTS, ids=lambda one: one.name)
+def test_a_variant_does_nothing_otherwise_but_what_its_name_says(of: NamedVariant) -> None:
+    expected = {name: text for text, names in DEVIATIONS[of.name].items() for name in names}
+    assert deviations(of) == expected
+
+
+def test_no_variant_is_left_out() -> None:
+    assert list(DEVIATIONS) == [one.name for one in VARIANTS]
+
+
+def test_a_warning_that_is_left_out_is_told() -> None:
+    class Unwarned(HugetlbVmemmap):
+        async def _warn_unless_frozen_hugetlb(self, where: str, folio: VirtAddr) -> None:
+            del where, folio
+
+    told = deviations(NamedVariant("unwarned", "", Unwarned))
+    assert told["optimize what is"] == "- folio_test_hugetlb: Loaded, - folio_ref_count: Loaded"
+    assert set(told) >= {"optimize", "optimize, switched off", "restore", "restore a list"}
+
+
+def test_a_second_try_that_is_left_out_is_told() -> None:
+    """Only where memory runs out while pages are in hand."""
+
+    class GivesUp(HugetlbVmemmap):
+        async def _optimize_folio(
+            self, h: Hstate, folio: VirtAddr, vmemmap_pages: VirtAddr, flags: WalkFlag
+        ) -> int:
+            return 0 * await super()._optimize_folio(h, folio, vmemmap_pages, flags)
+
+    told = deviations(NamedVariant("gives up", "", GivesUp))
+    assert list(told) == ["optimize a list, and again"]
