@@ -22,7 +22,7 @@ from kernel_model.core.stack import Stacks
 from kernel_model.core.static_key import StaticKey
 from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
-from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives
+from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives, hugetlb_free_vmemmap
 from kernel_model.layout import (
     FIRST_FREE_PA,
     FOLIO_LIST,
@@ -185,12 +185,12 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn, online: frozenset
     key = StaticKey(HUGETLB_OPTIMIZE_VMEMMAP_KEY, online)
     rcu = Rcu(sorted(online))
     stacks = Stacks(config.cpus)
-    primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, stacks, frame_start(root))
+    hstates = _hstates(config)
+    primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, stacks, hstates, frame_start(root))
     hvo = config.variant.build(primitives)
+    hvo.hugetlb_vmemmap_init()
     raw = RawHwpoison()
-    pool = config.variant.build_pool(
-        PoolPrimitives(config.kernel, pages, lists, stacks, hvo, raw, _hstates(config))
-    )
+    pool = config.variant.build_pool(PoolPrimitives(config.kernel, pages, lists, stacks, hvo, raw, hstates))
     return Kernel(hvo, pages, flush, key, rcu, lists, stacks, pool, raw)
 
 
@@ -208,7 +208,7 @@ def _write_image(image: Image, config: BootConfig, blocks: Mapping[VirtAddr, Pfn
     for pfn in blocks.values():
         image.vmemmap_block(pfn, config.origin)
     image.empty_lists((FOLIO_LIST, NON_HVO_FOLIOS))
-    image.write_global(VMEMMAP_OPTIMIZE_ENABLED, int(config.kernel.vmemmap_optimize_enabled))
+    image.write_global(VMEMMAP_OPTIMIZE_ENABLED, hugetlb_free_vmemmap(config.kernel))
     for h in _hstates(config):
         image.empty_lists((HstateFields(h.order).freelist, HstateFields(h.order).activelist))
     ring = [FOLIO_LIST, *(lru(huge.folio) for huge in config.huge_pages), FOLIO_LIST]

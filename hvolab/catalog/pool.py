@@ -22,7 +22,7 @@ from hvolab.catalog.readers import get_page
 from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from hvolab.subject.script import ToEnd
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot
-from kernel_model.layout import FREE_HPAGE_WORK_PENDING, VMEMMAP_OPTIMIZE_ENABLED
+from kernel_model.layout import FREE_HPAGE_WORK_PENDING
 from kernel_model.mm.hstate import HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage
 from kernel_model.mm.page import Offset, field, nth_page
@@ -38,9 +38,9 @@ PAGE_4M = HugePage(HUGE_PAGE.pfn, SIZE_4M)
 
 async def _toggle(kernel: Kernel, huge: HugePage) -> None:
     """vm.hugetlb_optimize_vmemmap = 0, and 1 again"""
-    del kernel, huge
-    await Store(VMEMMAP_OPTIMIZE_ENABLED, 0)
-    await Store(VMEMMAP_OPTIMIZE_ENABLED, 1)
+    del huge
+    await kernel.hvo.write_sysctl(0)
+    await kernel.hvo.write_sysctl(1)
 
 
 async def _grow_to_two(kernel: Kernel, huge: HugePage) -> None:

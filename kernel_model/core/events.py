@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from emu.addr import Pfn, VirtAddr
+from kernel_model.core.gfp import Gfp
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,17 @@ class FlushCompleted:
 
 @dataclass(frozen=True, slots=True)
 class PageAllocated:
-    """`2**order` frames from `pfn` left the allocator; `generation` counts how often it was freed."""
+    """`2**order` frames from `pfn` left the allocator; `generation` counts how often it was freed.
+
+    `gfp` and the node `nid` are what the caller asked with.
+    """
 
     pfn: Pfn
     order: int
     generation: int
     purpose: str
+    gfp: Gfp
+    nid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class AllocationFailed:
     purpose: str
     order: int
     position: int
+    gfp: Gfp
+    nid: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,15 @@ What differs is only what a model needs: functions are async, a page is the addr
 512 stores that fill a page table nobody sees yet are one `Fill`, and the exported functions announce when
 they begin and return. smp_wmb() is a comment: a step is sequentially consistent. Some steps of the longer
 functions are methods of their own, with an underscore, so that a variant can do otherwise in just that.
+
+The sysctl is one call, without the text of /proc; the boot parameter a value, not a command line; the static
+key and the bodies of locks and flushes are in kernel_model.core and kernel_model.flush. mmap_read_lock() of
+init_mm is left out (kernel_model.mm.pagewalk says why); nothing else of the file is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -21,6 +25,7 @@ from emu.cpu.ops import Annotate, Copy, Count, Fill, Load, Store, ThisCpu
 from emu.paging.pte import Pte, PteBit
 from kernel_model.core.bug import bug, warn
 from kernel_model.core.events import OperationBegun, OperationReturned
+from kernel_model.core.gfp import GFP_KERNEL, GFP_PGTABLE_KERNEL, Gfp
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.lists import Lists
 from kernel_model.core.rcu import Rcu
@@ -38,6 +43,7 @@ from kernel_model.layout import (
 )
 from kernel_model.mm.buddy import Buddy
 from kernel_model.mm.hstate import (
+    HUGETLB_VMEMMAP_RESERVE_PAGES,
     HUGETLB_VMEMMAP_RESERVE_SIZE,
     Hstate,
     hugetlb_vmemmap_optimizable,
@@ -70,6 +76,7 @@ from kernel_model.mm.pgtable import (
     table_start,
 )
 
+ENOENT = 2
 ENOMEM = 12
 ENOTSUPP = 524
 PMD_ORDER = 9
@@ -79,6 +86,10 @@ NO_PAGE = VirtAddr(0)
 # How many struct pages at the start of a restored page are overwritten: one head and two tails carry
 # metadata that must not appear in an ordinary tail.
 NR_RESET_STRUCT_PAGE = 3
+assert NR_RESET_STRUCT_PAGE * 2 <= PAGE_BYTES // STRUCT_PAGE_SIZE  # BUILD_BUG_ON in reset_struct_pages()
+# __NR_USED_SUBPAGE (linux/hugetlb.h): the struct pages of a folio in which hugetlb keeps something.
+NR_USED_SUBPAGE = 3
+assert NR_USED_SUBPAGE <= HUGETLB_VMEMMAP_RESERVE_PAGES  # BUILD_BUG_ON in hugetlb_vmemmap_init()
 
 
 class WalkFlag(IntFlag):
@@ -112,6 +123,7 @@ class Primitives:
     rcu: Rcu
     key: StaticKey
     stacks: Stacks
+    hstates: Sequence[Hstate]  # for_each_hstate()
     root: PhysAddr  # the top-level table of init_mm
 
 
@@ -128,7 +140,9 @@ class HugetlbVmemmap:
         self._rcu = primitives.rcu
         self._key = primitives.key
         self._stacks = primitives.stacks
+        self._hstates = primitives.hstates
         self._root = frame(primitives.root)
+        self._sysctl_registered = False
 
     async def vmemmap_split_pmd(
         self, pmd: PhysAddr, head: VirtAddr, start: VirtAddr, walk: VmemmapRemapWalk
@@ -282,10 +296,11 @@ class HugetlbVmemmap:
     ) -> int:
         """Map [start, end) to the page at `reuse`; put what was mapped there on the list, for the caller."""
         walk = VmemmapRemapWalk(self.vmemmap_remap_pte, flags, 0, NO_PAGE, reuse, vmemmap_pages)
-        await page_to_nid(reuse)
+        nid = await page_to_nid(reuse)
+        gfp_mask = GFP_KERNEL | Gfp.NORETRY | Gfp.NOWARN
         # A new page for the head, so that the freed block can become contiguous again. The allocation may
         # fail: then the page mapped at `reuse` stays.
-        fresh = await self._pages.alloc_page("vmemmap head page")
+        fresh = await self._pages.alloc_page("vmemmap head page", gfp_mask, nid)
         if fresh is not None:
             walk.reuse_page = fresh
             await self._fill_head(page_to_virt(fresh), walk)
@@ -306,9 +321,10 @@ class HugetlbVmemmap:
 
     async def alloc_vmemmap_page_list(self, start: VirtAddr, end: VirtAddr, pages: VirtAddr) -> int:
         nr_pages = (end - start) >> PAGE_SHIFT
-        await page_to_nid(start)
+        nid = await page_to_nid(start)
+        gfp_mask = GFP_KERNEL | Gfp.RETRY_MAYFAIL
         for _ in range(nr_pages):
-            page = await self._pages.alloc_page("vmemmap tail page")
+            page = await self._pages.alloc_page("vmemmap tail page", gfp_mask, nid)
             if page is None:
                 async for entry in self._lists.entries_safe(pages):
                     await self._pages.free_page(page_of_lru(entry))
@@ -390,10 +406,6 @@ class HugetlbVmemmap:
             return False
         return hugetlb_vmemmap_optimizable(h)
 
-    async def write_sysctl(self, enabled: int) -> None:
-        """vm.hugetlb_optimize_vmemmap: 0 or 1, at any time; read again for each folio."""
-        await Store(VMEMMAP_OPTIMIZE_ENABLED, enabled)
-
     async def _optimize_folio(
         self, h: Hstate, folio: VirtAddr, vmemmap_pages: VirtAddr, flags: WalkFlag
     ) -> int:
@@ -467,11 +479,25 @@ class HugetlbVmemmap:
         """Once a batch is enough."""
         return flags & ~WalkFlag.SYNCHRONIZE_RCU
 
+    def hugetlb_vmemmap_init(self) -> None:
+        """late_initcall: the sysctl, if there is a size that can be optimized."""
+        self._sysctl_registered = any(map(hugetlb_vmemmap_optimizable, self._hstates))
+
+    async def write_sysctl(self, enabled: int) -> int:
+        """vm.hugetlb_optimize_vmemmap (proc_dobool), at any time; read again for each folio.
+
+        Returns 0, or -ENOENT where hugetlb_vmemmap_init() has not made it.
+        """
+        if not self._sysctl_registered:
+            return -ENOENT
+        await Store(VMEMMAP_OPTIMIZE_ENABLED, int(bool(enabled)))
+        return 0
+
     # -- what the C file finds in its headers --------------------------------------------------------
 
     async def _pte_alloc_one_kernel(self) -> VirtAddr | None:
         """A zeroed page for a page table."""
-        page = await self._pages.alloc_page("page table")
+        page = await self._pages.alloc_page("page table", GFP_PGTABLE_KERNEL)
         if page is not None:
             await Fill(page_to_virt(page), bytes(PAGE_BYTES))
         return page
@@ -487,6 +513,11 @@ class HugetlbVmemmap:
             await warn(where, "VM_WARN_ON_ONCE_FOLIO(!folio_test_hugetlb(folio))")
         if await folio_ref_count(folio):
             await warn(where, "VM_WARN_ON_ONCE_FOLIO(folio_ref_count(folio))")
+
+
+def hugetlb_free_vmemmap(config: KernelConfig) -> int:
+    """core_param(): the switch as the boot parameter, or what it is without one, leaves it."""
+    return int(config.vmemmap_optimize_enabled)
 
 
 def _vmemmap_of(h: Hstate, folio: VirtAddr) -> tuple[VirtAddr, VirtAddr, VirtAddr]:

@@ -16,6 +16,7 @@ from emu.cpu.condition import Word
 from emu.cpu.ops import AddWords, Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu
 from kernel_model.core.bug import bug
 from kernel_model.core.events import AllocationFailed, BadPage, PageAllocated, PageFreed
+from kernel_model.core.gfp import GFP_KERNEL, Gfp
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.spinlock import spin_lock, spin_unlock
 from kernel_model.layout import page_to_pfn, page_to_virt, pfn_to_page
@@ -107,17 +108,20 @@ class Buddy:
 
     # -- order 0 ---------------------------------------------------------------------------------------
 
-    async def alloc_page(self, purpose: str) -> VirtAddr | None:
-        """alloc_pages_node(nid, gfp, 0): the struct page, with reference count 1; None when out of memory."""
+    async def alloc_page(self, purpose: str, gfp: Gfp = GFP_KERNEL, nid: int = 0) -> VirtAddr | None:
+        """alloc_pages_node(nid, gfp, 0): the struct page, with reference count 1; None when out of memory.
+
+        There is one node. The flags say how hard to try, and are announced: whether it fails is `failures`'.
+        """
         position = await self._next_position()
         if await fails(self.failures, position, self._freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, 0, position))
+            await Annotate(AllocationFailed(purpose, 0, position, gfp, nid))
             return None
         pfn = await self._take_good_page()
         if pfn is None:
-            await Annotate(AllocationFailed(purpose, 0, position))
+            await Annotate(AllocationFailed(purpose, 0, position, gfp, nid))
             return None
-        await Annotate(PageAllocated(pfn, 0, self._generation.get(pfn, 0), purpose))
+        await Annotate(PageAllocated(pfn, 0, self._generation.get(pfn, 0), purpose, gfp, nid))
         page = pfn_to_page(pfn)
         await Store(field(page, Offset.REFCOUNT), 1, 4)
         return page
@@ -168,26 +172,28 @@ class Buddy:
 
     # -- blocks --------------------------------------------------------------------------------------
 
-    async def alloc_pages(self, order: int, purpose: str) -> VirtAddr | None:
+    async def alloc_pages(
+        self, order: int, purpose: str, gfp: Gfp = GFP_KERNEL | Gfp.COMP, nid: int = 0
+    ) -> VirtAddr | None:
         """alloc_pages() with __GFP_COMP: a compound page with reference count 1; None when there is none.
 
         Above MAX_PAGE_ORDER it is what alloc_contig_pages() finds: any aligned run of free frames.
         """
         position = await self._next_position()
         if await fails(self.failures, position, self._freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, order, position))
+            await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
             return None
         while True:
             await spin_lock(ZONE_LOCK)
             pfn = self._take_block(order)
             await spin_unlock(ZONE_LOCK)
             if pfn is None:
-                await Annotate(AllocationFailed(purpose, order, position))
+                await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
                 return None
             # check_new_pages(): a block with a poisoned page in it leaves circulation.
             if not self._config.debug_vm or not await poisoned(pfn_to_page(pfn), order):
                 break
-        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose))
+        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose, gfp, nid))
         await prep_compound_page(pfn_to_page(pfn), order)
         return pfn_to_page(pfn)
 

@@ -170,7 +170,9 @@ def _upstream(lab: Lab) -> Kernel:
     own, config = lab.kernel, lab.config.kernel
     flush = UPSTREAM.build(FlushSite(frozenset({0, 1}), config.tlb_single_page_flush_ceiling))
     root = frame_start(lab.machine.cpus[0].mmu.root)
-    hvo = HugetlbVmemmap(Primitives(config, own.pages, own.lists, flush, own.rcu, own.key, own.stacks, root))
+    parts = (own.pages, own.lists, flush, own.rcu, own.key, own.stacks)
+    hvo = HugetlbVmemmap(Primitives(config, *parts, HSTATES, root))
+    hvo.hugetlb_vmemmap_init()
     pool = Hugetlb(PoolPrimitives(config, own.pages, own.lists, own.stacks, hvo, own.raw, HSTATES))
     return replace(own, hvo=hvo, flush=flush, pool=pool)
 

@@ -12,6 +12,7 @@ from emu.addr import VirtAddr
 from emu.machine import ContextKilled
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
+from kernel_model.core.gfp import GFP_KERNEL
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.mm.buddy import PCP_BATCH, POISON_BYTE, ZONE_LOCK, Buddy
 from kernel_model.mm.failures import EachMayFail, FailAt, FailFrom, FailUntilFreed
@@ -150,7 +151,7 @@ def test_an_allocated_page_has_one_reference_and_is_announced() -> None:
     zone = Zone((0x800, 0x900))
     assert zone.alloc() == 0x800
     assert zone.read(0x800) == UNUSED._replace(refcount=1)
-    assert zone.cpu.announced == [PageAllocated(0x800, 0, 0, "test")]
+    assert zone.cpu.announced == [PageAllocated(0x800, 0, 0, "test", GFP_KERNEL, 0)]
     assert not zone.pages.is_free(0x800)
     assert zone.pages.is_free(0x801), "on the CPU's list"
     assert zone.pages.is_free(0x8FF), "in a block"
@@ -167,7 +168,7 @@ def test_contents_are_left_alone_by_allocation() -> None:
 def test_exhaustion_is_announced_with_its_position() -> None:
     zone = Zone((0x800, 0x802))
     assert [zone.alloc() for _ in range(4)] == [0x800, 0x801, None, None]
-    assert zone.cpu.heard(AllocationFailed) == [AllocationFailed("test", 0, n) for n in (2, 3)]
+    assert zone.cpu.heard(AllocationFailed) == [AllocationFailed("test", 0, n, GFP_KERNEL, 0) for n in (2, 3)]
     zone.free(0x801)
     assert zone.alloc() == 0x801
 
