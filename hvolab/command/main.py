@@ -41,7 +41,7 @@ from hvolab.command.show import show_command
 from hvolab.command.why import why_command
 from hvolab.dump import read_dump, write_dump
 from hvolab.dump.compare import compare
-from hvolab.dump.real_input import StopAt, dump_system, setup_from
+from hvolab.dump.real.real_input import StopAt, dump_system, setup_from
 from hvolab.explore.budget import Budget
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Pct

@@ -19,15 +19,17 @@ from hvolab.checked.load import DEFAULT_LIMITS, Limits, load_json, one_line
 from hvolab.dump.build import dump_of, summary_of, with_mappings
 from hvolab.dump.decode import dump_from
 from hvolab.dump.encode import document_of
+from hvolab.dump.flag_words import FLAG_WORDS
 from hvolab.dump.model import (
     COUNTERS,
-    FLAG_WORDS,
     TABLE_FLAGS,
     Dump,
     FolioRow,
     Leaf,
     Pmd,
     PmdKind,
+    StructBlock,
+    StructRun,
 )
 from hvolab.dump.place import DumpPlace
 
@@ -42,6 +44,8 @@ __all__ = [
     "Limits",
     "Pmd",
     "PmdKind",
+    "StructBlock",
+    "StructRun",
     "dump_of",
     "read_dump",
     "summary_of",

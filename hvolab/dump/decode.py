@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, get_args
 
+from hvolab.dump.decode_structs import struct_blocks_from
 from hvolab.dump.model import COUNTERS, HPG_VMEMMAP_OPTIMIZED, PMD_SIZE, Dump, FolioRow, Leaf, Pmd, PmdKind
 from hvolab.dump.place import DumpPlace
 
@@ -39,6 +40,7 @@ def dump_from(document: DumpPlace) -> Dump:
         leaves=_leaves(document, vmemmap_base),
         counters=_counters(document.optional("guest")),
         cmdline=cmdline.text() if cmdline else "",
+        struct_blocks=struct_blocks_from(document),
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from hvolab.dump.build import summary_of
 from hvolab.dump.decode import COLUMNS, VMSTAT
-from hvolab.dump.model import COUNTERS, Dump, FolioRow, Leaf, Pmd
+from hvolab.dump.decode_structs import STRUCT_COLUMNS
+from hvolab.dump.model import COUNTERS, Dump, FolioRow, Leaf, Pmd, StructBlock
 
 
 def document_of(dump: Dump) -> dict[str, object]:
@@ -30,7 +31,15 @@ def document_of(dump: Dump) -> dict[str, object]:
     if dump.leaves is not None:
         document["columns"] = list(COLUMNS)
         document["ptes"] = [_pte(leaf) for leaf in dump.leaves]
+    if dump.struct_blocks:
+        document["struct_columns"] = list(STRUCT_COLUMNS)
+        document["struct_pages"] = [_block(block) for block in dump.struct_blocks]
     return document
+
+
+def _block(block: StructBlock) -> dict[str, object]:
+    rows = [[run.number, run.count, *run.words[:-1], run.refcount, run.words[-1]] for run in block.rows]
+    return {"pfn": hex(block.pfn), "order": block.order, "rows": rows}
 
 
 def _guest(counters: Mapping[str, int]) -> list[str]:

@@ -1,7 +1,8 @@
 """What a dump of the vmemmap page tables is, as values. `hvolab.dump` is the module to import from.
 
 A dump is one moment of one machine: the leaves of the vmemmap page tables, one row per 2 MiB of
-vmemmap, one row per hugetlb folio, and two memory counters. docs/dump-format.md has it field by field.
+vmemmap, one row per hugetlb folio, the struct pages of some blocks, and two memory counters.
+docs/dump-format.md has it field by field.
 
 Promised: rows are frozen, and equal when their fields are. Not promised: that the rows of one `Dump`
 agree with each other; a dump says what was found, and what was found may be broken.
@@ -24,8 +25,6 @@ STRUCT_PAGE_SIZE: Final = 64
 RAM_PER_PMD: Final = PMD_SIZE // STRUCT_PAGE_SIZE * PAGE_SIZE
 """Bytes of RAM whose struct pages fill one PMD entry (128 MiB)."""
 
-FLAG_WORDS: Final = ("P", "W", "U", "A", "D", "G", "NX", "PSE")
-"""Every word a flags text may hold, in the order it must hold them."""
 TABLE_FLAGS: Final = "P W U A D"
 """Flags of the PMD entry that Linux installs when it splits a 2 MiB leaf (_PAGE_TABLE, then walked)."""
 COUNTERS: Final = ("nr_memmap_pages", "nr_memmap_boot_pages")
@@ -96,12 +95,49 @@ class FolioRow:
     tail_flags: Mapping[str, int] | None = None
 
 
+MAX_BLOCK_ORDER: Final = 18
+"""The largest block of struct pages a dump may have: a 1 GiB folio's."""
+WORDS: Final = ("flags", "lru.next", "lru.prev", "mapping", "index", "private", "page_type", "memcg_data")
+"""The words of a struct page that a row holds as text, in this order; `refcount` is a number beside them.
+
+Named after their meaning in a head; a tail has `compound_head` in the place of `lru.next`. `page_type` has 32
+bits, all others 64.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StructRun:
+    """`count` struct pages of a block from number `number` on, all with the same words.
+
+    A word is a hex text, or `self+0xN`: the address of the struct page it is in, plus N < 64; or `page0+0xN`:
+    the same of the struct page with this one's place in the block's first page of vmemmap.
+    """
+
+    number: int
+    count: int
+    words: tuple[str, ...]
+    refcount: int
+
+
+@dataclass(frozen=True, slots=True)
+class StructBlock:
+    """The struct pages of 2**`order` frames from `pfn` on, as they are read through vmemmap.
+
+    A page of vmemmap that maps the frame of an earlier page of the block shows the same bytes, and has no
+    rows.
+    """
+
+    pfn: int
+    order: int
+    rows: tuple[StructRun, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Dump:
     """One dump. `ram_mb` is in MiB, `vmemmap_base` in bytes; `kernel`, `state`, `cmdline` are labels.
 
     `leaves` is None when only the counts of each PMD were taken, which differs from () (nothing mapped).
-    `counters` holds those of `COUNTERS` that were taken, in pages.
+    `counters` holds those of `COUNTERS` that were taken, in pages. `struct_blocks` are those that were taken.
     """
 
     kernel: str
@@ -113,3 +149,4 @@ class Dump:
     leaves: tuple[Leaf, ...] | None
     counters: Mapping[str, int]
     cmdline: str = ""
+    struct_blocks: tuple[StructBlock, ...] = ()

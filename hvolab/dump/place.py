@@ -5,14 +5,19 @@ Not promised: that fields agree with each other; `hvolab.dump.decode` sees to th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from hvolab.checked.place import Place
-from hvolab.dump.model import FLAG_WORDS, PAGE_SIZE, PMD_SIZE, PTES_PER_TABLE
+from hvolab.dump.flag_words import FLAG_WORDS
+from hvolab.dump.model import PAGE_SIZE, PMD_SIZE, PTES_PER_TABLE, STRUCT_PAGE_SIZE
 
 MAX_PFN: Final = (1 << 40) - 1
 """x86_64 physical addresses have at most 52 bits."""
+
+
+_RELATIVE: Final = re.compile(r"(?:self|page0)\+0x([0-9a-f]{1,2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,17 @@ class DumpPlace(Place):
                 raise self.error(f"unknown flag word {word!r}, known are {' '.join(FLAG_WORDS)}")
         if words != [word for word in FLAG_WORDS if word in words]:
             raise self.error(f"flag words repeated or out of order in {text!r}")
+        return text
+
+    def struct_word(self, bits: int) -> str:
+        """A word of a struct page: a hex text, or one relative to a struct page."""
+        text = self.text()
+        relative = _RELATIVE.fullmatch(text)
+        if relative is None:
+            if self.word() >> bits:
+                raise self.wanted(f"a word of {bits} bits")
+        elif int(relative[1], 16) >= STRUCT_PAGE_SIZE:
+            raise self.error(f"{text!r}: a struct page has {STRUCT_PAGE_SIZE} bytes")
         return text
 
     def flag_counts(self) -> dict[str, int]:

@@ -189,7 +189,7 @@ def test_one_flag_of_a_large_leaf() -> None:
     ("page", "pfn", "left", "right"),
     [
         (7, 0x77, "original 7", "fresh"),
-        (7, ORIGINAL + 248, "original 7", "original 248"),
+        (7, ORIGINAL + 248, "original 7", "fresh"),
         (249, ORIGINAL + 249, "fresh, shared from page 248", "original 249"),
         (249, 0x77, "fresh, shared from page 248", "fresh"),
     ],

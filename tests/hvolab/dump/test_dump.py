@@ -39,6 +39,7 @@ REGION = 0x200000
 RW = "P W A D G NX"
 RO = "P A G NX"
 LARGE = "P W A D G NX PSE"
+KNOWN = "P W U PWT PCD A D G s9 s10 s11 s52 s53 s54 s55 s56 s57 s58 pk0 pk1 pk2 pk3 NX PAT PSE"
 
 Json = dict[str, Any]
 
@@ -664,7 +665,7 @@ WRONG_VALUES: list[tuple[tuple[str | int, ...], object, str]] = [
     (
         ("pmds", 1, "pte_flags"),
         {"P Q": 1},
-        "pmds[1].pte_flags: unknown flag word 'Q', known are P W U A D G NX PSE",
+        "pmds[1].pte_flags: unknown flag word 'Q', known are " + KNOWN,
     ),
     (("pmds", 1, "pte_flags"), {"P": "1"}, "pmds[1].pte_flags.P: expected an integer, found '1'"),
     (("folios", 1, "pfn"), "0x8000", "folios[1].pfn: duplicate folio 0x8000"),
@@ -740,8 +741,8 @@ WRONG_VALUES: list[tuple[tuple[str | int, ...], object, str]] = [
         "0x10000000000",
         "ptes[1].pfn: pfn 0x10000000000 out of range, the last is 0xffffffffff",
     ),
-    (("ptes", 1, 3), "P W X", "ptes[1].flags: unknown flag word 'X', known are P W U A D G NX PSE"),
-    (("ptes", 1, 3), "P  W", "ptes[1].flags: unknown flag word '', known are P W U A D G NX PSE"),
+    (("ptes", 1, 3), "P W X", "ptes[1].flags: unknown flag word 'X', known are " + KNOWN),
+    (("ptes", 1, 3), "P  W", "ptes[1].flags: unknown flag word '', known are " + KNOWN),
     (("ptes", 1, 3), "W P", "ptes[1].flags: flag words repeated or out of order in 'W P'"),
     (("ptes", 1, 3), "P P", "ptes[1].flags: flag words repeated or out of order in 'P P'"),
     (("ptes", 1, 3), "W", "ptes[1].flags: 'W' is no leaf of level 1, which has P and not PSE"),

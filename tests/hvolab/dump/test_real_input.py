@@ -19,7 +19,7 @@ from hvolab.checked.error import InputError
 from hvolab.command.main import main
 from hvolab.dump import Dump, FolioRow, Leaf, read_dump, write_dump
 from hvolab.dump.compare import MISSING, compare
-from hvolab.dump.real_input import StopAt, dump_system, setup_from
+from hvolab.dump.real.real_input import StopAt, dump_system, setup_from
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.run import Completed, Run, run
 from hvolab.subject.schedule import parse

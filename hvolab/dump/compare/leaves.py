@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hvolab.dump.difference import Difference, Placed, unequal
+from hvolab.dump.compare.difference import Difference, Placed, unequal
+from hvolab.dump.compare.roles import Role, Roles, regions_of
 from hvolab.dump.model import PAGE_SIZE, PTES_PER_TABLE, Leaf
-from hvolab.dump.roles import Role, Roles, regions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,26 @@ def without_pse(flags: str) -> str:
     return " ".join(word for word in flags.split(" ") if word != "PSE")
 
 
-def leaf_differences(vmemmap_base: int, left: LeafView, right: LeafView) -> Iterator[Placed]:
-    """Every difference in address order; `vmemmap_base` (bytes) turns places into addresses."""
+def leaf_differences(
+    vmemmap_base: int, left: LeafView, right: LeafView, skipped: frozenset[int]
+) -> Iterator[Placed]:
+    """Every difference in address order; `vmemmap_base` (bytes) turns places into addresses.
+
+    Pages in `skipped`, by index, are not looked at.
+    """
     for number in sorted(left.regions.keys() | right.regions.keys()):
+        if skipped.issuperset(_all_pages(number)):
+            continue
         for page, difference in _region(vmemmap_base, number, left, right):
-            yield page * PAGE_SIZE, difference
+            if page not in skipped:
+                yield page * PAGE_SIZE, difference
+
+
+def without_pages(vmemmap_base: int, leaves: tuple[Leaf, ...], pages: frozenset[int]) -> tuple[Leaf, ...]:
+    """The leaves but those that map just one of these pages, so that nobody shares a frame with them."""
+    return tuple(
+        leaf for leaf in leaves if leaf.level == 2 or (leaf.va - vmemmap_base) // PAGE_SIZE not in pages
+    )
 
 
 def _region(base: int, number: int, left: LeafView, right: LeafView) -> Iterator[tuple[int, Difference]]:
