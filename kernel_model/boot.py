@@ -56,6 +56,7 @@ class PoolAtBoot(Enum):
 
     LISTED = "frozen hugetlb folios on FOLIO_LIST, which the pool does not know yet"
     POOLED = "in the pool, free, and optimized if the variant managed to"
+    TO_COME = "as LISTED, but counted as free until they join the pool"
     BOOTMEM = "as LISTED, but only the first 64 struct pages of each are initialised"
 
 

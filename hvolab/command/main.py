@@ -25,6 +25,7 @@ from emu.trace import Listener
 from firmware.assemble import AssemblyError
 from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
 from hvolab.checked.error import InputError
+from hvolab.command.compare import compare_command
 from hvolab.command.explore import explore_command
 from hvolab.command.options import (
     MODEL_NAMES,
@@ -37,15 +38,13 @@ from hvolab.command.options import (
     with_guest,
     with_model,
 )
+from hvolab.command.real_input import real_input_options, real_setup, repeated_input, write_end
 from hvolab.command.show import show_command
 from hvolab.command.why import why_command
-from hvolab.dump import read_dump, write_dump
-from hvolab.dump.compare import compare
-from hvolab.dump.real.real_input import StopAt, dump_system, setup_from
 from hvolab.explore.budget import Budget
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Pct
-from hvolab.show.json_output import compare_json, list_json, run_json
+from hvolab.show.json_output import list_json, run_json
 from hvolab.show.pages_view import PagesView
 from hvolab.show.report import (
     Invocation,
@@ -147,14 +146,7 @@ violation was found, which some scenarios expect.""",
 @click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
 @click.option("--cpu-model", type=click.Choice(MODEL_NAMES), help="CPUs of this model, not the scenario's.")
 @click.option("--failures", type=click.Choice(["any"]), help="Any allocation may fail, as the schedule says.")
-@click.option("--layout", type=click.Path(path_type=Path), help="remap: boot with the leaves of this dump.")
-@click.option("--folios", type=click.Path(path_type=Path), help="remap: optimize the folios of this dump.")
-@click.option(
-    "--until",
-    type=click.Choice([stop.value for stop in StopAt]),
-    help="remap with --layout: stop there (restored).",
-)
-@click.option("--dump", type=click.Path(path_type=Path), help="Write the final page tables to this file.")
+@real_input_options
 def run_command(
     name: str,
     cpus: int | None,
@@ -169,13 +161,12 @@ def run_command(
     cpu_model: str | None,
     failures: str | None,
     layout: Path | None,
-    folios: Path | None,
-    until: str | None,
+    operations: tuple[str, ...],
     dump: Path | None,
 ) -> int:
     chosen = scenario(name)
     count = cpu_count(chosen, cpus)
-    setup, own_order = _setup(chosen, count, layout, folios, until)
+    setup, own_order = _setup(chosen, count, layout, operations)
     if variant is not None:
         setup, order_of_bug = bugged(chosen, setup, variant)
         own_order = _following(order_of_bug)
@@ -191,8 +182,8 @@ def run_command(
         "--program": program,
         "--failures": failures,
     }
-    inputs = {"--layout": layout, "--folios": folios, "--until": until}
-    invocation = Invocation(chosen, count, repeated({**options, **inputs}))
+    inputs = repeated_input(layout, operations)
+    invocation = Invocation(chosen, count, (*repeated(options), *inputs))
     given = (variant, seed, schedule, script, program, cpu_model, failures, layout)
     order = Order.OWN if all(one is None for one in given) else Order.OTHER
     with ExitStack() as files:
@@ -203,7 +194,7 @@ def run_command(
         else:
             done = _run_and_show(Console(), invocation, setup, strategy_for, listeners, order)
     if dump is not None:
-        write_dump(dump_system(done.system, until or "end"), dump)
+        write_end(done.system, operations, dump)
     if replay is not None:
         _tell(replay)
     return 3 if done.model_error else int(done.wrong)
@@ -212,6 +203,7 @@ def run_command(
 cli.add_command(show_command)
 cli.add_command(why_command)
 cli.add_command(explore_command)
+cli.add_command(compare_command)
 
 
 @cli.command(
@@ -239,43 +231,15 @@ def demo_command() -> int:
     return 0
 
 
-@cli.command(
-    name="compare",
-    short_help="What differs between two dumps of page tables.",
-    help="""\b
-Example:  hvolab compare before.json after.json
-
-Print what differs between two dumps of vmemmap page tables, row by row, frame
-numbers taken by their roles (docs/dump-format.md). Exit status 1 if anything does.""",
-)
-@click.argument("left", type=click.Path(path_type=Path))
-@click.argument("right", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
-def compare_command(left: Path, right: Path, as_json: bool) -> int:  # noqa: FBT001
-    differences = compare(read_dump(left), read_dump(right))
-    if as_json:
-        click.echo(json.dumps(compare_json(differences), indent=1))
-        return int(bool(differences))
-    for difference in differences:
-        click.echo(str(difference))
-    if not differences:
-        click.echo("no differences")
-    return int(bool(differences))
-
-
 def _setup(
-    chosen: Scenario, cpus: int, layout: Path | None, folios: Path | None, until: str | None
+    chosen: Scenario, cpus: int, layout: Path | None, operations: tuple[str, ...]
 ) -> tuple[Setup, StrategyFor]:
     """The scenario's own setup, or one from dumps; and the order it runs in by itself."""
-    if layout is None and folios is None and until is None:
-        setup = chosen.build(cpus)
-        return setup, _following(setup.script)
-    if chosen.name != "remap":
-        raise click.UsageError("--layout, --folios and --until go with the scenario remap")
-    if layout is None or folios is None:
-        raise click.UsageError("--layout, --folios and --until go together: name both dumps")
-    stop_at = StopAt(until) if until is not None else StopAt.RESTORED
-    return setup_from(read_dump(layout), read_dump(folios), cpus, stop_at), lambda _system: InOrder()
+    setup = real_setup(chosen, cpus, layout, operations)
+    if setup is not None:
+        return setup, lambda _system: InOrder()
+    setup = chosen.build(cpus)
+    return setup, _following(setup.script)
 
 
 def _following(script: Script) -> StrategyFor:

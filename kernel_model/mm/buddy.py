@@ -197,6 +197,25 @@ class Buddy:
         await prep_compound_page(pfn_to_page(pfn), order)
         return pfn_to_page(pfn)
 
+    async def alloc_contig_range(self, pfn: Pfn, order: int, purpose: str) -> VirtAddr | None:
+        """alloc_contig_range() of 2**`order` frames from `pfn` on, aligned, made a compound page.
+
+        Its reference count is 1. Without migration: None unless every frame is free.
+        """
+        position = await self._next_position()
+        if await fails(self.failures, position, self._freed_at, purpose):
+            await Annotate(AllocationFailed(purpose, order, position))
+            return None
+        await spin_lock(ZONE_LOCK)
+        taken = self._take_range(pfn, order)
+        await spin_unlock(ZONE_LOCK)
+        if not taken:
+            await Annotate(AllocationFailed(purpose, order, position))
+            return None
+        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose))
+        await prep_compound_page(pfn_to_page(pfn), order)
+        return pfn_to_page(pfn)
+
     async def free_pages(self, folio: VirtAddr, order: int) -> None:
         """folio_put() of a compound page with one reference: take it apart and give the block back.
 
@@ -321,6 +340,38 @@ class Buddy:
                 self._allocated.update(range(first, first + (1 << order)))
                 return Pfn(first)
         return None
+
+    def _take_range(self, pfn: int, order: int) -> bool:
+        """Take just these frames off the free lists; False, and nothing taken, when one is not there."""
+        size = min(order, MAX_PAGE_ORDER)
+        starts = range(pfn, pfn + (1 << order), 1 << size)
+        if any(self._free_block_with(first, size) is None for first in starts):
+            return False
+        for first in starts:
+            self._split_out(first, size)
+        self._allocated.update(range(pfn, pfn + (1 << order)))
+        return True
+
+    def _free_block_with(self, pfn: int, order: int) -> tuple[int, int] | None:
+        """The free block, (first frame, order), that holds the aligned block of 2**`order` from `pfn` on."""
+        for size in range(order, MAX_PAGE_ORDER + 1):
+            first = pfn & ~((1 << size) - 1)
+            blocks = self._free[size]
+            at = bisect_left(blocks, first)
+            if at < len(blocks) and blocks[at] == first:
+                return first, size
+        return None
+
+    def _split_out(self, pfn: int, order: int) -> None:
+        """Take a block out of the free block around it, and leave the rest free."""
+        around = self._free_block_with(pfn, order)
+        assert around is not None
+        first, size = around
+        self._free[size].remove(first)
+        for half in range(size - 1, order - 1, -1):
+            low, high = first, first + (1 << half)
+            first, other = (high, low) if pfn >= high else (low, high)
+            insort(self._free[half], other)
 
     def _give_back(self, pfn: int, order: int) -> None:
         """Put a block on its free list, merged with its buddy while that is free too."""

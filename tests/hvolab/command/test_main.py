@@ -5,7 +5,6 @@ Most tests call the entry point in this process; those about a shell, or a termi
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shlex
@@ -22,13 +21,9 @@ import pytest
 
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.command.main import cli, main
-from hvolab.dump import read_dump
 from hvolab.judge.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
-FIXTURES = ROOT / "tests" / "fixtures" / "linux-6.12"
-BEFORE, AFTER = FIXTURES / "main0_before.json.gz", FIXTURES / "main1_alloc64.json.gz"
-COUNTS_ONLY = FIXTURES / "exact_optimize0_entry.json.gz"
 NAMES = ", ".join(chosen.name for chosen in SCENARIOS)
 QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
 NOWHERE = "mov rax, 0x1000\njmp rax\n"
@@ -166,8 +161,6 @@ WRONG_USAGE = [
     (("run", "Tail-Write"), "there is no scenario 'Tail-Write'; did you mean tail-write?"),
     (("run", "a\nb"), f"there is no scenario 'a\\nb'; there are: {NAMES}"),
     (("run",), "Missing argument 'NAME'."),
-    (("compare",), "Missing argument 'LEFT'."),
-    (("compare", "a.json"), "Missing argument 'RIGHT'."),
     (("run", "stale-read", "--cpus", "0"), "Invalid value for '--cpus': 0 is not in the range 1<=x<=256."),
     (
         ("run", "stale-read", "--cpus", "257"),
@@ -180,14 +173,6 @@ WRONG_USAGE = [
     (("run", "stale-read", "--seed", "1", "--schedule", "v1 0"), "--seed and --schedule exclude each other"),
     (("run", "stale-read", "--past-divergence"), "--past-divergence goes with --schedule"),
     (("run", "stale-read", "--past-divergence", "--seed", "1"), "--past-divergence goes with --schedule"),
-    (("run", "stale-read", "--until", "before"), "--layout, --folios and --until go with the scenario remap"),
-    (
-        ("run", "remap-1g", "--layout", "x", "--folios", "y"),
-        "--layout, --folios and --until go with the scenario remap",
-    ),
-    (("run", "remap", "--until", "before"), "--layout, --folios and --until go together: name both dumps"),
-    (("run", "remap", "--layout", "x"), "--layout, --folios and --until go together: name both dumps"),
-    (("run", "remap", "--folios", "x"), "--layout, --folios and --until go together: name both dumps"),
     (("list", "more"), "Got unexpected extra argument (more)"),
     (("demo", "more"), "Got unexpected extra argument (more)"),
     (("run", "stale-read", "more"), "Got unexpected extra argument (more)"),
@@ -212,7 +197,6 @@ def test_wrong_usage_is_one_line_and_status_2(
         (("run", "stale-read", "--cpus", "two"), "--cpus"),
         (("run", "stale-read", "--cpus"), "--cpus"),
         (("run", "stale-read", "--schedule"), "--schedule"),
-        (("run", "remap", "--until", "never"), "--until"),
         (("explore", "nope"), "nope"),
         (("explore",), "NAME"),
     ],
@@ -239,13 +223,6 @@ WRONG_FILES = [
     (("run", "stale-read", "--trace", "missing/x"), "cannot write {missing}/x: No such file or directory"),
     (("run", "stale-read", "--dump", "missing/x"), "{missing}/x: cannot write: No such file or directory"),
     (("run", "stale-read", "--dump", "."), "cannot write: Is a directory"),
-    (("run", "remap", "--layout", "missing", "--folios", "missing"), "{missing}: cannot read: "),
-    (("run", "remap", "--layout", "empty.json", "--folios", "empty.json"), "{empty.json}: not JSON: "),
-    (("run", "remap", "--layout", "object.json", "--folios", "object.json"), "{object.json}: not a dump: "),
-    (("run", "remap", "--layout", "bad.S", "--folios", "bad.S"), "{bad.S}: not JSON: "),
-    (("compare", "missing", "object.json"), "{missing}: cannot read: No such file or directory"),
-    (("compare", "object.json", "missing"), "{object.json}: not a dump: missing field 'kernel'"),
-    (("compare", ".", "."), "cannot read: Is a directory"),
 ]
 
 
@@ -265,32 +242,6 @@ def test_a_file_that_is_wrong_is_one_line_and_status_2(
     assert done.err.count("\n") == 1
     assert message in done.err
     assert "Traceback" not in done.err
-
-
-def test_a_dump_without_leaves_is_no_layout(hvolab: Hvolab) -> None:
-    done = hvolab("run", "remap", "--layout", COUNTS_ONLY, "--folios", AFTER)
-    assert done.status == 2
-    assert done.err == f"hvolab: the dump '{read_dump(COUNTS_ONLY).state}' has counts only, no leaves\n"
-
-
-def test_a_dump_without_folios_names_nothing_to_optimize(hvolab: Hvolab) -> None:
-    done = hvolab("run", "remap", "--layout", BEFORE, "--folios", BEFORE)
-    assert done.status == 2
-    assert done.err == "hvolab: the dump 'main0_before' lists no folios to optimize\n"
-
-
-@pytest.mark.parametrize("ram_mb", [1 << 20, 8192, 1025, 8])
-def test_a_dump_of_a_machine_that_cannot_be_built(ram_mb: int, tmp_path: Path, hvolab: Hvolab) -> None:
-    """Too large, too small, or odd: bad input, not our error."""
-    paths = []
-    for source in (BEFORE, AFTER):
-        document = json.loads(gzip.decompress(source.read_bytes()))
-        paths.append(tmp_path / source.stem)
-        paths[-1].write_text(json.dumps({**document, "ram_mb": ram_mb}), encoding="utf-8")
-    done = hvolab("run", "remap", "--layout", paths[0], "--folios", paths[1], "--until", "before")
-    assert done.status == 2
-    assert done.err.startswith("hvolab: ")
-    assert done.err.count("\n") == 1
 
 
 def test_a_guest_instruction_that_is_not_modelled_is_named(tmp_path: Path, hvolab: Hvolab) -> None:
@@ -683,29 +634,6 @@ def test_a_trace_does_not_change_the_run(tmp_path: Path, hvolab: Hvolab) -> None
     lines = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
     event = lines[finding["event"]]
     assert (event["n"], event["event"], event["cpu"]) == (finding["event"], "Faulted", finding["cpu"])
-
-
-@pytest.mark.parametrize("suffix", [".json", ".json.gz"])
-def test_a_dump_is_read_back_and_compared(suffix: str, tmp_path: Path, hvolab: Hvolab) -> None:
-    path = tmp_path / f"final{suffix}"
-    assert hvolab("run", "tail-write", "--json", "--dump", path).status == 1
-    dump = read_dump(path)
-    assert [folio.optimized for folio in dump.folios] == [True]
-    assert dump.counters == {"nr_memmap_pages": 1, "nr_memmap_boot_pages": 504}
-    assert dump.leaves is not None
-    assert len(dump.leaves) == 512
-    same = hvolab("compare", path, path)
-    assert (same.status, same.out, same.err) == (0, "no differences\n", "")
-
-
-def test_compare_prints_what_differs_and_exits_with_1(tmp_path: Path, hvolab: Hvolab) -> None:
-    for name, path in (("tail-write", "optimized"), ("spurious-write", "restored")):
-        hvolab("run", name, "--json", "--dump", tmp_path / path)
-    done = hvolab("compare", tmp_path / "optimized", tmp_path / "restored")
-    assert (done.status, done.err) == (1, "")
-    lines = done.out.splitlines()
-    assert "counter nr_memmap_pages: pages: 1 | 8" in lines
-    assert any(line.startswith("folio 0x4000: optimized: ") for line in lines)
 
 
 def test_a_run_that_is_refused_leaves_no_dump(tmp_path: Path, hvolab: Hvolab) -> None:

@@ -8,7 +8,7 @@ from hvo_lab import DIRECT_MAP, PAGE, SECTION, STRUCT, VMEMMAP, Lab, StructPage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emu.addr import VirtAddr
+from emu.addr import Pfn, VirtAddr
 from emu.machine import ContextKilled
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
@@ -501,3 +501,37 @@ def test_frames_stay_disjoint_and_none_is_lost(
     assert {zone.read(pfn).refcount for pfn in held} <= {1}
     assert zone.cpu.heard(KernelBug) == zone.cpu.heard(BadPage) == []
     assert zone.cpu.words[ZONE_LOCK] == 0
+
+
+# --- frames that somebody names ---------------------------------------------------------------------------
+
+
+def test_the_frames_asked_for_leave_the_free_lists_and_no_others() -> None:
+    lab = Lab(BootConfig(SECTION, 1, ()))
+    pages = lab.system.kernel.pages
+    before = pages.free_frames()
+    block = lab.call(lambda: pages.alloc_contig_range(Pfn(0x4200), 9, "block"))
+    assert block == page(0x4200)
+    assert pages.free_frames() == before - 512
+    assert not any(pages.is_free(pfn) for pfn in range(0x4200, 0x4400))
+    assert all(pages.is_free(pfn) for pfn in (0x41FF, 0x4400))
+    assert lab.call(lambda: pages.alloc_contig_range(Pfn(0x4200), 9, "block")) is None
+    lab.call(lambda: pages.free_pages(block, 9))
+    assert pages.free_frames() == before
+    assert lab.call(lambda: pages.alloc_contig_range(Pfn(0x4000), 11, "block")) == page(0x4000)
+
+
+def test_one_frame_in_use_is_enough_to_refuse_the_range() -> None:
+    lab = Lab(BootConfig(SECTION, 1, ()))
+    pages = lab.system.kernel.pages
+    assert lab.call(lambda: pages.alloc_contig_range(Pfn(0x4C00), 3, "in the way")) is not None
+    before = pages.free_frames()
+    assert lab.call(lambda: pages.alloc_contig_range(Pfn(0x4000), 12, "block")) is None
+    assert pages.free_frames() == before
+
+
+def test_a_range_is_an_allocation_that_may_fail() -> None:
+    lab = Lab(BootConfig(SECTION, 1, (), failures=FailAt(frozenset({0}))))
+    pages = lab.system.kernel.pages
+    assert lab.call(lambda: pages.alloc_contig_range(Pfn(0x4200), 9, "block")) is None
+    assert lab.call(lambda: pages.alloc_contig_range(Pfn(0x4200), 9, "block")) == page(0x4200)
