@@ -220,9 +220,7 @@ class LazyTlb:
             return None
         if version.walk.pa >= self._memory.size:
             return None
-        return entry_from(
-            version.walk, pcid, self._control, -1, version.last.stores, version.first.stores
-        )
+        return entry_from(version.walk, pcid, self._control, -1, version.last.stores, version.first.stores)
 
     def _may_use(self, entry: TlbEntry, version: Version, pcid: int) -> bool:
         if not entry.is_global and entry.pcid != pcid:

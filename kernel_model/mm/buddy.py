@@ -197,22 +197,24 @@ class Buddy:
         await prep_compound_page(pfn_to_page(pfn), order)
         return pfn_to_page(pfn)
 
-    async def alloc_contig_range(self, pfn: Pfn, order: int, purpose: str) -> VirtAddr | None:
+    async def alloc_contig_range(
+        self, pfn: Pfn, order: int, purpose: str, gfp: Gfp = GFP_KERNEL | Gfp.COMP, nid: int = 0
+    ) -> VirtAddr | None:
         """alloc_contig_range() of 2**`order` frames from `pfn` on, aligned, made a compound page.
 
         Its reference count is 1. Without migration: None unless every frame is free.
         """
         position = await self._next_position()
         if await fails(self.failures, position, self._freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, order, position))
+            await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
             return None
         await spin_lock(ZONE_LOCK)
         taken = self._take_range(pfn, order)
         await spin_unlock(ZONE_LOCK)
         if not taken:
-            await Annotate(AllocationFailed(purpose, order, position))
+            await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
             return None
-        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose))
+        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose, gfp, nid))
         await prep_compound_page(pfn_to_page(pfn), order)
         return pfn_to_page(pfn)
 
