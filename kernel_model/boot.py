@@ -51,6 +51,12 @@ class LayoutError(ValueError):
     """The memory asked for cannot be laid out: frames overlap, or lie outside."""
 
 
+class KernelForm(Enum):
+    """In which form the code under test runs."""
+
+    PORT = "port"  # the port in Python, an op a step
+
+
 class PoolAtBoot(Enum):
     """What has become of the huge pages at time zero."""
 
@@ -75,6 +81,7 @@ class BootConfig:
     policy: NamedPolicy = UPSTREAM
     origin: VmemmapOrigin = VmemmapOrigin.BOOT
     vmemmap_blocks: Mapping[VirtAddr, Pfn] = field(default_factory=dict)
+    form: KernelForm = KernelForm.PORT
     variant: NamedVariant = UPSTREAM_HVO
     failures: AllocationFailures = field(default_factory=NoFailures)
     pool: PoolAtBoot = PoolAtBoot.LISTED
@@ -96,21 +103,33 @@ class Kernel:
     raw: RawHwpoison
 
 
-@dataclass(frozen=True, slots=True)
 class System:
-    """A machine at time zero and the kernel on it. The huge pages are linked on FOLIO_LIST, in order."""
+    """A machine at time zero and the kernel on it. The huge pages are linked on FOLIO_LIST, in order.
 
-    machine: Machine
-    kernel: Kernel
-    config: BootConfig
-    vmemmap_blocks: Mapping[VirtAddr, Pfn]
+    `kernel` is another one after each reset: nothing that its parts remember outlives a run.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        kernel: Kernel,
+        config: BootConfig,
+        vmemmap_blocks: Mapping[VirtAddr, Pfn],
+        root: Pfn,
+    ) -> None:
+        self.machine = machine
+        self.kernel = kernel
+        self.config = config
+        self.vmemmap_blocks = vmemmap_blocks
+        self._root = root
 
     def reset(self) -> None:
         """Back to time zero: the same run can be made again. Much cheaper than another boot."""
         self.machine.reset()
-        self.kernel.pages.reset()
-        self.kernel.pages.failures = self.config.failures
-        self.kernel.stacks.reset()
+        pages = self.kernel.pages
+        pages.reset()
+        self.kernel = _build_kernel(self.config, pages, self._root)
+        pages.failures = self.config.failures
 
 
 def boot(config: BootConfig) -> System:
@@ -126,9 +145,8 @@ def boot(config: BootConfig) -> System:
     image = Image(memory)
     _write_image(image, config, blocks)
 
-    online = frozenset(range(config.cpus))
     pages = Buddy(config.kernel, config.cpus)
-    kernel = _build_kernel(config, pages, image.root, online)
+    kernel = _build_kernel(config, pages, image.root)
     _give_frames(pages, config, blocks)
     software = Software(
         Traps(image.root).handle,
@@ -144,7 +162,7 @@ def boot(config: BootConfig) -> System:
     pages.failures = config.boot_failures
     _fill_pool(machine, kernel, config)
     pages.failures = config.failures
-    return System(machine, kernel, config, blocks)
+    return System(machine, kernel, config, blocks, image.root)
 
 
 def _fill_pool(machine: Machine, kernel: Kernel, config: BootConfig) -> None:
@@ -179,7 +197,8 @@ def blocks_at_the_top(memory_bytes: int) -> dict[VirtAddr, Pfn]:
     }
 
 
-def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn, online: frozenset[int]) -> Kernel:
+def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn) -> Kernel:
+    online = frozenset(range(config.cpus))
     checks = DebugListChecks() if config.kernel.debug_list else ListChecks()
     lists = Lists(checks)
     flush = config.policy.build(FlushSite(online, config.kernel.tlb_single_page_flush_ceiling))

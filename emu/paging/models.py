@@ -49,6 +49,7 @@ class CpuModel:
     physical_bits: int = 40
     rules: frozenset[Rule] = field(default=ALL_RULES)
     errata: frozenset[Rule] = frozenset()
+    summary: str = ""
 
     @property
     def is_lazy(self) -> bool:
@@ -122,10 +123,19 @@ LAZY_NO_PSC = CpuModel("lazy-no-psc", LazySpec(directories=DirectoryCache.NONE))
 # Alder and Raptor Lake with PCIDs: INVLPG leaves global entries (worked around in Linux by ce0b15d11ad8).
 _SPARES_GLOBALS = frozenset({Rule.INVLPG_REMOVES_GLOBALS})
 LAZY_ALDER_LAKE = CpuModel(
-    "lazy-alder-lake", LazySpec(), rules=ALL_RULES - _SPARES_GLOBALS, errata=_SPARES_GLOBALS
+    "lazy-alder-lake",
+    LazySpec(),
+    rules=ALL_RULES - _SPARES_GLOBALS,
+    errata=_SPARES_GLOBALS,
+    summary="INVLPG leaves global entries, as Alder Lake does with PCIDs",
 )
 # AMD family 10h erratum 383: entries of two sizes for one address are a machine check.
-LAZY_ERRATUM_383 = CpuModel("lazy-erratum-383", LazySpec(), multi_hit=MultiHit.MACHINE_CHECK)
+LAZY_ERRATUM_383 = CpuModel(
+    "lazy-erratum-383",
+    LazySpec(),
+    multi_hit=MultiHit.MACHINE_CHECK,
+    summary="entries of two sizes for one address are a machine check, as on AMD family 10h",
+)
 
 MODELS: tuple[CpuModel, ...] = (
     SKYLAKE,

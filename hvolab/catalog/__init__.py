@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from hvolab.catalog.bugs.all import BUGS
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
 from hvolab.catalog.pool import POOL
@@ -32,6 +30,7 @@ from hvolab.catalog.walkers import (
     KPAGEFLAGS,
     UNFREEZE_GET_PAGE_2025,
 )
+from hvolab.subject.names import Table
 from hvolab.subject.scenario import Scenario
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -63,19 +62,9 @@ SCENARIOS: tuple[Scenario, ...] = (
 )
 
 
-class UnknownScenario(ValueError):
-    """There is no scenario of that name. Says which are like it, or all there are."""
-
-    def __init__(self, name: str) -> None:
-        names = [scenario.name for scenario in SCENARIOS]
-        near = get_close_matches(name, names)
-        said = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
-        super().__init__(f"there is no scenario {name!r}; {said}")
+_BY_NAME = Table.of("scenario", SCENARIOS, lambda one: one.name)
 
 
 def scenario(name: str) -> Scenario:
-    """Raises UnknownScenario, which lists those there are."""
-    for candidate in SCENARIOS:
-        if candidate.name == name:
-            return candidate
-    raise UnknownScenario(name)
+    """Raises UnknownName, which says what is like it."""
+    return _BY_NAME.find(name)

@@ -13,20 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from emu.machine import MOST_CPUS
-from emu.paging.lazy import LazySpec
 from emu.paging.models import LAZY
 from hvolab.catalog import scenario
-from hvolab.command.options import (
-    MODEL_NAMES,
-    VARIANT_OPTION,
-    bugged,
-    cpu_count,
-    repeated,
-    with_failures,
-    with_guest,
-    with_model,
-)
+from hvolab.command.options import asked, cpu_count, shaped, subject_options
+from hvolab.command.status import status_of_exploration
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.explorer import Exploration, Found, explore
@@ -40,7 +30,6 @@ from hvolab.explore.search.depth_first import Deepening, everything
 from hvolab.explore.search.interface import Freedom, Search
 from hvolab.explore.search.portfolio import Portfolio
 from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
-from hvolab.judge.verdict import Verdict
 from hvolab.show.json_output import explore_json
 from hvolab.show.report import Invocation, show_exploration
 from hvolab.subject.fingerprint import fingerprint, stamped
@@ -101,10 +90,7 @@ pct         random priorities, --depth       walk     uniform over schedules
 uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
 )
 @click.argument("name")
-@click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
-@VARIANT_OPTION
-@click.option("--cpu-model", type=click.Choice(MODEL_NAMES), help="By default a lazy one.")
-@click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
+@subject_options
 @click.option(
     "--strategy",
     type=click.Choice([strategy.value for strategy in StrategyName]),
@@ -132,10 +118,6 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 def explore_command(
     name: str,
-    cpus: int | None,
-    variant: str | None,
-    cpu_model: str | None,
-    program: Path | None,
     strategy: str,
     bound: int,
     depth: int,
@@ -148,21 +130,16 @@ def explore_command(
     no_shrink: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
 ) -> int:
-    chosen = scenario(name)
-    count = cpu_count(chosen, cpus)
+    chosen, wanted = scenario(name), asked()
+    count = cpu_count(chosen, wanted.cpus)
     freedoms = _freedoms(nondet)
-    failures = "any" if Freedom.ALLOC in freedoms else None
-    setup = bugged(chosen, chosen.build(count), variant)[0]
-    if cpu_model is None and not isinstance(setup.boot.model.tlb, LazySpec):
-        cpu_model = LAZY.name
-    setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
-    options = {
-        "--variant": variant,
-        "--cpu-model": cpu_model,
-        "--program": program,
-        "--failures": failures,
-    }
-    invocation = Invocation(chosen, count, repeated(options))
+    if Freedom.ALLOC in freedoms and wanted.chosen.failures is None:
+        wanted = replace(wanted, chosen=replace(wanted.chosen, failures="any"))
+    setup = shaped(chosen.build(count), wanted)
+    if not setup.boot.model.is_lazy and wanted.chosen.cpu_model is None:
+        wanted = replace(wanted, chosen=replace(wanted.chosen, cpu_model=LAZY.name))
+        setup = shaped(chosen.build(count), wanted)
+    invocation = Invocation(chosen, count, wanted.words())
     chosen_strategy = StrategyName(strategy)
     budget = Budget(None if chosen_strategy in RANDOM else runs, seconds)
     plan = Plan(chosen_strategy, bound, depth, runs or RUNS, seed, jobs, freedoms, budget, checkpoint)
@@ -180,10 +157,7 @@ def explore_command(
         raise click.UsageError(f"{error}: use --strategy unreduced, or another") from None
     except CheckpointError as error:
         raise click.UsageError(str(error)) from None
-    verdicts = {found.finding.verdict for found in done.found}
-    if Verdict.MODEL_ERROR in verdicts:
-        return 3
-    return int(any(verdict.is_violation for verdict in verdicts))
+    return status_of_exploration(done)
 
 
 def _check(plan: Plan) -> None:

@@ -1,23 +1,107 @@
-"""What the subcommands share: turning options into a setup, and saying what is wrong with them."""
+"""What the subcommands share: options that shape what is run, and turning them into a setup."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
-from emu.paging.models import ERRATA, MODELS
-from hvolab.subject.scenario import Scenario, Setup, with_program, with_variant
+from emu.machine import MOST_CPUS
+from hvolab.subject.axes import CONFIGURATIONS, CPU_MODELS, FORMS, ORIGINS, POLICIES, Chosen, is_in
+from hvolab.subject.ranges import RANGES
+from hvolab.subject.scenario import Scenario, Setup, with_program
 from hvolab.subject.script import Script
-from kernel_model.mm.failures import EachMayFail
-from kernel_model.variants.catalog import variant
 
-VARIANT_OPTION = click.option(
-    "--variant", metavar="NAME", help="A kernel that differs in one thing: see hvolab show SCENARIO."
-)
-MODEL_NAMES = tuple(model.name for model in (*MODELS, *ERRATA))
+F = TypeVar("F", bound=Callable[..., object])
+
+_KEPT = "hvolab.subject"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the shared options of this invocation say."""
+
+    cpus: int | None
+    chosen: Chosen
+    judged: str | None
+    program: Path | None
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the scenario is left as it is, but for the number of CPUs."""
+        return self.chosen.nothing and self.judged is None and self.program is None
+
+    def words(self) -> tuple[str, ...]:
+        """The options as the words a replay must repeat."""
+        return repeated({**self.chosen.options, "--judged": self.judged, "--program": self.program})
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: object) -> object:
+    context.meta.setdefault(_KEPT, {})[parameter.name] = value
+    return value
+
+
+def _option(name: str, metavar: str, text: str) -> Callable[[F], F]:
+    return click.option(name, metavar=metavar, help=text, expose_value=False, callback=_keep)
+
+
+def subject_options(command: F) -> F:
+    """Options of every subcommand that runs something; `asked` has their values."""
+    options = (
+        click.option(
+            "--cpus",
+            type=click.IntRange(1, MOST_CPUS),
+            help="Number of CPUs.",
+            expose_value=False,
+            callback=_keep,
+        ),
+        _option("--kernel", "FORM", f"Form of the code under test: {', '.join(FORMS.names)}."),
+        _option("--variant", "NAME", "A kernel that differs in one thing: see hvolab show SCENARIO."),
+        _option("--policy", "NAME", f"How TLBs are flushed: {', '.join(POLICIES.names)}."),
+        _option("--cpu-model", "NAME", f"CPUs: {', '.join(CPU_MODELS.names)}."),
+        _option("--config", "NAME", f"Kernel configuration: {', '.join(CONFIGURATIONS.names)}."),
+        _option("--failures", "WHICH", "Failing allocations: none, any, at:N[,N...], from:N, until-freed:N."),
+        _option("--origin", "NAME", f"Where vmemmap's memory comes from: {', '.join(ORIGINS.names)}."),
+        _option("--judged", "RANGES", f"Where stale uses are judged, of {', '.join(RANGES.names)}."),
+        click.option(
+            "--program",
+            type=click.Path(path_type=Path),
+            help="Assembly source to run as guest program.",
+            expose_value=False,
+            callback=_keep,
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def asked() -> Asked:
+    """What the shared options of the command under way say."""
+    kept: Mapping[str, object] = click.get_current_context().meta.get(_KEPT, {})
+
+    def text(name: str) -> str | None:
+        value = kept.get(name)
+        return value if isinstance(value, str) else None
+
+    cpus, program = kept.get("cpus"), kept.get("program")
+    return Asked(
+        cpus if isinstance(cpus, int) else None,
+        Chosen(
+            text("kernel"),
+            text("variant"),
+            text("policy"),
+            text("cpu_model"),
+            text("config"),
+            text("failures"),
+            text("origin"),
+        ),
+        text("judged"),
+        program if isinstance(program, Path) else None,
+    )
 
 
 def cpu_count(chosen: Scenario, cpus: int | None) -> int:
@@ -29,31 +113,19 @@ def cpu_count(chosen: Scenario, cpus: int | None) -> int:
     return cpus
 
 
-def with_model(setup: Setup, name: str | None) -> Setup:
-    """The setup on CPUs of the model of that name; None leaves it as it is."""
-    for model in (*MODELS, *ERRATA):
-        if model.name == name:
-            return replace(setup, boot=replace(setup.boot, model=model))
-    return setup
+def shaped(setup: Setup, wanted: Asked) -> Setup:
+    """The setup as the options want it. Raises UnknownName, AssemblyError, BadParameter."""
+    setup = replace(setup, boot=wanted.chosen.apply(setup.boot))
+    if wanted.judged is not None:
+        ranges = tuple(RANGES.find(name.strip()) for name in wanted.judged.split(","))
+        setup = replace(setup, judged=ranges)
+    return with_guest(setup, wanted.program)
 
 
-def bugged(chosen: Scenario, setup: Setup, name: str | None) -> tuple[Setup, Script]:
-    """The setup with the variant of that name, and the order that shows what is wrong with it.
-
-    That is the scenario's own order where it has none for the variant. Raises UnknownVariant.
-    """
-    if name is None:
-        return setup, setup.script
-    wanted = variant(name)
-    scripts = (bug.script for bug in chosen.bugs if bug.variant is wanted)
-    return with_variant(setup, wanted), next(scripts, setup.script)
-
-
-def with_failures(setup: Setup, failures: str | None) -> Setup:
-    """``any``: each allocation may fail, which is a choice of the schedule."""
-    if failures is None:
-        return setup
-    return replace(setup, boot=replace(setup.boot, failures=EachMayFail()))
+def order_of(chosen: Scenario, setup: Setup) -> Script:
+    """The order that shows what is wrong with that system; the scenario's own where it has none."""
+    scripts = (bug.script for bug in chosen.bugs if is_in(bug.deviation, setup.boot))
+    return next(scripts, setup.script)
 
 
 def read_text(path: Path, option: str) -> str:

@@ -10,9 +10,10 @@ from rich.table import Table
 from hvolab.catalog import scenario
 from hvolab.command.options import cpu_count
 from hvolab.judge.known import known_in
+from hvolab.subject.axes import history_of, option_of
 from hvolab.subject.scenario import Bug, GuestActor, KernelActor, Setup
 from hvolab.subject.script import Script
-from kernel_model.variants.named import NamedVariant
+from kernel_model.core.history import History
 
 
 @click.command(
@@ -22,8 +23,8 @@ from kernel_model.variants.named import NamedVariant
 Example:  hvolab show pool-up-and-down
 
 Say who does what on which CPU, in which order, what is expected, and on which
-variants of the kernel it goes wrong: since when, until which commit, and what
-users saw. Each can be run: hvolab run NAME --variant VARIANT.""",
+kernels, flush policies and CPUs it goes wrong: since when, until which commit,
+and what users saw. Each can be run: hvolab run NAME --variant VARIANT.""",
 )
 @click.argument("name")
 def show_command(name: str) -> int:
@@ -66,20 +67,20 @@ def _steps(script: Script) -> list[str]:
 
 
 def _show_bug(console: Console, name: str, bug: Bug) -> None:
-    variant = bug.variant
-    console.print(f"\n[bold red]variant[/bold red]   [bold]{variant.name}[/bold]: {escape(variant.summary)}")
-    for label, text in _history(variant):
+    option, deviation = option_of(bug.deviation)
+    summary = escape(bug.deviation.summary)
+    console.print(f"\n[bold red]{option[2:]:9}[/bold red] [bold]{deviation}[/bold]: {summary}")
+    for label, text in _history(history_of(bug.deviation)):
         console.print(f"[bold]{label:9}[/bold] {escape(text)}", highlight=False)
     console.print(f"[bold]finds[/bold]     {escape(bug.verdict.value)}")
     for number, line in enumerate(_steps(bug.script)):
         console.print(f"[bold]{'' if number else 'by':9}[/bold] {escape(line)}", highlight=False)
-    console.print(f"[bold]try[/bold]       hvolab run {name} --variant {variant.name}", highlight=False)
+    console.print(f"[bold]try[/bold]       hvolab run {name} {option} {deviation}", highlight=False)
 
 
-def _history(variant: NamedVariant) -> list[tuple[str, str]]:
-    if variant.history is None:
+def _history(history: History | None) -> list[tuple[str, str]]:
+    if history is None:
         return [("history", "none: a protective step taken out")]
-    history = variant.history
     return [
         ("mended", f"{history.commit} ({history.release}): {history.title}"),
         ("seen", history.seen),

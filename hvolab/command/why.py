@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
-from emu.machine import MOST_CPUS
 from hvolab.catalog import scenario
-from hvolab.command.options import (
-    MODEL_NAMES,
-    VARIANT_OPTION,
-    bugged,
-    cpu_count,
-    repeated,
-    with_failures,
-    with_guest,
-    with_model,
-)
+from hvolab.command.options import asked, cpu_count, order_of, shaped, subject_options
+from hvolab.command.status import status_of
 from hvolab.judge.why import Explanation, explain
 from hvolab.show.json_output import why_json
 from hvolab.show.report import Invocation, show_finding
@@ -43,48 +33,27 @@ finding: the translation used, the store that ended it, which flushes cover the
 use and which do not, and the rule that decides. Exit status as for run.""",
 )
 @click.argument("name")
-@click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs.")
-@VARIANT_OPTION
-@click.option("--cpu-model", type=click.Choice(MODEL_NAMES), help="CPU model.")
-@click.option("--program", type=click.Path(path_type=Path), help="Assembly source to run as guest program.")
-@click.option("--failures", type=click.Choice(["any"]), help="Each allocation may fail.")
+@subject_options
 @click.option("--schedule", help="Follow this schedule, as a replay line has it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
-def why_command(
-    name: str,
-    cpus: int | None,
-    variant: str | None,
-    cpu_model: str | None,
-    program: Path | None,
-    failures: str | None,
-    schedule: str | None,
-    as_json: bool,  # noqa: FBT001
-) -> int:
-    chosen = scenario(name)
-    count = cpu_count(chosen, cpus)
-    setup, order = bugged(chosen, chosen.build(count), variant)
-    setup = with_failures(with_guest(with_model(setup, cpu_model), program), failures)
+def why_command(name: str, schedule: str | None, as_json: bool) -> int:  # noqa: FBT001
+    chosen, wanted = scenario(name), asked()
+    count = cpu_count(chosen, wanted.cpus)
+    setup = shaped(chosen.build(count), wanted)
     if schedule is None:
+        order = order_of(chosen, setup)
         done = run(setup, lambda system: ScriptStrategy(order, system.machine))
     else:
         replay = Replay(parse(schedule), fingerprint(setup))
         done = run(setup, lambda _system: replay)
     explained = [explain(finding, done.sight) for finding in done.findings]
-    options = {
-        "--variant": variant,
-        "--cpu-model": cpu_model,
-        "--program": program,
-        "--failures": failures,
-    }
-    invocation = Invocation(chosen, count, repeated(options))
+    invocation = Invocation(chosen, count, wanted.words())
     replay_line = invocation.replay(done.schedule)
     if as_json:
         click.echo(json.dumps(why_json(invocation, explained, replay_line), indent=1))
     else:
         _show(Console(), explained, replay_line)
-    if done.model_error:
-        return 3
-    return int(done.wrong)
+    return status_of(done)
 
 
 def _show(console: Console, explained: list[Explanation], replay_line: str) -> None:

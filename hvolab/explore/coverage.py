@@ -8,7 +8,8 @@ from hashlib import blake2b
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.search.interface import Freedom
-from hvolab.subject.run import Deadlocked, OutOfSteps, Run
+from hvolab.subject.run import Deadlocked, OutOfSteps, OutOfTime, Run
+from hvolab.subject.scenario import Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +18,19 @@ class Coverage:
 
     `schedules` ran to their end or were cut off (`cut_off`); `redundant` ones were given up because others
     show the same. `learning` runs only taught the search which translations change. `distinct_states`:
-    different contents of memory at the end of a run.
+    different contents of memory at the end of a run. `actors`: the CPUs that run something; the others only
+    hold what they may have cached. `cut_at`: how and where the first run that was cut off ended.
     """
 
     extent: str
     freedoms: frozenset[Freedom]
     cpus: int
+    actors: frozenset[int]
     schedules: int
     steps: int
     longest: int
     cut_off: int
+    cut_at: str
     deadlocks: int
     redundant: int
     learning: int
@@ -42,15 +46,18 @@ class Coverage:
 
     def __str__(self) -> str:
         over = ", ".join(sorted(freedom.value for freedom in self.freedoms)) or "nothing"
-        line = f"{self.extent} over {{{over}}} at {self.cpus} CPUs: {self.schedules} schedules"
+        where = f"at {self.cpus} CPUs"
+        if len(self.actors) < self.cpus:
+            where += f" (actors on {', '.join(map(str, sorted(self.actors)))})"
+        line = f"{self.extent} over {{{over}}} {where}: {self.schedules} schedules"
         if not self.complete:
             why = self.stopped_by or "the step budget of a run"
-            line = f"not complete ({self.extent}), stopped by {why}; over {{{over}}} at {self.cpus} CPUs: "
+            line = f"not complete ({self.extent}), stopped by {why}; over {{{over}}} {where}: "
             line += f"{self.schedules} schedules"
         if self.redundant:
             line += f" and {self.redundant} given up as redundant"
         if self.cut_off:
-            line += f", {self.cut_off} of them cut off by the step budget"
+            line += f", {self.cut_off} of them {self.cut_at}"
         return line + f", {self.distinct_states} final states, at most {self.longest} picks"
 
 
@@ -60,6 +67,7 @@ class Tally:
     def __init__(self) -> None:
         self.runs = 0
         self._steps = self._longest = self._cut_off = self._deadlocks = self._redundant = self._learning = 0
+        self._cut_at = ""
         self._schedules: set[bytes] = set()
         self._states: set[bytes] = set()
 
@@ -68,7 +76,9 @@ class Tally:
         self.runs += 1
         self._steps += done.system.machine.steps
         self._longest = max(self._longest, len(done.schedule.picks))
-        self._cut_off += isinstance(done.outcome, OutOfSteps)
+        if isinstance(done.outcome, OutOfSteps | OutOfTime):
+            self._cut_off += 1
+            self._cut_at = self._cut_at or str(done.outcome)
         self._deadlocks += isinstance(done.outcome, Deadlocked)
         self._schedules.add(blake2b(str(done.schedule).encode(), digest_size=8).digest())
         self._states.add(_final_state(done))
@@ -82,6 +92,7 @@ class Tally:
         """The runs so far were made without knowing what they should have known."""
         self._learning += self.runs + self._redundant
         self.runs = self._redundant = self._cut_off = self._deadlocks = self._longest = 0
+        self._cut_at = ""
         self._schedules.clear()
         self._states.clear()
 
@@ -91,6 +102,7 @@ class Tally:
             "steps": self._steps,
             "longest": self._longest,
             "cut_off": self._cut_off,
+            "cut_at": self._cut_at,
             "deadlocks": self._deadlocks,
             "redundant": self._redundant,
             "learning": self._learning,
@@ -103,6 +115,7 @@ class Tally:
         self._steps = place.field("steps").count()
         self._longest = place.field("longest").count()
         self._cut_off = place.field("cut_off").count()
+        self._cut_at = place.field("cut_at").text()
         self._deadlocks = place.field("deadlocks").count()
         self._redundant = place.field("redundant").count()
         self._learning = place.field("learning").count()
@@ -117,22 +130,25 @@ class Tally:
         self._steps += other._steps
         self._longest = max(self._longest, other._longest)
         self._cut_off += other._cut_off
+        self._cut_at = self._cut_at or other._cut_at
         self._deadlocks += other._deadlocks
         self._redundant += other._redundant
         self._schedules |= other._schedules
         self._states |= other._states
 
     def coverage(
-        self, extent: str, freedoms: frozenset[Freedom], cpus: int, seconds: float, stopped_by: str | None
+        self, extent: str, freedoms: frozenset[Freedom], setup: Setup, seconds: float, stopped_by: str | None
     ) -> Coverage:
         return Coverage(
             extent,
             freedoms,
-            cpus,
+            setup.boot.cpus,
+            frozenset(actor.cpu for actor in setup.actors),
             self.runs,
             self._steps,
             self._longest,
             self._cut_off,
+            self._cut_at,
             self._deadlocks,
             self._redundant,
             self._learning,

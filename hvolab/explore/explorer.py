@@ -17,7 +17,7 @@ from hvolab.explore.search.interface import Freedom, Next, Redundant, Search
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.fingerprint import stamped
-from hvolab.subject.run import Run, run_on, run_watched
+from hvolab.subject.run import Limits, Run, run_on, run_watched
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
 from hvolab.subject.script import Script
@@ -111,7 +111,7 @@ class Exploring:
         self.ran = True
         done: Run | None = None
         try:
-            done = run_watched(self._system, self._setup, self._strategy, (), self._budget.steps)
+            done = run_watched(self._system, self._setup, self._strategy, (), self._limits())
             self.tally.completed(done)
             self._note(done)
         except Redundant:
@@ -124,6 +124,13 @@ class Exploring:
             self.save()
         return following
 
+    def _limits(self) -> Limits:
+        """Of the run to come: its own, and what is left of the time."""
+        budget = self._budget
+        if budget.seconds is None:
+            return Limits(budget.steps)
+        return Limits(budget.steps, self._begun + budget.seconds, budget.seconds)
+
     def spent(self) -> str | None:
         """Which budget is used up."""
         return self._budget.spent(self.tally.runs, time.monotonic() - self._begun)
@@ -131,7 +138,7 @@ class Exploring:
     def done(self, stopped_by: str | None) -> Exploration:
         seconds = self._before + time.monotonic() - self._begun
         coverage = self.tally.coverage(
-            self._search.extent(), self._freedoms, self._setup.boot.cpus, seconds, stopped_by
+            self._search.extent(), self._freedoms, self._setup, seconds, stopped_by
         )
         found = (replace(one, schedule=stamped(one.schedule, self._setup)) for one in self.found.values())
         return Exploration(coverage, tuple(found))

@@ -22,7 +22,9 @@ def describe_site(cpu: int, site: Site) -> str:
     if isinstance(site, GuestSite):
         return f"cpu{cpu} in {site}"
     if isinstance(site, RoutineSite) and site.functions:
-        return f"cpu{cpu} in {' < '.join(reversed(site.functions[-3:]))}"
+        # What begins with an underscore is a part of a kernel function that has its name from us.
+        kernel = [name for name in site.functions if not name.startswith("_")] or list(site.functions)
+        return f"cpu{cpu} in {' < '.join(reversed(kernel[-3:]))}"
     return f"cpu{cpu} in {site}"
 
 

@@ -28,7 +28,7 @@ def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
                 "expected": scenario.expected,
                 "cpus_min": scenario.cpus_min,
                 "variants": [
-                    one.name for one in (*(bug.variant for bug in scenario.bugs), *scenario.costlier)
+                    one.name for one in (*(bug.deviation for bug in scenario.bugs), *scenario.costlier)
                 ],
             }
             for scenario in scenarios

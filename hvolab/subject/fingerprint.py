@@ -54,6 +54,7 @@ def _boot(config: BootConfig) -> Plain:
         "model": config.model.name,
         "kernel": asdict(config.kernel),
         "policy": config.policy.name,
+        "form": config.form.value,
         "variant": config.variant.name,
         "origin": config.origin.name,
         "vmemmap_blocks": sorted([int(va), int(pfn)] for va, pfn in blocks.items()),

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from emu.choice import Question
 from emu.events import MachineEvent
+from emu.machine import Machine
 from emu.trace import Listener
 from hvolab.judge.rows.monitor import Monitor
 from hvolab.judge.sight.sight import Sight
@@ -45,15 +47,40 @@ class Deadlocked:
 
 @dataclass(frozen=True, slots=True)
 class OutOfSteps:
-    """The step budget ended before the run did."""
+    """The step budget ended before the run did. `at`: where each CPU was that had not ended."""
 
     steps: int
+    at: tuple[tuple[int, str], ...] = ()
 
     def __str__(self) -> str:
-        return f"cut off after {self.steps} steps"
+        return f"cut off after {self.steps} steps{_places(self.at)}"
 
 
-Outcome: TypeAlias = Completed | Deadlocked | OutOfSteps
+@dataclass(frozen=True, slots=True)
+class OutOfTime:
+    """The time budget ended before the run did. `at`: where each CPU was that had not ended."""
+
+    seconds: float
+    at: tuple[tuple[int, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"cut off after {self.seconds:g} s{_places(self.at)}"
+
+
+def _places(at: tuple[tuple[int, str], ...]) -> str:
+    return "".join(f"; cpu{cpu} was in {where}" for cpu, where in at)
+
+
+Outcome: TypeAlias = Completed | Deadlocked | OutOfSteps | OutOfTime
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may cost. `until` is a reading of time.monotonic(); looked at now and then."""
+
+    steps: int = MOST_STEPS
+    until: float | None = None
+    seconds: float = 0.0  # what `until` stands for, to be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +110,9 @@ class Run:
         return any(finding.verdict is Verdict.MODEL_ERROR for finding in self.findings)
 
 
+NO_LIMITS = Limits()
+_STEPS_A_LOOK = 256  # a look at the clock costs as much as a step
+
 StrategyFor: TypeAlias = Callable[[System], Strategy]
 # For a strategy that must know what judges ask.
 WatchingStrategyFor: TypeAlias = Callable[[System, Sight], Strategy]
@@ -105,14 +135,14 @@ def run(
     setup: Setup,
     strategy_for: StrategyFor,
     listeners: tuple[Callable[[System], Listener], ...] = (),
-    most_steps: int = MOST_STEPS,
+    limits: Limits = NO_LIMITS,
 ) -> Run:
     """Boot `setup` and run it. The schedule has the fingerprint of the setup.
 
     Raises what the strategy raises when it cannot go on: ScriptError, ScheduleError.
     """
     counter = CostCounter()
-    done = run_on(boot(setup.boot), setup, strategy_for, (*listeners, counter.listener), most_steps)
+    done = run_on(boot(setup.boot), setup, strategy_for, (*listeners, counter.listener), limits)
     return replace(done, schedule=stamped(done.schedule, setup), costs=counter.costs)
 
 
@@ -121,7 +151,7 @@ def run_on(
     setup: Setup,
     strategy_for: StrategyFor,
     listeners: tuple[Callable[[System], Listener], ...] = (),
-    most_steps: int = MOST_STEPS,
+    limits: Limits = NO_LIMITS,
 ) -> Run:
     """Run `setup` on a system at time zero that was booted from it. It is not reset afterwards.
 
@@ -131,7 +161,7 @@ def run_on(
     def for_system(system: System, _sight: Sight) -> Strategy:
         return strategy_for(system)
 
-    return run_watched(system, setup, for_system, listeners, most_steps)
+    return run_watched(system, setup, for_system, listeners, limits)
 
 
 def run_watched(
@@ -139,25 +169,26 @@ def run_watched(
     setup: Setup,
     strategy_for: WatchingStrategyFor,
     listeners: tuple[Callable[[System], Listener], ...] = (),
-    most_steps: int = MOST_STEPS,
+    limits: Limits = NO_LIMITS,
 ) -> Run:
     """The same with a strategy that is given what judges see with."""
     machine = system.machine
-    sight = Sight(machine, setup.boot.huge_pages)
+    sight = Sight(machine, setup.boot.huge_pages, setup.judged)
     monitor = Monitor(sight, setup.boot.huge_pages, questions_of(setup))
+    machine.trace.listen(sight.observe)
     machine.trace.listen(monitor.observe)
     for listener in listeners:
         machine.trace.listen(listener(system))
     strategy = strategy_for(system, sight)
     start_actors(setup, system)
     transcript = _Transcript(strategy)
-    outcome = _loop(system, transcript, most_steps)
+    outcome = _loop(system, transcript, limits)
     match outcome:
         case Completed():
             monitor.completed()
         case Deadlocked(waits=waits):
             monitor.deadlocked(dict(waits))
-        case OutOfSteps():
+        case OutOfSteps() | OutOfTime():
             monitor.cut_off()
         case _:
             assert_never(outcome)
@@ -172,11 +203,13 @@ def run_watched(
     )
 
 
-def _loop(system: System, transcript: _Transcript, most_steps: int) -> Outcome:
+def _loop(system: System, transcript: _Transcript, limits: Limits) -> Outcome:
     machine = system.machine
     while enabled := machine.enabled():
-        if machine.steps == most_steps:
-            return OutOfSteps(most_steps)
+        if machine.steps == limits.steps:
+            return OutOfSteps(limits.steps, _where(machine))
+        if limits.until is not None and not machine.steps % _STEPS_A_LOOK and time.monotonic() > limits.until:
+            return OutOfTime(limits.seconds, _where(machine))
         choice = transcript.strategy.pick(enabled)
         transcript.picks.append(choice)
         machine.perform(choice, transcript)
@@ -184,6 +217,11 @@ def _loop(system: System, transcript: _Transcript, most_steps: int) -> Outcome:
     if machine.busy:
         return Deadlocked(tuple(machine.blocked().items()))
     return Completed()
+
+
+def _where(machine: Machine) -> tuple[tuple[int, str], ...]:
+    """Where each CPU is that has not ended."""
+    return tuple((cpu.number, str(cpu.site())) for cpu in machine.cpus if cpu.contexts)
 
 
 def collect(events: list[tuple[int, MachineEvent]]) -> Callable[[System], Listener]:

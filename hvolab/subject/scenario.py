@@ -11,13 +11,14 @@ from enum import Enum
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.cpu.cpu import GuestThread, KernelThread, Routine, Thread
-from emu.paging.lazy import LazySpec
-from emu.paging.models import LAZY
 from emu.paging.walk import Walk
 from firmware.load import load_program
 from firmware.program import Program
 from hvolab.judge.question import Asks
+from hvolab.judge.sight.mappings import AddressRange
+from hvolab.judge.sight.sight import VMEMMAP
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.axes import Deviation, deviating
 from hvolab.subject.script import Script
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, PerCpu
@@ -65,13 +66,14 @@ class Setup:
     actors: tuple[GuestActor | KernelActor, ...]
     script: Script
     watched: tuple[VirtAddr, ...]  # the vmemmap pages the report shows, by first address
+    judged: tuple[AddressRange, ...] = (VMEMMAP,)  # where stale uses are judged
 
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A variant on which a scenario goes wrong: the verdict, and an order that shows it."""
+    """What a scenario goes wrong with: the verdict, and an order that shows it."""
 
-    variant: NamedVariant
+    deviation: Deviation
     verdict: Verdict
     script: Script
 
@@ -96,15 +98,9 @@ class Scenario:
     costlier: tuple[NamedVariant, ...] = ()
 
 
-def with_variant(setup: Setup, variant: NamedVariant) -> Setup:
-    """The setup on a kernel, and where the variant says so on a CPU, that differs in that one thing.
-
-    Bugs show in what a CPU may have cached, so CPUs are lazy ones unless the variant has its own.
-    """
-    boot = setup.boot
-    model = variant.model or (boot.model if isinstance(boot.model.tlb, LazySpec) else LAZY)
-    policy = variant.policy or boot.policy
-    return replace(setup, boot=replace(boot, variant=variant, policy=policy, model=model))
+def with_deviation(setup: Setup, deviation: Deviation) -> Setup:
+    """The setup on a kernel, or a CPU, that differs in that one thing."""
+    return replace(setup, boot=deviating(setup.boot, deviation))
 
 
 def with_program(setup: Setup, name: str, source: str) -> Setup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from emu.addr import VirtAddr
 from emu.cpu.ops import Annotate, Load
 from kernel_model.core.events import FlushBegun, FlushCompleted
+from kernel_model.core.history import History
 from kernel_model.flush.policy import FlushSite, NamedPolicy
 from kernel_model.flush.upstream import WHOLE_ADDRESS_SPACE, UpstreamFlush
 from kernel_model.layout import PerCpu
@@ -69,5 +70,17 @@ LOCAL_ONLY = NamedPolicy("local-only", "flushes this CPU only", LocalOnly)
 SKIPS_IDLE = NamedPolicy(
     "skips-idle", "as upstream, but CPUs that say they are idle are left out", SkipsIdleCpus
 )
-FLUSH_ALL_NO_OP = NamedPolicy("flush-all-no-op", "flush_tlb_all() does nothing", FlushAllDoesNothing)
-NO_FLUSH = NamedPolicy("no-flush", "returns at once, flushing nothing", NoFlush)
+FLUSH_ALL_NO_OP = NamedPolicy(
+    "flush-all-no-op",
+    "flush_tlb_all() does nothing",
+    FlushAllDoesNothing,
+    history=History(
+        "3d03b8c0f398",
+        "s390: fix HugeTLB vmemmap optimization crash",
+        "v6.18",
+        "nr_hugepages to 1 and back to 0: list_del corruption in hugetlb_vmemmap_restore_folios(), a BUG",
+    ),
+)
+NEVER = NamedPolicy("never", "both routines return at once, flushing nothing", NoFlush)
+
+BROKEN: tuple[NamedPolicy, ...] = (LOCAL_ONLY, SKIPS_IDLE, SKIPS_LAST_CPU, FLUSH_ALL_NO_OP, NEVER)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 
 from emu.addr import VirtAddr
 from emu.machine import Grain
+from kernel_model.core.history import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,13 @@ class FlushPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NamedPolicy:
-    """A policy by name, and how to make one for a machine."""
+    """A policy by name, and how to make one for a machine. `history`: of one that a kernel had."""
 
     name: str
     summary: str
     build: Callable[[FlushSite], FlushPolicy]
     grain: Grain = Grain.ATOMIC  # of the interrupt handler; stepwise where its steps can be told apart
+    history: History | None = None
 
 
 PolicyFactory: TypeAlias = Callable[[FlushSite], FlushPolicy]

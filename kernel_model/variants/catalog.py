@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from emu.paging.models import LAZY_ALDER_LAKE, LAZY_ERRATUM_383
-from kernel_model.flush.broken import FLUSH_ALL_NO_OP, LOCAL_ONLY, NO_FLUSH, SKIPS_IDLE, SKIPS_LAST_CPU
-from kernel_model.variants.named import UPSTREAM_HVO, Effect, History, NamedVariant
+from kernel_model.core.history import History
+from kernel_model.variants.named import UPSTREAM_HVO, Effect, NamedVariant
 from kernel_model.variants.pool import (
     FreedStaysListed,
     HwpoisonBeforeType,
@@ -40,17 +37,6 @@ from kernel_model.variants.split import SplitHeadUnlocked, SplitReadOnly, Splits
 
 FREE_BEFORE_FLUSH = NamedVariant(
     "free-before-flush", "a folio's vmemmap pages are freed before its flush", FreeBeforeFlush
-)
-NO_OP_FLUSH_ALL = NamedVariant(
-    "no-op-flush-tlb-all",
-    "flush_tlb_all() does nothing",
-    policy=FLUSH_ALL_NO_OP,
-    history=History(
-        "3d03b8c0f398",
-        "s390: fix HugeTLB vmemmap optimization crash",
-        "v6.18",
-        "nr_hugepages to 1 and back to 0: list_del corruption in hugetlb_vmemmap_restore_folios(), a BUG",
-    ),
 )
 FLAG_AFTER_REMAP = NamedVariant(
     "flag-after-remap",
@@ -197,14 +183,6 @@ FLAGS_AND = NamedVariant(
         "an RCU wait and a flush for every folio of a batch but the first",
     ),
 )
-LOCAL_ONLY_FLUSH = NamedVariant("local-only-flush", "only the flushing CPU is flushed", policy=LOCAL_ONLY)
-FLUSH_SKIPS_IDLE = NamedVariant(
-    "flush-skips-idle", "CPUs that are idle are not interrupted", policy=SKIPS_IDLE
-)
-FLUSH_SKIPS_ONE = NamedVariant(
-    "flush-skips-one", "the CPU with the highest number is not interrupted", policy=SKIPS_LAST_CPU
-)
-NO_FLUSH_AT_ALL = NamedVariant("no-flush", "neither flush routine does anything", policy=NO_FLUSH)
 NO_FLUSH_AFTER_REMAP = NamedVariant("no-flush-after-remap", "the remap is not flushed", NoFlushAfterRemap)
 FREES_WITHOUT_UNMAPPING = NamedVariant(
     "frees-without-unmapping", "tail pages are freed and stay mapped", FreesWithoutUnmapping
@@ -234,26 +212,9 @@ NO_SMP_WMB = NamedVariant(
         "on weakly ordered CPUs a struct page's old contents through its new entry; never reported",
     ),
 )
-INVLPG_SPARES_GLOBALS = NamedVariant(
-    "invlpg-spares-globals",
-    "INVLPG leaves global entries, as Alder Lake does with PCIDs",
-    model=LAZY_ALDER_LAKE,
-    history=History(
-        "ce0b15d11ad8",
-        "x86/mm: Avoid incomplete Global INVLPG flushes",
-        "v6.4",
-        "kernel translations outlive a flush that has returned",
-    ),
-)
-ERRATUM_383 = NamedVariant(
-    "erratum-383",
-    "entries of two sizes for one address are a machine check, as on AMD family 10h",
-    model=LAZY_ERRATUM_383,
-)
 
 VARIANTS: tuple[NamedVariant, ...] = (
     UPSTREAM_HVO,
-    NO_OP_FLUSH_ALL,
     FLAG_AFTER_REMAP,
     NO_RCU_WAIT,
     SPLIT_WITHOUT_RECHECK,
@@ -271,10 +232,6 @@ VARIANTS: tuple[NamedVariant, ...] = (
     TAILS_WRITABLE,
     FLUSH_AFTER_REUSE,
     FLAGS_AND,
-    LOCAL_ONLY_FLUSH,
-    FLUSH_SKIPS_IDLE,
-    FLUSH_SKIPS_ONE,
-    NO_FLUSH_AT_ALL,
     NO_FLUSH_AFTER_REMAP,
     FREES_WITHOUT_UNMAPPING,
     SPLIT_READ_ONLY,
@@ -286,24 +243,4 @@ VARIANTS: tuple[NamedVariant, ...] = (
     NO_SMP_WMB,
     SURPLUS_LOSES_FLAG,
     FREED_STAYS_LISTED,
-    INVLPG_SPARES_GLOBALS,
-    ERRATUM_383,
 )
-
-
-class UnknownVariant(ValueError):
-    """There is no variant of that name."""
-
-    def __init__(self, name: str) -> None:
-        names = [variant.name for variant in VARIANTS]
-        near = get_close_matches(name, names)
-        said = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
-        super().__init__(f"there is no variant {name!r}; {said}")
-
-
-def variant(name: str) -> NamedVariant:
-    """Raises UnknownVariant, which lists those there are."""
-    for candidate in VARIANTS:
-        if candidate.name == name:
-            return candidate
-    raise UnknownVariant(name)

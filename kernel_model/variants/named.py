@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from emu.paging.models import CpuModel
-from kernel_model.flush.policy import NamedPolicy
+from kernel_model.core.history import History
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives
 from kernel_model.pool.hugetlb import Hugetlb
 from kernel_model.pool.hugetlb_pool import PoolPrimitives
@@ -23,25 +22,13 @@ class Effect(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """The commit that mended it (12 digits of its id in Linux), its title, its release, and what was seen."""
-
-    commit: str
-    title: str
-    release: str
-    seen: str
-
-
-@dataclass(frozen=True, slots=True)
 class NamedVariant:
-    """`history` is None for a step that no kernel ever left out. `policy` and `model`: None is as set."""
+    """`history` is None for a step that no kernel ever left out."""
 
     name: str
     summary: str
     build: Callable[[Primitives], HugetlbVmemmap] = HugetlbVmemmap
     build_pool: Callable[[PoolPrimitives], Hugetlb] = Hugetlb
-    policy: NamedPolicy | None = None
-    model: CpuModel | None = None
     effect: Effect = Effect.VIOLATION
     history: History | None = None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.axes import Deviation
 from hvolab.subject.scenario import Bug, Scenario
 from hvolab.subject.script import ordering
 from hvolab.subject.script_text import parse_script
-from kernel_model.variants.named import NamedVariant
 
 
 def ordered(scenario: Scenario) -> Scenario:
@@ -17,5 +17,5 @@ def ordered(scenario: Scenario) -> Scenario:
     return replace(scenario, build=lambda cpus: replace(scenario.build(cpus), script=order))
 
 
-def bug(variant: NamedVariant, verdict: Verdict, script: str) -> Bug:
-    return Bug(variant, verdict, parse_script(script))
+def bug(deviation: Deviation, verdict: Verdict, script: str) -> Bug:
+    return Bug(deviation, verdict, parse_script(script))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emu.paging.models import LAZY_ALDER_LAKE, LAZY_ERRATUM_383
 from hvolab.catalog.bugs.bug import bug
 from hvolab.catalog.bugs.bug_setups import (
     batch_reader,
@@ -12,6 +13,7 @@ from hvolab.catalog.bugs.bug_setups import (
 )
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import Group, Scenario
+from kernel_model.flush.broken import LOCAL_ONLY, NEVER, SKIPS_IDLE, SKIPS_LAST_CPU
 from kernel_model.variants import catalog as variants
 
 FLUSH_READER = Scenario(
@@ -34,7 +36,7 @@ FLUSH_READER = Scenario(
             """,
         ),
         bug(
-            variants.LOCAL_ONLY_FLUSH,
+            LOCAL_ONLY,
             Verdict.MISSED_FLUSH,
             """
             cpu0 until an IPI is sent
@@ -43,7 +45,7 @@ FLUSH_READER = Scenario(
             """,
         ),
         bug(
-            variants.FLUSH_SKIPS_ONE,
+            SKIPS_LAST_CPU,
             Verdict.MISSED_FLUSH,
             """
             cpu0 until an IPI is sent
@@ -52,7 +54,7 @@ FLUSH_READER = Scenario(
             """,
         ),
         bug(
-            variants.NO_FLUSH_AT_ALL,
+            NEVER,
             Verdict.MISSED_FLUSH,
             """
             cpu0 until an IPI is sent
@@ -115,7 +117,7 @@ FLUSH_SLEEPER = Scenario(
     flush_sleeper,
     (
         bug(
-            variants.FLUSH_SKIPS_IDLE,
+            SKIPS_IDLE,
             Verdict.MISSED_FLUSH,
             """
             cpu0 until an IPI is sent
@@ -140,7 +142,7 @@ INVLPG_GLOBALS = Scenario(
     globals_reader,
     (
         bug(
-            variants.INVLPG_SPARES_GLOBALS,
+            LAZY_ALDER_LAKE,
             Verdict.MISSED_FLUSH,
             """
             cpu0 until an IPI is sent 3 times
@@ -160,5 +162,5 @@ TWO_SIZES = Scenario(
     2,
     frozenset(),
     batch_reader,
-    (bug(variants.ERRATUM_383, Verdict.TLB_MULTIHIT, "cpu0 until an IPI is sent"),),
+    (bug(LAZY_ERRATUM_383, Verdict.TLB_MULTIHIT, "cpu0 until an IPI is sent"),),
 )

@@ -18,6 +18,7 @@ from hvolab.catalog.bugs.bug_setups import (
 )
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import Group, Scenario
+from kernel_model.flush.broken import FLUSH_ALL_NO_OP
 from kernel_model.variants import catalog as variants
 
 UP_AND_DOWN = Scenario(
@@ -31,7 +32,7 @@ UP_AND_DOWN = Scenario(
     up_and_down,
     (
         bug(
-            variants.NO_OP_FLUSH_ALL,
+            FLUSH_ALL_NO_OP,
             Verdict.KERNEL,
             "\n".join(
                 ["cpu0 until an IPI is sent"]

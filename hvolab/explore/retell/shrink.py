@@ -16,7 +16,7 @@ from typing import NamedTuple
 from emu.choice import Choice, Question, Step, TakeInterrupt
 from hvolab.explore.budget import Budget
 from hvolab.judge.verdict import Finding, Verdict, Where
-from hvolab.subject.run import Run, run_on
+from hvolab.subject.run import Limits, Run, run_on
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import DecidePick, Schedule, VersionPick
 from hvolab.subject.strategy import Replay
@@ -233,7 +233,9 @@ class _Shrinking:
         if self._spent():
             return False
         self._runs += 1
-        done = run_on(self._system, self._setup, lambda _system: _Follow(plan), (), self._budget.steps)
+        done = run_on(
+            self._system, self._setup, lambda _system: _Follow(plan), (), Limits(self._budget.steps)
+        )
         self._system.reset()
         cost = self._cost(done.schedule, len(plan.answers))
         finding = self._shown(done)

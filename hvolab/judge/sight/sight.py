@@ -53,7 +53,7 @@ class Sight:
         self._looked_at: set[int] | None = None
         self.cpus = range(len(machine.cpus))
         self.model = machine.cpus[0].mmu.model
-        machine.trace.listen(self._remembered.observe)
+        self.observe = self._remembered.observe  # to be told of every event before judges are
 
     def watched_by(self, watcher: Watcher) -> None:
         """From now on tell this one what is asked."""

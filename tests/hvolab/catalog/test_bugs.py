@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from emu.paging.models import LAZY
+from emu.paging.models import LAZY, CpuModel
 from hvolab.catalog import SCENARIOS
 from hvolab.catalog.bugs.all import BUGS
 from hvolab.explore.budget import Budget
@@ -15,16 +15,18 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.judge.known import known
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.axes import variant
+from hvolab.subject.names import UnknownName
 from hvolab.subject.run import Completed, Run, run
-from hvolab.subject.scenario import Bug, Group, Scenario, Setup, with_variant
+from hvolab.subject.scenario import Bug, Group, Scenario, Setup, with_deviation
 from hvolab.subject.script import Script, ScriptStrategy, ordering
 from hvolab.subject.script_text import parse_script
-from kernel_model.variants.catalog import VARIANTS, UnknownVariant, variant
+from kernel_model.variants.catalog import VARIANTS
 from kernel_model.variants.named import UPSTREAM_HVO, Effect
 
 ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 PAIRS = [(chosen, bug) for chosen in SCENARIOS for bug in chosen.bugs]
-IDS = [f"{chosen.name}-{bug.variant.name}" for chosen, bug in PAIRS]
+IDS = [f"{chosen.name}-{bug.deviation.name}" for chosen, bug in PAIRS]
 LONG = ("rollback",)
 
 
@@ -46,7 +48,7 @@ def wrong(done: Run) -> set[Verdict]:
 
 @pytest.mark.parametrize(("chosen", "bug"), PAIRS, ids=IDS)
 def test_the_script_shows_the_bug(chosen: Scenario, bug: Bug) -> None:
-    assert bug.verdict in wrong(followed(with_variant(built(chosen), bug.variant), bug.script))
+    assert bug.verdict in wrong(followed(with_deviation(built(chosen), bug.deviation), bug.script))
 
 
 @pytest.mark.parametrize(("chosen", "bug"), PAIRS, ids=IDS)
@@ -61,7 +63,7 @@ def test_upstream_is_not_wrong_in_the_order_of_the_bug(chosen: Scenario, bug: Bu
 @pytest.mark.slow
 @pytest.mark.parametrize(("chosen", "bug"), PAIRS, ids=IDS)
 def test_the_bug_is_found_from_the_actors_alone(chosen: Scenario, bug: Bug) -> None:
-    setup = with_variant(replace(built(chosen), script=()), bug.variant)
+    setup = with_deviation(replace(built(chosen), script=()), bug.deviation)
     done = explore(setup, Reduced(), ALL, Budget(seconds=120))
     assert bug.verdict in {one.finding.verdict for one in done.found}
 
@@ -73,7 +75,7 @@ QUICK = [
 
 @pytest.mark.parametrize(("chosen", "bug"), QUICK, ids=lambda one: getattr(one, "name", ""))
 def test_some_bugs_are_found_quickly(chosen: Scenario, bug: Bug) -> None:
-    setup = with_variant(replace(built(chosen), script=()), bug.variant)
+    setup = with_deviation(replace(built(chosen), script=()), bug.deviation)
     done = explore(setup, Reduced(), ALL, Budget(runs=60))
     assert bug.verdict in {one.finding.verdict for one in done.found}
 
@@ -87,7 +89,7 @@ def test_a_scenario_of_bugs_has_one_and_its_own_order_is_upstreams(chosen: Scena
 
 
 def test_every_violation_has_a_scenario() -> None:
-    shown = {bug.variant.name for _, bug in PAIRS}
+    shown = {bug.deviation.name for _, bug in PAIRS}
     assert {one.name for one in VARIANTS if one.effect is Effect.VIOLATION} - shown == {"upstream"}
 
 
@@ -101,9 +103,7 @@ def test_a_variant_is_found_by_its_name_and_says_what_it_is(one) -> None:
 
 
 def test_an_unknown_variant_lists_those_there_are() -> None:
-    with pytest.raises(
-        UnknownVariant, match=r"^there is no variant 'typo'; there are: upstream, no-op-flush"
-    ):
+    with pytest.raises(UnknownName, match=r"^there is no variant 'typo'; there are: upstream, flag-after"):
         variant("typo")
 
 
@@ -114,6 +114,6 @@ def test_scripts_survive_their_text() -> None:
 
 def test_the_cpus_of_a_bug_are_lazy_unless_it_needs_its_own() -> None:
     for chosen, bug in PAIRS:
-        model = with_variant(built(chosen), bug.variant).boot.model
+        model = with_deviation(built(chosen), bug.deviation).boot.model
         assert model.name.startswith(LAZY.name)
-        assert bug.variant.model in (None, model)
+        assert model is bug.deviation or not isinstance(bug.deviation, CpuModel)

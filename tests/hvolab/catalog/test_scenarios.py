@@ -17,10 +17,11 @@ from emu.addr import PhysAddr
 from emu.events import Annotated, Faulted, Finished, GuestSite, IpiSent, Loaded, MachineEvent, Stored
 from emu.machine import Machine
 from firmware.catalog import program
-from hvolab.catalog import SCENARIOS, UnknownScenario, scenario
+from hvolab.catalog import SCENARIOS, scenario
 from hvolab.catalog.pool import POOL
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import PagesView, Phase, meaning
+from hvolab.subject.names import UnknownName
 from hvolab.subject.run import Completed, Run, collect, run
 from hvolab.subject.scenario import Group, GuestActor, Scenario
 from hvolab.subject.schedule import parse
@@ -134,14 +135,14 @@ def test_names_are_unique_and_found() -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(UnknownScenario) as caught:
+    with pytest.raises(UnknownName) as caught:
         scenario("nowhere")
     names = ", ".join(chosen.name for chosen in SCENARIOS)
     assert str(caught.value) == f"there is no scenario 'nowhere'; there are: {names}"
 
 
 def test_a_name_with_a_slip_names_those_like_it() -> None:
-    with pytest.raises(UnknownScenario) as caught:
+    with pytest.raises(UnknownName) as caught:
         scenario("lost-updte")
     assert str(caught.value) == "there is no scenario 'lost-updte'; did you mean lost-update?"
 

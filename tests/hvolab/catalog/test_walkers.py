@@ -15,7 +15,7 @@ from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page, with_program, with_variant
+from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page, with_deviation, with_program
 from kernel_model.boot import Kernel
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.mm.image import HugePage
@@ -75,7 +75,7 @@ def test_of_another_generation_only_the_reader_is_another(name: str, older: str,
 def test_the_order_of_2025_needs_the_rcu_wait_as_well() -> None:
     setup = scenario("unfreeze-get-page-2025").build(2)
     assert violations(everything(setup)) == set()
-    without = violations(everything(with_variant(setup, NO_RCU_WAIT)))
+    without = violations(everything(with_deviation(setup, NO_RCU_WAIT)))
     assert without == {(Verdict.WRITE_PROTECT, "get_page_unless_zero_2025")}
 
 

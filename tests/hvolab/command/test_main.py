@@ -22,6 +22,7 @@ import pytest
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.command.main import cli, main
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.axes import option_of
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ", ".join(chosen.name for chosen in SCENARIOS)
@@ -310,7 +311,7 @@ def test_help_starts_with_an_example(command: tuple[str, ...], flag: str, hvolab
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_option_says_what_it_is_for(name: str) -> None:
     for parameter in cli.commands[name].params:
-        if isinstance(parameter, click.Option):
+        if isinstance(parameter, click.Option) and not parameter.hidden:
             assert parameter.help or parameter.show_default, f"{name} {parameter.opts}"
 
 
@@ -341,18 +342,18 @@ def test_list_json_is_what_the_schema_says(hvolab: Hvolab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "variant", "verdict"),
+    ("name", "option", "deviation", "verdict"),
     [
-        (chosen.name, bug.variant.name, bug.verdict.value)
+        (chosen.name, *option_of(bug.deviation), bug.verdict.value)
         for chosen in SCENARIOS
         for bug in chosen.bugs
         if chosen.name in QUICK
     ],
 )
 def test_run_of_a_scenario_with_its_bug_exits_with_1(
-    name: str, variant: str, verdict: str, hvolab: Hvolab
+    name: str, option: str, deviation: str, verdict: str, hvolab: Hvolab
 ) -> None:
-    done = hvolab("run", name, "--variant", variant, "--json")
+    done = hvolab("run", name, option, deviation, "--json")
     assert (done.status, done.err) == (1, "")
     assert verdict in {finding["verdict"] for finding in done.json()["findings"]}
 

@@ -125,7 +125,7 @@ def test_a_run_longer_than_the_step_budget_is_cut_off_and_counted() -> None:
     assert done.coverage.cut_off == 1
     assert str(done.coverage) == (
         "not complete (exhaustive), stopped by the step budget of a run; over {irq, schedule, tlb} at 1 CPUs:"
-        " 1 schedules, 1 of them cut off by the step budget, 1 final states, at most 3 picks"
+        " 1 schedules, 1 of them cut off after 3 steps; cpu0 was in routine, 1 final states, at most 3 picks"
     )
 
 

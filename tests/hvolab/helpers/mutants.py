@@ -18,7 +18,7 @@ from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.events import OperationBegun, OperationReturned
-from kernel_model.flush.broken import NO_FLUSH, SKIPS_LAST_CPU
+from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.hvo.hugetlb_vmemmap import (
@@ -137,7 +137,7 @@ _STALE = frozenset({Verdict.MISSED_FLUSH, Verdict.USE_AFTER_FREE})
 _KERNEL = frozenset({Verdict.KERNEL})
 
 MUTANTS: tuple[Mutant, ...] = (
-    Mutant("flush_tlb_* does nothing", (optimize(0), reader(1)), _STALE, policy=NO_FLUSH),
+    Mutant("flush_tlb_* does nothing", (optimize(0), reader(1)), _STALE, policy=NEVER),
     Mutant("a flush leaves out a CPU", (optimize(0), reader(1)), _STALE, policy=SKIPS_LAST_CPU),
     Mutant("no flush after the remap", (optimize(0), reader(1)), _STALE, NO_FLUSH_AFTER_REMAP),
     Mutant("freed before the flush", (optimize(0), reader(1)), _STALE, FREE_BEFORE_FLUSH),

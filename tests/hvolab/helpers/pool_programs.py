@@ -22,8 +22,8 @@ from emu.trace import Listener
 from hvolab.catalog.common import MEMORY_BYTES
 from hvolab.explore.search.interface import Freedom, Point, size
 from hvolab.explore.search.randomly import Pct, RandomSearch, Uniform
-from hvolab.subject.run import Run, run
-from hvolab.subject.scenario import KernelActor, Setup, with_variant
+from hvolab.subject.run import Limits, Run, run
+from hvolab.subject.scenario import KernelActor, Setup, with_deviation
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot, System
 from kernel_model.core.events import PageAllocated
 from kernel_model.core.kconfig import KernelConfig
@@ -231,7 +231,7 @@ def setup_of(program: Program, world: World, variant: NamedVariant = UPSTREAM_HV
         pool=program.pool,
     )
     actors = tuple(KernelActor(cpu, f"cpu{cpu}", _thread(program, world, cpu)) for cpu in (0, 1))
-    return with_variant(Setup(config, actors, (), ()), variant)
+    return with_deviation(Setup(config, actors, (), ()), variant)
 
 
 def _thread(program: Program, world: World, cpu: int) -> Callable[..., object]:
@@ -303,7 +303,7 @@ def run_of(program: Program, way: Way, variant: NamedVariant = UPSTREAM_HVO) -> 
     world = World(program.errors)
     search.begin()
     setup = setup_of(program, world, variant)
-    done = run(setup, lambda _system: search.guide(ALL), (world.listener,), MOST_STEPS)
+    done = run(setup, lambda _system: search.guide(ALL), (world.listener,), Limits(MOST_STEPS))
     return done, world
 
 

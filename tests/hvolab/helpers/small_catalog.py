@@ -72,7 +72,7 @@ from emu.paging.pte import Pte, PteBit
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.flush.broken import NO_FLUSH, SKIPS_LAST_CPU
+from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.layout import PAGE_OFFSET, direct_map
 from kernel_model.mm.failures import FailAt
@@ -324,7 +324,7 @@ def all_small() -> tuple[Small, ...]:
             setup_of(
                 then(split, remap_rw, flush_page),
                 loads(1, WORD),
-                boot_config=replace(config_of(), policy=NO_FLUSH),
+                boot_config=replace(config_of(), policy=NEVER),
             ),
         ),
     )

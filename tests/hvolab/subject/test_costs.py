@@ -10,7 +10,7 @@ from hvolab.catalog import SCENARIOS, scenario
 from hvolab.catalog.common import flush_all, optimize
 from hvolab.subject.costs import Costs
 from hvolab.subject.run import Run, run
-from hvolab.subject.scenario import Scenario, Setup, with_variant
+from hvolab.subject.scenario import Scenario, Setup, with_deviation
 from hvolab.subject.script import ScriptStrategy
 from kernel_model.variants.catalog import FLAGS_AND, VARIANTS
 from kernel_model.variants.named import UPSTREAM_HVO, Effect, NamedVariant
@@ -23,7 +23,7 @@ def followed(setup: Setup) -> Run:
 
 
 def batch(variant: NamedVariant, cpus: int) -> Run:
-    return followed(with_variant(scenario("remap-batch").build(cpus), variant))
+    return followed(with_deviation(scenario("remap-batch").build(cpus), variant))
 
 
 def test_every_variant_that_only_costs_has_a_scenario() -> None:
@@ -34,7 +34,7 @@ def test_every_variant_that_only_costs_has_a_scenario() -> None:
 
 @pytest.mark.parametrize(("chosen", "variant"), DEAR, ids=lambda one: one.name)
 def test_nothing_is_wrong_with_a_variant_that_only_costs(chosen: Scenario, variant: NamedVariant) -> None:
-    done = followed(with_variant(chosen.build(2), variant))
+    done = followed(with_deviation(chosen.build(2), variant))
     assert done.findings == ()
     assert done.costs != followed(chosen.build(2)).costs
 

@@ -24,7 +24,7 @@ from hvolab.subject.script import ToEnd
 from hvolab.subject.strategy import InOrder
 from kernel_model.boot import BootConfig, Kernel, blocks_at_the_top
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.flush.broken import NO_FLUSH
+from kernel_model.flush.broken import NEVER
 from kernel_model.mm.failures import EachMayFail, FailAt, FailFrom, NoFailures
 from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M
 from kernel_model.mm.image import HugePage, VmemmapOrigin
@@ -67,7 +67,7 @@ TEXT = (
     '{"actors":[{"cpu":0,"kernel":"optimize"},'
     '{"arguments":[["value",7],["word",4096]],"code":"488b07f4","cpu":1,"guest":"one",'
     '"origin":ORIGIN,"registers":[]}],'
-    '"boot":{"cpus":2,"failures":["none"],"huge_pages":[[16384,9]],'
+    '"boot":{"cpus":2,"failures":["none"],"form":"port","huge_pages":[[16384,9]],'
     '"kernel":{"debug_list":true,"debug_vm":true,"memory_hotplug":true,"page_poisoning":true,'
     '"tlb_single_page_flush_ceiling":33,"vmemmap_optimize_enabled":true},'
     '"memory_bytes":134217728,"model":"skylake","origin":"BOOT","policy":"upstream","pool":"LISTED","variant":"upstream",'
@@ -102,7 +102,7 @@ OTHERS: dict[str, Setup] = {
     "one huge page more": booted(huge_pages=(*BOOT.huge_pages, HugePage(Pfn(0x4200), HSTATE_2M))),
     "a huge page of another order": booted(huge_pages=(HugePage(Pfn(0x4000), HSTATE_1G),)),
     **{f"model {model.name}": booted(model=model) for model in MODELS if model is not BOOT.model},
-    "policy": booted(policy=NO_FLUSH),
+    "policy": booted(policy=NEVER),
     "variant": booted(variant=FREE_BEFORE_FLUSH),
     **{f"origin {o.name}": booted(origin=o) for o in VmemmapOrigin if o is not BOOT.origin},
     "vmemmap elsewhere": booted(vmemmap_blocks={VirtAddr(0xFFFF_EA00_0000_0000): Pfn(0x7C00)}),

@@ -31,11 +31,11 @@ from hvolab.judge.known import KNOWN
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.run import Completed, OutOfSteps
 from kernel_model.boot import PoolAtBoot
+from kernel_model.flush.broken import FLUSH_ALL_NO_OP
 from kernel_model.mm.failures import FailAt, FailFrom, FailUntilFreed, NoFailures
 from kernel_model.mm.image import VmemmapOrigin
 from kernel_model.variants.catalog import (
     FREED_STAYS_LISTED,
-    NO_OP_FLUSH_ALL,
     RESET_TOO_SMALL,
     SURPLUS_LOSES_FLAG,
     TYPE_CLEARED_EARLY,
@@ -389,7 +389,7 @@ class Caught(Exception):
 
 @pytest.mark.parametrize(
     "variant",
-    [NO_OP_FLUSH_ALL, TYPE_CLEARED_EARLY, SURPLUS_LOSES_FLAG, RESET_TOO_SMALL],
+    [FLUSH_ALL_NO_OP, TYPE_CLEARED_EARLY, SURPLUS_LOSES_FLAG, RESET_TOO_SMALL],
     ids=lambda one: one.name,
 )
 def test_the_same_programs_catch_a_deviation(variant: NamedVariant) -> None:

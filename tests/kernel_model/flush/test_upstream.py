@@ -15,7 +15,7 @@ from kernel_model.boot import BootConfig
 from kernel_model.core.events import FlushBegun, FlushCompleted
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushEverything, FlushPages, smp_call_interrupt
-from kernel_model.flush.broken import NO_FLUSH, SKIPS_LAST_CPU
+from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
 from kernel_model.flush.policy import FlushSite, NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM, UpstreamFlush
 
@@ -192,7 +192,7 @@ def test_skips_last_cpu_is_right_when_the_last_cpu_itself_flushes() -> None:
 
 
 def test_no_flush_announces_and_does_nothing() -> None:
-    lab = lab_with(NO_FLUSH)
+    lab = lab_with(NEVER)
     lab.call(lab.kernel.flush.flush_tlb_all)
     flush_range(lab, 0, 8)
     assert [cached(lab, cpu) for cpu in range(3)] == [ALL] * 3
@@ -206,7 +206,7 @@ def test_no_flush_announces_and_does_nothing() -> None:
     ]
 
 
-@pytest.mark.parametrize("policy", [UPSTREAM, SKIPS_LAST_CPU, NO_FLUSH], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", [UPSTREAM, SKIPS_LAST_CPU, NEVER], ids=lambda policy: policy.name)
 def test_each_policy_has_a_name_and_a_summary(policy: NamedPolicy) -> None:
     assert policy.name == policy.name.lower().replace(" ", "-")
     assert policy.summary

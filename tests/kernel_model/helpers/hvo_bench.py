@@ -27,6 +27,7 @@ from hvo_reckoning import Shortage, World, contents, unlinked
 
 from emu.events import Annotated
 from hvolab.judge.rows.invariants import Invariants
+from hvolab.judge.sight.sight import Sight
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import (
     AllocationFailed,
@@ -198,7 +199,7 @@ class Bench:
     def _wrong(self, world: World) -> Iterator[object]:
         lab = self.lab
         yield from lab.heard(KernelBug, KernelWarning, BadPage, Oops)
-        yield from Invariants(lab.machine, list(world.optimized)).at_rest([])
+        yield from Invariants(Sight(lab.machine)).at_rest(list(world.optimized), [])
         yield from (word for word, held in lab.machine.words.items() if held and word != ALLOCATIONS)
         used = {*frames(lab.vmemmap()), *lab.tables().values()}
         yield from (hex(pfn) for pfn in used if lab.kernel.pages.is_free(pfn))

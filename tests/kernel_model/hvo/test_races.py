@@ -28,7 +28,7 @@ from emu.paging.models import LAZY, SKYLAKE, CpuModel
 from firmware.catalog import program
 from kernel_model.core.events import FlushBegun, KernelBug, KernelWarning, Oops, PageAllocated, PageFreed
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.flush.broken import NO_FLUSH
+from kernel_model.flush.broken import NEVER
 from kernel_model.layout import PerCpu
 from kernel_model.mm.page import lru
 
@@ -201,7 +201,7 @@ def test_lists_survive_cpus_that_keep_stale_translations_as_long_as_they_may() -
 
 def test_a_flush_tlb_all_that_does_nothing_corrupts_the_list_as_it_did_on_s390() -> None:
     """3d03b8c0f398: optimize a list, move the folio to the pool's list, restore it on another CPU."""
-    lab = lab_2m(policy=NO_FLUSH, kernel=KernelConfig(page_poisoning=False))
+    lab = lab_2m(policy=NEVER, kernel=KernelConfig(page_poisoning=False))
     huge = lab.config.huge_pages[0]
     lab.optimize_list(cpu=0)
     # CPU 0 still writes to the frame that the head page was on, which is free by now.
@@ -229,7 +229,7 @@ def test_a_flush_tlb_all_that_does_nothing_corrupts_the_list_as_it_did_on_s390()
 
 
 def test_with_poisoning_a_missed_flush_shows_at_the_first_read() -> None:
-    lab = lab_2m(policy=NO_FLUSH)
+    lab = lab_2m(policy=NEVER)
     huge = lab.config.huge_pages[0]
     lab.optimize_list(cpu=0)
     call = lab.start(lambda: lab.kernel.lists.move(lru(huge.folio), VirtAddr(NON_HVO_FOLIOS)), cpu=0)

@@ -17,7 +17,7 @@ from firmware.load import load_program
 from firmware.program import Program
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import Oops, SpuriousFault
-from kernel_model.flush.broken import NO_FLUSH
+from kernel_model.flush.broken import NEVER
 
 LOAD = load_program("load", "mov rax, [rdi]\nhlt\n", origin=0xFFFF_FFFF_8110_0000)
 JUMP = load_program("jump", "jmp rdi\n", origin=0xFFFF_FFFF_8110_1000)
@@ -213,7 +213,7 @@ def set_pte(lab: Lab, va: int, entry: int) -> None:
 def test_a_write_through_a_stale_read_only_entry_is_retried_once_and_succeeds() -> None:
     """A tail that was restored without a flush: the page table says writable, this CPU does not know."""
     # CPU 0 optimizes, so it has stale entries of its own: CPU 2 restores.
-    lab = lab_2m(policy=NO_FLUSH, cpus=3)
+    lab = lab_2m(policy=NEVER, cpus=3)
     huge = lab.config.huge_pages[0]
     tail = VirtAddr(huge.folio + 2 * PAGE + 0x40)
 
@@ -239,7 +239,7 @@ def test_a_write_through_a_stale_read_only_entry_is_retried_once_and_succeeds() 
 
 
 def test_a_kernel_routine_is_retried_too() -> None:
-    lab = lab_2m(policy=NO_FLUSH, cpus=3)
+    lab = lab_2m(policy=NEVER, cpus=3)
     huge = lab.config.huge_pages[0]
     tail = VirtAddr(huge.folio + 2 * PAGE + 0x40)
 

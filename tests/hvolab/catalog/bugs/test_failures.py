@@ -15,14 +15,14 @@ from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.subject.run import Completed, Run, collect, run
-from hvolab.subject.scenario import Bug, Scenario, Setup, with_variant
+from hvolab.subject.scenario import Bug, Scenario, Setup, with_deviation
 from hvolab.subject.script import Script, ScriptStrategy, ordering
 from hvolab.subject.script_text import parse_script
 from kernel_model.core.events import AllocationFailed, PageFreed
 from kernel_model.layout import PAGE_OFFSET, HstateFields
 
 BUGS = [(chosen, bug) for chosen in FAILURES for bug in chosen.bugs]
-IDS = [bug.variant.name for _, bug in BUGS]
+IDS = [bug.deviation.name for _, bug in BUGS]
 ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 
 
@@ -87,7 +87,7 @@ def test_no_order_is_wrong(chosen: Scenario) -> None:
 @pytest.mark.parametrize(("chosen", "bug"), BUGS, ids=IDS)
 def test_the_script_shows_the_deviation_and_upstream_is_not_wrong_in_it(chosen: Scenario, bug: Bug) -> None:
     setup = chosen.build(2)
-    wrong = followed(with_variant(setup, bug.variant), bug.script)
+    wrong = followed(with_deviation(setup, bug.deviation), bug.script)
     assert bug.verdict in {finding.verdict for finding in wrong.findings}
     right = followed(setup, ordering(bug.script))
     assert right.findings == ()
@@ -96,5 +96,5 @@ def test_the_script_shows_the_deviation_and_upstream_is_not_wrong_in_it(chosen: 
 
 @pytest.mark.parametrize(("chosen", "bug"), BUGS, ids=IDS)
 def test_the_deviation_is_found_from_the_actors_alone(chosen: Scenario, bug: Bug) -> None:
-    done = explore(with_variant(chosen.build(2), bug.variant), Reduced(), ALL, Budget(seconds=60))
+    done = explore(with_deviation(chosen.build(2), bug.deviation), Reduced(), ALL, Budget(seconds=60))
     assert bug.verdict in {one.finding.verdict for one in done.found}

@@ -26,8 +26,9 @@ from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.judge.verdict import Finding, Verdict
-from hvolab.subject.scenario import Setup
+from hvolab.subject.scenario import Setup, with_deviation
 from kernel_model.boot import BootConfig, Kernel
+from kernel_model.flush.broken import SKIPS_LAST_CPU
 from kernel_model.layout import direct_map, page_to_pfn, page_to_virt
 from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_TABLE, mk_pte
 
@@ -123,9 +124,6 @@ def test_a_page_table_freed_after_the_flush_is_no_violation_for_who_used_it_befo
 
 @pytest.mark.parametrize("cpus", [3, 4, 16])
 def test_a_cpu_left_out_of_a_flush_is_not_excused_for_having_no_actor(cpus: int) -> None:
-    from hvolab.subject.scenario import with_variant
-    from kernel_model.variants.catalog import variant
-
-    setup = with_variant(scenario("flush-reader").build(cpus), variant("flush-skips-one"))
+    setup = with_deviation(scenario("flush-reader").build(cpus), SKIPS_LAST_CPU)
     done = explore(setup, Reduced(), frozenset(Freedom), Budget())
     assert cpus - 1 in {one.finding.where.cpu for one in done.found}

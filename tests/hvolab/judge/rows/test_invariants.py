@@ -15,13 +15,13 @@ from emu.paging.tlb import Rule
 from emu.paging.walk import Walk
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.run import Run, run
+from hvolab.subject.run import Limits, Run, run
 from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptStrategy, ToEnd
 from hvolab.subject.script_text import parse_script
 from kernel_model.boot import BootConfig, Kernel, boot
 from kernel_model.core.events import MemoryFailed
-from kernel_model.flush.broken import NO_FLUSH, SKIPS_LAST_CPU
+from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, direct_map, page_to_pfn
@@ -125,7 +125,7 @@ def test_a_stale_entry_that_nobody_uses_is_told_with_its_cpu(model: CpuModel) ->
         await Load(TAIL_1)
         await Load(HEAD)
 
-    config = BootConfig(MEMORY_BYTES, 2, (HUGE_PAGE,), model=model, policy=NO_FLUSH)
+    config = BootConfig(MEMORY_BYTES, 2, (HUGE_PAGE,), model=model, policy=NEVER)
     setup = Setup(config, (optimize(0), KernelActor(1, "reader", reads)), (), (HEAD,))
     first = "cpu0 until set_pte_at(0xffffea0000100000)\n"
     of_cpu_1 = [
@@ -168,6 +168,6 @@ def test_a_spurious_fault_that_does_not_heal_is_told() -> None:
     config = BootConfig(MEMORY_BYTES, 2, (HUGE_PAGE,), model=model, policy=SKIPS_LAST_CPU)
     setup = Setup(config, (optimize(0), restore(0), KernelActor(1, "writer", writes)), (), (HEAD,))
     script = (*parse_script("cpu0 until free(pfn 0x7f07)\ncpu1 until Load(0xffffea0000101000)"), ToEnd(0))
-    done = run(setup, lambda system: ScriptStrategy((*script, ToEnd(1)), system.machine), most_steps=3000)
+    done = run(setup, lambda system: ScriptStrategy((*script, ToEnd(1)), system.machine), limits=Limits(3000))
     told = [one.cause for one in done.findings if one.where.cpu == 1 and one.cause.startswith("I7")]
     assert told == ["I7: a second spurious fault of this CPU for one change of the page: it did not heal"]

@@ -40,7 +40,7 @@ from hvolab.subject.pattern import (
     SetsPte,
     Stores,
 )
-from hvolab.subject.run import Completed, Deadlocked, OutOfSteps, Run, run
+from hvolab.subject.run import Completed, Deadlocked, Limits, OutOfSteps, Run, run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page, with_program
 from hvolab.subject.script import Script, ScriptStrategy, ToEnd, Until
 from hvolab.subject.strategy import Strategy
@@ -48,7 +48,7 @@ from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.lists import LIST_POISON1
-from kernel_model.flush.broken import NO_FLUSH, SKIPS_LAST_CPU
+from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
 from kernel_model.flush.policy import FlushSite, NamedPolicy
 from kernel_model.layout import PMD_SIZE, VMEMMAP_START, direct_map, pfn_to_page
 from kernel_model.mm.hstate import HSTATE_2M
@@ -89,7 +89,7 @@ class Lab:
             self.system = system
             return self.strategy(self) if self.strategy else ScriptStrategy(self.script, system.machine)
 
-        return run(setup, strategy_for, most_steps=self.most_steps)
+        return run(setup, strategy_for, limits=Limits(self.most_steps))
 
     def walk(self, va: int) -> Walk:
         assert self.system is not None
@@ -379,14 +379,14 @@ def test_a_flush_that_left_the_cpu_out_is_missed() -> None:
 def test_a_flush_that_says_it_is_over_and_did_nothing_is_missed() -> None:
     script = cached_then(Finishes("remap"))
     done = lab(
-        (0, "split", split), (0, "remap", remap_and_flush), reader(), script=script, policy=NO_FLUSH
+        (0, "split", split), (0, "remap", remap_and_flush), reader(), script=script, policy=NEVER
     ).run()
     assert only_finding(done).verdict is Verdict.MISSED_FLUSH
 
 
 def test_upstreams_own_operation_without_any_flush() -> None:
     script = (Until(0, SetsPte(HEAD)), Until(1, Loads(WORD)), ToEnd(0), ToEnd(1))
-    done = lab(optimize(0), reader(), script=script, policy=NO_FLUSH).run()
+    done = lab(optimize(0), reader(), script=script, policy=NEVER).run()
     finding, *left = done.findings
     assert {one.cause[:2] for one in left} == {"I2"}  # what CPU 0 still holds
     assert (finding.verdict, finding.also) == (Verdict.MISSED_FLUSH, (Verdict.USE_AFTER_FREE,))
@@ -873,7 +873,7 @@ STRICT = replace(LAZY, name="strict", multi_hit=MultiHit.MACHINE_CHECK)
 
 def test_two_sizes_for_one_address_are_a_multihit_where_the_model_forbids_it() -> None:
     script = (Until(1, Loads(WORD)), ToEnd(0), ToEnd(1))
-    done = lab(optimize(0), reader(), script=script, policy=NO_FLUSH, model=STRICT).run()
+    done = lab(optimize(0), reader(), script=script, policy=NEVER, model=STRICT).run()
     found = [f for f in done.findings if f.verdict is Verdict.TLB_MULTIHIT and f.where.cpu == 1]
     assert len(found) == 1
     assert found[0].where.va == WORD
@@ -895,7 +895,7 @@ def test_once_the_split_is_flushed_there_is_no_multihit(model: CpuModel) -> None
 
 def test_both_sizes_are_fine_on_a_cpu_that_uses_either() -> None:
     script = (Until(1, Loads(WORD)), ToEnd(0), ToEnd(1))
-    done = lab(optimize(0), reader(), script=script, policy=NO_FLUSH, model=LAZY).run()
+    done = lab(optimize(0), reader(), script=script, policy=NEVER, model=LAZY).run()
     assert Verdict.TLB_MULTIHIT not in verdicts(done)
 
 
@@ -952,8 +952,9 @@ def test_a_guest_that_spins_without_pause_is_cut_off() -> None:
     made = lab(guest(0, "again:\n jmp again\n hlt"), cpus=1)
     made.most_steps = 500
     done = made.run()
-    assert done.outcome == OutOfSteps(500)
-    assert str(done.outcome) == "cut off after 500 steps"
+    assert isinstance(done.outcome, OutOfSteps)
+    assert done.outcome.steps == 500
+    assert str(done.outcome).startswith("cut off after 500 steps; cpu0 was in guest 0xffffffff81100000: jmp ")
     assert not done.findings
 
 

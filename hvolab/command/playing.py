@@ -1,0 +1,64 @@
+"""One run, made and shown: what `run` and `demo` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+
+from emu.trace import Listener
+from hvolab.show.pages_view import PagesView
+from hvolab.show.report import (
+    Invocation,
+    Order,
+    show_end,
+    show_finding,
+    show_phases,
+    show_question,
+    show_timeline,
+    show_uses,
+)
+from hvolab.show.timeline import Timeline
+from hvolab.subject.run import Run, StrategyFor, run
+from hvolab.subject.scenario import Group, GuestActor, Setup
+from hvolab.subject.script import Script, ScriptStrategy
+from kernel_model.boot import System
+
+
+def following(script: Script) -> StrategyFor:
+    """The strategy that resolves that script."""
+    return lambda system: ScriptStrategy(script, system.machine)
+
+
+def run_and_show(
+    console: Console,
+    invocation: Invocation,
+    setup: Setup,
+    strategy_for: StrategyFor,
+    listeners: tuple[Callable[[System], Listener], ...],
+    order: Order,
+) -> Run:
+    """Run the setup, and say what was asked, seen, found, and what it means."""
+    chosen, cpus = invocation.scenario, invocation.cpus
+    show_question(console, chosen, cpus)
+    timelines: list[Timeline] = []
+    pages: list[PagesView] = []
+
+    def watch(system: System) -> Listener:
+        if chosen.group is Group.REMAP:
+            readers = len({actor.cpu for actor in setup.actors if isinstance(actor, GuestActor)})
+            pages.append(PagesView(system, setup.watched, readers))
+            return pages[-1]
+        timelines.append(Timeline(system))
+        return timelines[-1]
+
+    done = run(setup, strategy_for, (*listeners, watch))
+    for timeline in timelines:
+        show_timeline(console, timeline.lines, cpus)
+    for view in pages:
+        show_phases(console, view.phases)
+    show_uses(console, done.uses)
+    for finding in done.findings:
+        show_finding(console, finding, invocation.replay(done.schedule))
+    show_end(console, chosen, done, order)
+    return done

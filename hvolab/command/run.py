@@ -1,0 +1,140 @@
+"""`hvolab run`: one scenario, in its own order or in another."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from hvolab.catalog import scenario
+from hvolab.command.options import asked, cpu_count, order_of, read_text, shaped, subject_options
+from hvolab.command.playing import following, run_and_show
+from hvolab.command.real_input import real_input_options, real_setup, repeated_input, write_end
+from hvolab.command.status import status_of
+from hvolab.command.tracing import trace_listener
+from hvolab.explore.budget import Budget
+from hvolab.explore.search.interface import Freedom
+from hvolab.explore.search.randomly import Pct
+from hvolab.show.json_output import run_json
+from hvolab.show.report import Invocation, Order
+from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.run import Limits, StrategyFor, run
+from hvolab.subject.scenario import Setup
+from hvolab.subject.schedule import parse
+from hvolab.subject.script_text import parse_script
+from hvolab.subject.strategy import InOrder, Replay, ReplayThenInOrder, Strategy
+from kernel_model.boot import System
+
+# As `hvolab explore --strategy pct` has them when it is told nothing else.
+PCT_DEPTH = 3
+PCT_FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
+
+
+@click.command(
+    name="run",
+    short_help="Run one scenario.",
+    help="""\b
+Example:  hvolab run stale-read
+          hvolab run tail-write --json
+
+Run one scenario in its own order, or in another. Exit status 1 says that a
+violation was found, which some scenarios expect.""",
+)
+@click.argument("name")
+@subject_options
+@click.option("--seed", type=click.IntRange(0), help="Random priorities from this seed, not the script.")
+@click.option("--schedule", help="Follow this schedule, as a replay line has it.")
+@click.option(
+    "--script", type=click.Path(path_type=Path), help="Follow the ordering constraints in this file."
+)
+@click.option(
+    "--past-divergence", is_flag=True, help="Where the run is not the schedule's, say so and go on in order."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
+@real_input_options
+def run_command(
+    name: str,
+    seed: int | None,
+    schedule: str | None,
+    script: Path | None,
+    past_divergence: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+    trace: Path | None,
+    layout: Path | None,
+    operations: tuple[str, ...],
+    dump: Path | None,
+) -> int:
+    chosen, wanted = scenario(name), asked()
+    count = cpu_count(chosen, wanted.cpus)
+    real = real_setup(chosen, count, layout, operations)
+    setup = shaped(real or chosen.build(count), wanted)
+    own_order = following(order_of(chosen, setup)) if real is None else _in_order
+    if past_divergence and schedule is None:
+        raise click.UsageError("--past-divergence goes with --schedule")
+    follow = ReplayThenInOrder if past_divergence else Replay
+    replay = None if schedule is None else follow(parse(schedule), fingerprint(setup))
+    strategy_for = _strategy(own_order, setup, seed, replay, script)
+    invocation = Invocation(chosen, count, (*wanted.words(), *repeated_input(layout, operations)))
+    given = (seed, schedule, script, layout)
+    own = wanted.nothing and all(one is None for one in given)
+    order = Order.OWN if own else Order.OTHER
+    with ExitStack() as files:
+        listeners = trace_listener(trace, files)
+        if as_json:
+            done = run(setup, strategy_for, listeners)
+            click.echo(json.dumps(run_json(invocation, done), indent=1))
+        else:
+            done = run_and_show(Console(), invocation, setup, strategy_for, listeners, order)
+    if dump is not None:
+        write_end(done.system, operations, dump)
+    if replay is not None:
+        _tell(replay)
+    return status_of(done)
+
+
+def _in_order(_system: System) -> Strategy:
+    return InOrder()
+
+
+def _strategy(
+    own_order: StrategyFor,
+    setup: Setup,
+    seed: int | None,
+    replay: Replay | ReplayThenInOrder | None,
+    script: Path | None,
+) -> StrategyFor:
+    given = {"--seed": seed, "--schedule": replay, "--script": script}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise click.UsageError(f"{' and '.join(names)} exclude each other")
+    if seed is not None:
+        return _seeded(setup, seed)
+    if replay is not None:
+        return lambda _system: replay
+    if script is not None:
+        return following(parse_script(read_text(script, "--script")))
+    return own_order
+
+
+def _seeded(setup: Setup, seed: int) -> StrategyFor:
+    """Random priorities. PCT spreads its change points over a run's length, which a run before tells it."""
+    search = Pct(seed, runs=2, depth=PCT_DEPTH)
+
+    def strategy_for(_system: System) -> Strategy:
+        search.begin()
+        return search.guide(PCT_FREEDOMS)
+
+    run(setup, strategy_for, limits=Limits(Budget().steps))
+    return strategy_for
+
+
+def _tell(replay: Replay | ReplayThenInOrder) -> None:
+    """A line on stderr when the schedule was not this setup's, or was left."""
+    if isinstance(replay, ReplayThenInOrder) and replay.diverged_at is not None:
+        click.echo(f"hvolab: note: diverged at pick {replay.diverged_at}: {replay.why}", err=True)
+    elif replay.stale is not None:
+        click.echo(f"hvolab: note: {replay.stale}", err=True)

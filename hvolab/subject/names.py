@@ -1,0 +1,46 @@
+"""Choosing by name: one look-up, one answer to a slip, for scenarios and for every axis of what is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class UnknownName(ValueError):
+    """There is nothing of that name: says what is like it, or all there is. One line."""
+
+
+class Table(Generic[T]):
+    """Things of one kind by name, in their order."""
+
+    def __init__(self, kind: str, entries: Mapping[str, T]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    @classmethod
+    def of(cls, kind: str, things: Iterable[T], name_of: Callable[[T], str]) -> Table[T]:
+        """Raises ValueError where two have one name."""
+        entries: dict[str, T] = {}
+        for thing in things:
+            if name_of(thing) in entries:
+                raise ValueError(f"two of kind {kind} are called {name_of(thing)!r}")
+            entries[name_of(thing)] = thing
+        return cls(kind, entries)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def find(self, name: str) -> T:
+        """Raises UnknownName."""
+        if name in self._entries:
+            return self._entries[name]
+        near = get_close_matches(name, self._entries)
+        said = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(self._entries)}"
+        raise UnknownName(f"there is no {self.kind} {name!r}; {said}")
