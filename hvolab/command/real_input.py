@@ -39,8 +39,8 @@ _OPTIONS = (
         f"{MOST_OPERATIONS} times: optimize:FILE (the folios that dump lists join the pool), "
         "restore (all leave it), shrink=N or shrink=1G:N, sysctl=0 or 1.",
     ),
-    click.option("--folios", hidden=True, expose_value=False, callback=_gone),
-    click.option("--until", hidden=True, expose_value=False, callback=_gone),
+    click.option("--folios", hidden=True, expose_value=False, callback=_gone, help="Gone: see --do."),
+    click.option("--until", hidden=True, expose_value=False, callback=_gone, help="Gone: see --do."),
     click.option(
         "--dump", type=click.Path(path_type=Path), help="Write the final page tables and struct pages there."
     ),

@@ -39,6 +39,7 @@ PCT_FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
     help="""\b
 Example:  hvolab run stale-read
           hvolab run tail-write --json
+          hvolab run remap --layout before.json --do optimize:after.json
 
 Run one scenario in its own order, or in another. Exit status 1 says that a
 violation was found, which some scenarios expect.""",

@@ -8,7 +8,6 @@ from itertools import product
 
 import pytest
 
-from emu.events import MachineEvent
 from emu.paging.models import LAZY, LAZY_NO_PSC, SKYLAKE
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
@@ -26,7 +25,7 @@ from hvolab.subject.axes import (
 )
 from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.names import Table, UnknownName
-from hvolab.subject.run import collect, run_on
+from hvolab.subject.run import run_on
 from hvolab.subject.strategy import InOrder
 from kernel_model.boot import BootConfig, boot
 from kernel_model.flush.broken import LOCAL_ONLY
