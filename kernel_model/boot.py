@@ -39,7 +39,8 @@ from kernel_model.mm.buddy import Buddy
 from kernel_model.mm.failures import AllocationFailures, EachMayFail, NoFailures
 from kernel_model.mm.hstate import HSTATES, Hstate
 from kernel_model.mm.image import HugePage, Image, VmemmapOrigin
-from kernel_model.mm.page import lru
+from kernel_model.mm.inherited import Inherited
+from kernel_model.mm.page import HugetlbFlag, lru
 from kernel_model.mm.traps import Traps
 from kernel_model.pool.hugetlb import Hugetlb
 from kernel_model.pool.hugetlb_pool import PoolPrimitives
@@ -70,7 +71,9 @@ class PoolAtBoot(Enum):
 class BootConfig:
     """What to boot. `vmemmap_blocks` maps each 2 MiB of vmemmap to its first frame; empty = at the top.
 
-    `failures` counts positions from time zero, `boot_failures` those before it, when a pool is filled.
+    `inherited` is what the kernel has done already: split others of them, filled its pool; the folios there
+    are among the `huge_pages`. `failures` counts positions from time zero, `boot_failures` those before it,
+    when a pool is filled.
     """
 
     memory_bytes: int
@@ -86,6 +89,7 @@ class BootConfig:
     failures: AllocationFailures = field(default_factory=NoFailures)
     pool: PoolAtBoot = PoolAtBoot.LISTED
     boot_failures: AllocationFailures = field(default_factory=NoFailures)
+    inherited: Inherited = field(default_factory=Inherited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ def boot(config: BootConfig) -> System:
     if isinstance(config.boot_failures, EachMayFail):
         raise ValueError("boot failures are those at given positions: there is no choice before time zero")
     memory = PhysicalMemory(config.memory_bytes)
-    blocks = config.vmemmap_blocks or blocks_at_the_top(config.memory_bytes)
+    blocks = blocks_of(config)
     _check_layout(config, blocks)
     image = Image(memory)
     _write_image(image, config, blocks)
@@ -153,10 +157,8 @@ def boot(config: BootConfig) -> System:
         {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, config.policy.grain)},
     )
     machine = Machine(memory, config.cpus, config.model, image.root, software)
-    if config.origin is VmemmapOrigin.BOOT:
-        machine.counters["nr_memmap_boot_pages", 0] = len(blocks) * PTRS_PER_PTE
-    else:
-        machine.counters["nr_memmap_pages", 0] = len(blocks) * PTRS_PER_PTE
+    for name, pages_counted in _counters(config, blocks).items():
+        machine.counters[name, 0] = pages_counted
     machine.mark_time_zero()
     pages.mark_time_zero()
     pages.failures = config.boot_failures
@@ -185,6 +187,25 @@ def _fill_pool(machine: Machine, kernel: Kernel, config: BootConfig) -> None:
     machine.words.clear()  # no lock is held, and what was counted was counted before time zero
     machine.mark_time_zero()
     kernel.pages.mark_time_zero()
+
+
+def _counters(config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> Mapping[str, int]:
+    """The two memmap counters at time zero; one that is 0 has never been counted."""
+    inherited = config.inherited
+    in_blocks, of_boot = len(blocks) * PTRS_PER_PTE, len(inherited.boot_frames)
+    allocated = len(inherited.frames()) - of_boot
+    if config.origin is VmemmapOrigin.BOOT:
+        counted = {"nr_memmap_boot_pages": in_blocks + of_boot, "nr_memmap_pages": allocated}
+    else:
+        counted = {"nr_memmap_boot_pages": of_boot, "nr_memmap_pages": in_blocks + allocated}
+    return {name: pages for name, pages in {**counted, **inherited.counters}.items() if pages}
+
+
+def blocks_of(config: BootConfig) -> Mapping[VirtAddr, Pfn]:
+    """The 2 MiB of vmemmap that a leaf maps at time zero, each with its first frame."""
+    if config.vmemmap_blocks or config.inherited.tables:
+        return config.vmemmap_blocks
+    return blocks_at_the_top(config.memory_bytes)
 
 
 def blocks_at_the_top(memory_bytes: int) -> dict[VirtAddr, Pfn]:
@@ -223,20 +244,54 @@ def _hstates(config: BootConfig) -> tuple[Hstate, ...]:
 def _write_image(image: Image, config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> None:
     image.map_kernel()
     image.back_vmemmap(blocks)
+    for va, table in config.inherited.tables.items():
+        image.back_by_table(va, table.pmd, table.ptes)
     image.all_unused()
     image.reserved(0, FIRST_FREE_PA >> PAGE_SHIFT)
     for pfn in blocks.values():
         image.vmemmap_block(pfn, config.origin)
+    _write_inherited_pages(image, config.inherited)
     image.empty_lists((FOLIO_LIST, NON_HVO_FOLIOS))
     image.write_global(VMEMMAP_OPTIMIZE_ENABLED, hugetlb_free_vmemmap(config.kernel))
     for h in _hstates(config):
         image.empty_lists((HstateFields(h.order).freelist, HstateFields(h.order).activelist))
-    ring = [FOLIO_LIST, *(lru(huge.folio) for huge in config.huge_pages), FOLIO_LIST]
-    for number, huge in enumerate(config.huge_pages, start=1):
+    pooled = config.inherited.pooled
+    _write_list(image, config, FOLIO_LIST, [huge for huge in config.huge_pages if huge not in pooled])
+    for h in _hstates(config):
+        of, free = HstateFields(h.order), [huge for huge in pooled if huge.hstate == h]
+        if free:
+            _write_list(image, config, of.freelist, free)
+            for count in (of.nr_huge_pages, of.free_huge_pages, of.max_huge_pages):
+                image.write_global(count, len(free))
+    image.write_global(HUGETLB_OPTIMIZE_VMEMMAP_KEY, len(config.inherited.optimized))
+
+
+def _write_inherited_pages(image: Image, inherited: Inherited) -> None:
+    """The struct pages of what maps and is mapped by inherited page tables."""
+    for frame in inherited.frames():
+        if frame in inherited.boot_frames:
+            image.boot_vmemmap_page(frame)
+        else:
+            image.allocated(frame)
+    for frame in inherited.table_frames():
+        image.allocated(frame)
+
+
+def _write_list(image: Image, config: BootConfig, head: VirtAddr, folios: Sequence[HugePage]) -> None:
+    """A list of folios, and their struct pages."""
+    ring = [head, *(lru(huge.folio) for huge in folios), head]
+    for number, huge in enumerate(folios, start=1):
         count = 64 if config.pool is PoolAtBoot.BOOTMEM else huge.hstate.pages_per_huge_page
-        image.huge_page(huge, ring[number + 1], ring[number - 1], count)
-    image.write_global(FOLIO_LIST, ring[1])
-    image.write_global(VirtAddr(FOLIO_LIST + 8), ring[-2])
+        image.huge_page(huge, ring[number + 1], ring[number - 1], count, _private(huge, config.inherited))
+    image.write_global(head, ring[1])
+    image.write_global(VirtAddr(head + 8), ring[-2])
+
+
+def _private(huge: HugePage, inherited: Inherited) -> int:
+    if huge not in inherited.pooled:
+        return 0
+    optimized = HugetlbFlag.VMEMMAP_OPTIMIZED if huge.pfn in inherited.optimized else 0
+    return HugetlbFlag.FREED | optimized
 
 
 def _occupied(config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> list[tuple[int, int, str]]:
@@ -247,6 +302,8 @@ def _occupied(config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> list[tuple[
         (huge.pfn, huge.pfn + huge.hstate.pages_per_huge_page, f"huge page {huge.pfn:#x}")
         for huge in config.huge_pages
     ]
+    taken += [(pfn, pfn + 1, f"vmemmap page {pfn:#x}") for pfn in config.inherited.frames()]
+    taken += [(pfn, pfn + 1, f"page table {pfn:#x}") for pfn in config.inherited.table_frames()]
     return sorted(taken)
 
 
@@ -264,7 +321,8 @@ def _check_layout(config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> None:
             raise LayoutError(f"{other} overlaps {what}")
     sections = -(-config.memory_bytes // SECTION_BYTES)
     for section in range(sections):
-        if VMEMMAP_START + section * PMD_SIZE not in blocks:
+        va = VMEMMAP_START + section * PMD_SIZE
+        if va not in blocks and va not in config.inherited.tables:
             raise LayoutError(f"no block backs the vmemmap of section {section}")
     for pfn in blocks.values():
         if pfn % PTRS_PER_PTE:
@@ -276,6 +334,7 @@ def _give_frames(pages: Buddy, config: BootConfig, blocks: Mapping[VirtAddr, Pfn
     taken = _occupied(config, blocks)
     for pfn in blocks.values():
         pages.adopt(range(pfn, pfn + PTRS_PER_PTE))
+    pages.adopt((*config.inherited.frames(), *config.inherited.table_frames()))
     gaps: Sequence[tuple[int, int]] = [(end, first) for (_, end, _), (first, _, _) in pairwise(taken)]
     for start, end in (*gaps, (taken[-1][1], config.memory_bytes >> PAGE_SHIFT)):
         pages.add_free(start, end)

@@ -16,7 +16,7 @@ from typing import TypeAlias, assert_never
 
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup
 from hvolab.subject.schedule import FINGERPRINT_DIGITS, Schedule
-from kernel_model.boot import BootConfig, blocks_at_the_top
+from kernel_model.boot import BootConfig, blocks_of
 from kernel_model.mm.failures import (
     AllocationFailures,
     EachMayFail,
@@ -25,6 +25,7 @@ from kernel_model.mm.failures import (
     FailUntilFreed,
     NoFailures,
 )
+from kernel_model.mm.inherited import Inherited
 
 Plain: TypeAlias = "str | int | Sequence[Plain] | Mapping[str, Plain]"
 
@@ -43,10 +44,12 @@ def stamped(schedule: Schedule, setup: Setup) -> Schedule:
 
 
 def _boot(config: BootConfig) -> Plain:
-    blocks = config.vmemmap_blocks or blocks_at_the_top(config.memory_bytes)
+    blocks = blocks_of(config)
     at_boot: dict[str, Plain] = {}
     if not isinstance(config.boot_failures, NoFailures):
         at_boot["boot_failures"] = _failures(config.boot_failures)
+    if config.inherited != Inherited():
+        at_boot["inherited"] = _inherited(config.inherited)
     return at_boot | {
         "memory_bytes": config.memory_bytes,
         "cpus": config.cpus,
@@ -60,6 +63,17 @@ def _boot(config: BootConfig) -> Plain:
         "vmemmap_blocks": sorted([int(va), int(pfn)] for va, pfn in blocks.items()),
         "failures": _failures(config.failures),
         "pool": config.pool.name,
+    }
+
+
+def _inherited(inherited: Inherited) -> Plain:
+    tables = sorted(inherited.tables.items())
+    return {
+        "tables": [[int(va), int(table.pmd), [int(pte) for pte in table.ptes]] for va, table in tables],
+        "boot_frames": sorted(map(int, inherited.boot_frames)),
+        "pooled": [[int(huge.pfn), huge.hstate.order] for huge in inherited.pooled],
+        "optimized": sorted(map(int, inherited.optimized)),
+        "counters": sorted([name, pages] for name, pages in inherited.counters.items()),
     }
 
 

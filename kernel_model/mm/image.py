@@ -7,7 +7,7 @@ read out of one (huge pages byte for byte, but for list pointers).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
@@ -44,6 +44,7 @@ from kernel_model.mm.pgtable import KERNPG_TABLE, PAGE_KERNEL, PAGE_KERNEL_TEXT,
 
 _TABLES_START = PhysAddr(0x1000)
 _TABLES_END = PhysAddr(2 * MIB)
+_STRUCTS_PER_PAGE = PAGE_BYTES // STRUCT_PAGE_SIZE
 
 
 class VmemmapOrigin(Enum):
@@ -87,6 +88,8 @@ class Image:
         self._memory = memory
         self._next_table = _TABLES_START
         self._blocks: dict[int, Pfn] = {}
+        # Where no block is: the frame of each vmemmap page, a shared one only once.
+        self._pages: dict[int, Pfn] = {}
         self.root = self._new_table()
 
     def map_kernel(self) -> None:
@@ -101,16 +104,45 @@ class Image:
             self._blocks[(va - VMEMMAP_START) // PMD_SIZE] = pfn
             self._map_2m(va, pfn, PAGE_KERNEL)
 
+    def back_by_table(self, va: VirtAddr, pmd: Pte, ptes: Sequence[Pte]) -> None:
+        """2 MiB of vmemmap mapped by the page table that `pmd` points to, with these 512 entries."""
+        first = (va - VMEMMAP_START) // PAGE_BYTES
+        seen = set(self._pages.values())
+        for page, pte in enumerate(ptes, start=first):
+            if pte.pfn not in seen:
+                seen.add(pte.pfn)
+                self._pages[page] = pte.pfn
+        table = b"".join(pte.to_bytes(8, "little") for pte in ptes)
+        self._memory.load_image(frame_start(pmd.pfn), table)
+        self._set_pmd(va, pmd)
+
     def write_struct_pages(self, first: Pfn, pages: bytes | bytearray) -> None:
-        """Write consecutive struct pages from that of frame `first` on, which must lie within one section."""
+        """Write consecutive struct pages from that of frame `first` on, which must lie within one section.
+
+        A vmemmap page that shows the frame of an earlier one is left as it is.
+        """
         section, number = divmod(first, PAGES_PER_SECTION)
+        if section not in self._blocks:
+            self._write_by_page(first, pages)
+            return
         pa = frame_start(self._blocks[section]) + number * STRUCT_PAGE_SIZE
         self._memory.load_image(PhysAddr(pa), pages)
+
+    def _write_by_page(self, first: int, pages: bytes | bytearray) -> None:
+        at = 0
+        while at < len(pages):
+            page, number = divmod(first + at // STRUCT_PAGE_SIZE, _STRUCTS_PER_PAGE)
+            length = min(len(pages) - at, (_STRUCTS_PER_PAGE - number) * STRUCT_PAGE_SIZE)
+            if page in self._pages:
+                pa = frame_start(self._pages[page]) + number * STRUCT_PAGE_SIZE
+                self._memory.load_image(PhysAddr(pa), pages[at : at + length])
+            at += length
 
     def all_unused(self) -> None:
         """Every frame free, or never used: reference count 0, no type, no flags."""
         section = struct_page({}) * PAGES_PER_SECTION
-        for number in self._blocks:
+        tables = {page * _STRUCTS_PER_PAGE // PAGES_PER_SECTION for page in self._pages}
+        for number in (*self._blocks, *tables):
             self.write_struct_pages(Pfn(number * PAGES_PER_SECTION), section)
 
     def reserved(self, first: int, frames: int) -> None:
@@ -119,14 +151,19 @@ class Image:
         for start, count in _by_section(first, frames):
             self.write_struct_pages(start, page * count)
 
+    def allocated(self, frame: Pfn) -> None:
+        """A page out of the allocator, for vmemmap or a page table: reference count 1."""
+        self.write_struct_pages(frame, struct_page({}, refcount=1))
+
+    def boot_vmemmap_page(self, frame: Pfn) -> None:
+        """One page of a block that memblock gave for vmemmap."""
+        self.write_struct_pages(frame, _boot_vmemmap_page())
+
     def vmemmap_block(self, first: Pfn, origin: VmemmapOrigin) -> None:
         """The struct pages of 512 frames that back vmemmap."""
         match origin:
             case VmemmapOrigin.BOOT:
-                # register_page_bootmem_memmap(): one reference more than a reserved page has.
-                flags = FLAGS_BASE | PageFlag.RESERVED | PageFlag.PRIVATE
-                page = struct_page({Offset.INDEX: SECTION_INFO}, refcount=2, flags=flags)
-                pages = page * PTRS_PER_PTE
+                pages = _boot_vmemmap_page() * PTRS_PER_PTE
             case VmemmapOrigin.HOTPLUG:
                 # alloc_pages() without __GFP_COMP: only the first page of the block is counted.
                 pages = struct_page({}, refcount=1) + struct_page({}) * (PTRS_PER_PTE - 1)
@@ -137,13 +174,13 @@ class Image:
             skipped = start - first
             self.write_struct_pages(start, pages[skipped * 64 : (skipped + count) * 64])
 
-    def huge_page(self, huge: HugePage, lru_next: int, lru_prev: int, count: int) -> None:
-        """The first `count` struct pages of a hugetlb folio, its head linked as told."""
+    def huge_page(self, huge: HugePage, lru_next: int, lru_prev: int, count: int, private: int = 0) -> None:
+        """The first `count` struct pages of a hugetlb folio, its head linked as told, with that `private`."""
         for start, number in _by_section(huge.pfn, count):
             pages = tail_struct_pages(huge.folio, huge.hstate.order, start - huge.pfn, number)
             self.write_struct_pages(start, pages)
         head = struct_page(
-            {Offset.LRU_NEXT: lru_next, Offset.LRU_PREV: lru_prev},
+            {Offset.LRU_NEXT: lru_next, Offset.LRU_PREV: lru_prev, Offset.PRIVATE: private},
             page_type=PGTY_HUGETLB,
             flags=FLAGS_BASE | PageFlag.HEAD,
         )
@@ -170,6 +207,9 @@ class Image:
         return table
 
     def _map_2m(self, va: VirtAddr, pfn: Pfn, pgprot: PteBit) -> None:
+        self._set_pmd(va, Pte.make(pfn, pgprot | PteBit.PAGE_SIZE))
+
+    def _set_pmd(self, va: VirtAddr, pmd: Pte) -> None:
         table = self.root
         for level in (4, 3):
             pa = entry_address(table, va, level)
@@ -178,7 +218,13 @@ class Image:
                 entry = Pte.make(self._new_table(), PAGE_TABLE if va >= VMEMMAP_START else KERNPG_TABLE)
                 self._memory.write_word(pa, entry)
             table = entry.pfn
-        self._memory.write_word(entry_address(table, va, 2), Pte.make(pfn, pgprot | PteBit.PAGE_SIZE))
+        self._memory.write_word(entry_address(table, va, 2), pmd)
+
+
+def _boot_vmemmap_page() -> bytes:
+    """register_page_bootmem_memmap(): one reference more than a reserved page has."""
+    flags = FLAGS_BASE | PageFlag.RESERVED | PageFlag.PRIVATE
+    return struct_page({Offset.INDEX: SECTION_INFO}, refcount=2, flags=flags)
 
 
 def tail_struct_pages(folio: VirtAddr, order: int, first: int, count: int) -> bytearray:

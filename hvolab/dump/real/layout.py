@@ -9,6 +9,7 @@ from emu.memory import LARGEST, SMALLEST
 from hvolab.checked.error import InputError
 from hvolab.dump import Dump, FolioRow, Leaf
 from hvolab.dump.real.actors import actors_of
+from hvolab.dump.real.inherit import inherited_from
 from hvolab.dump.real.operations import Operation, Optimize
 from hvolab.dump.real.plan import plan_of
 from hvolab.subject.scenario import Setup, vmemmap_page
@@ -22,16 +23,24 @@ _HSTATES = {hstate.order: hstate for hstate in HSTATES}
 
 
 def setup_from(layout: Dump, operations: Sequence[Operation], cpus: int) -> Setup:
-    """Boot with the leaves of `layout`, and do the operations on CPU 0, one after the other.
+    """Boot with the leaves of `layout`, its folios in the pool, and do the operations on CPU 0, in order.
 
     Raises InputError when dumps and operations do not describe such a run.
     """
     _check_machine(layout, operations)
-    blocks = {VirtAddr(leaf.va): Pfn(leaf.pfn) for leaf in _boot_leaves(layout)}
-    plan = plan_of(operations, (), _huge_page)
-    memory_bytes, pool = layout.ram_mb << 20, PoolAtBoot.TO_COME
-    boot = BootConfig(memory_bytes, cpus, plan.newcomers, vmemmap_blocks=blocks, pool=pool)
-    watched = tuple(vmemmap_page(huge, n) for huge in plan.newcomers[:1] for n in range(8))
+    leaves = _boot_leaves(layout)
+    pooled = tuple(_huge_page(row) for row in layout.folios)
+    inherited = inherited_from(layout, leaves, pooled)
+    plan = plan_of(operations, pooled, _huge_page)
+    boot = BootConfig(
+        layout.ram_mb << 20,
+        cpus,
+        (*pooled, *plan.newcomers),
+        vmemmap_blocks={VirtAddr(leaf.va): Pfn(leaf.pfn) for leaf in leaves if leaf.level == 2},
+        pool=PoolAtBoot.TO_COME,
+        inherited=inherited,
+    )
+    watched = tuple(vmemmap_page(huge, n) for huge in boot.huge_pages[:1] for n in range(8))
     return Setup(boot, actors_of(plan), (), watched)
 
 
@@ -57,9 +66,7 @@ def _boot_leaves(layout: Dump) -> tuple[Leaf, ...]:
     for leaf in layout.leaves:
         if leaf.va >= pfn_to_page((layout.ram_mb << 20) >> PAGE_SHIFT):
             raise InputError(f"leaf {leaf.va:#x} describes no memory: there are {layout.ram_mb} MiB")
-        if leaf.level != 2:
-            raise InputError(f"leaf {leaf.va:#x} is of level {leaf.level}; a layout to boot has 2 MiB leaves")
-        if leaf.flags != _BOOT_FLAGS:
+        if leaf.level == 2 and leaf.flags != _BOOT_FLAGS:
             raise InputError(f"leaf {leaf.va:#x} has flags {leaf.flags!r}; the model boots '{_BOOT_FLAGS}'")
     return layout.leaves
 

@@ -57,11 +57,6 @@ def test_a_layout_with_vmemmap_elsewhere() -> None:
     )
 
 
-def test_a_layout_that_is_split_already() -> None:
-    leaf = next(leaf for leaf in leaves_of(AFTER) if leaf.level == 1)
-    assert refused(AFTER, AFTER) == (f"leaf {leaf.va:#x} is of level 1; a layout to boot has 2 MiB leaves")
-
-
 def test_a_layout_with_other_flags() -> None:
     dump = with_leaf(BEFORE, 3, lambda leaf: replace(leaf, flags="P A G NX PSE"))
     va = leaves_of(dump)[3].va
