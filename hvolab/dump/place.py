@@ -13,6 +13,8 @@ from hvolab.checked.place import Place
 from hvolab.dump.flag_words import FLAG_WORDS
 from hvolab.dump.model import PAGE_SIZE, PMD_SIZE, PTES_PER_TABLE, STRUCT_PAGE_SIZE
 
+ADDRESS_BITS: Final = 64
+"""Bits of a word that can hold an address."""
 MAX_PFN: Final = (1 << 40) - 1
 """x86_64 physical addresses have at most 52 bits."""
 
@@ -76,6 +78,8 @@ class DumpPlace(Place):
         if relative is None:
             if self.word() >> bits:
                 raise self.wanted(f"a word of {bits} bits")
+        elif bits < ADDRESS_BITS:
+            raise self.wanted(f"a word of {bits} bits")
         elif int(relative[1], 16) >= STRUCT_PAGE_SIZE:
             raise self.error(f"{text!r}: a struct page has {STRUCT_PAGE_SIZE} bytes")
         return text

@@ -27,6 +27,8 @@ PGTY_BUDDY: Final = 0xF0
 MAX_PAGE_ORDER: Final = 10
 """The largest block that the page allocator merges to (include/linux/mmzone.h)."""
 
+_PAGE_TYPE: Final = WORDS.index("page_type")
+_PRIVATE: Final = WORDS.index("private")
 _PER_PAGE: Final = PAGE_SIZE // STRUCT_PAGE_SIZE
 # The upper half of the canonical addresses with 57 bits, up to the end of the modules: above are the values
 # that are no addresses, -1 and the masks of Linux 7's tails (Documentation/arch/x86/x86_64/mm.rst).
@@ -51,9 +53,8 @@ class _Block:
     def roles(self, number: int, run: StructRun) -> dict[str, str]:
         """What each word of struct page `number`, one of the run, is; and the reference count."""
         roles = {name: self._role(number, word) for name, word in zip(WORDS, run.words, strict=True)}
-        page_type = int(run.words[WORDS.index("page_type")], 16)
-        if page_type >> 24 == PGTY_BUDDY:
-            order = int(run.words[WORDS.index("private")], 16)
+        if int(run.words[_PAGE_TYPE], 16) >> 24 == PGTY_BUDDY:
+            order = self._value(number, run.words[_PRIVATE])
             if order <= MAX_PAGE_ORDER:
                 roles["private"] = f"order of a free block, {min(order, self.block.order)} or more"
         return {**roles, "refcount": str(run.refcount)}

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from dumps import BASE, LARGE, ORIGINAL, PAGE, REGION, RO, RW, folio_at, leaf, leaves_of, real, with_leaf
+from dumps import (
+    BASE,
+    LARGE,
+    ORIGINAL,
+    PAGE,
+    REGION,
+    RO,
+    RW,
+    folio_at,
+    leaf,
+    leaves_of,
+    real,
+    with_leaf,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hvolab.dump import Dump, Leaf, dump_of
 from hvolab.dump.compare import Difference, compare
@@ -128,3 +143,77 @@ def test_a_region_without_originals_still_tells_shared_from_single() -> None:
     one = dump_of("k", "s", 256, BASE, [*left, large], (), {}, {BASE: 9})
     other = with_leaf(one, 7, lambda found: replace(found, pfn=0x6000))
     assert compare(one, other) == (Difference(leaf(7), "role", "fresh, shared from page 0", "fresh"),)
+
+
+# --- regions whose frames are all fresh, or nearly ------------------------------------------------------
+
+
+def one_region(heads: Mapping[int, int], rest: int = ORIGINAL) -> Dump:
+    """A split region: optimized folios with their head frames by first page, `rest` + page elsewhere."""
+    optimized = [found for page, head in heads.items() for found in folio_at(page, head)]
+    taken = {found.va for found in optimized}
+    plain = [Leaf(BASE + n * PAGE, 1, rest + n, RW) for n in range(512) if BASE + n * PAGE not in taken]
+    return dump_of("k", "s", 128, BASE, optimized + plain, (), {}, {BASE: 9})
+
+
+def all_optimized(heads: list[int]) -> Dump:
+    return one_region(dict(zip(range(0, 512, 8), heads, strict=True)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(heads=st.lists(st.integers(0, 0x3FFFF), min_size=64, max_size=64, unique=True))
+def test_all_fresh_frames_of_a_region_compare_equal_whatever_their_numbers(heads: list[int]) -> None:
+    assert compare(all_optimized([0x5000 + n for n in range(64)]), all_optimized(heads)) == ()
+
+
+def test_fresh_heads_that_all_lie_where_originals_would_are_not_taken_for_originals() -> None:
+    in_place, elsewhere = [0x5000 + 8 * n for n in range(64)], [0x5000 - n for n in range(64)]
+    assert compare(all_optimized(in_place), all_optimized(elsewhere)) == ()
+
+
+def test_an_unsplit_region_against_one_all_fresh() -> None:
+    before = dump_of("k", "s", 128, BASE, [Leaf(BASE, 2, ORIGINAL, LARGE)], (), {}, {})
+    found = compare(before, all_optimized([0x5000 + n for n in range(64)]))
+    assert Counter(each.field for each in found) == {"kind": 1, "level": 1, "role": 512, "flags": 1 + 448}
+
+
+def test_eight_originals_left_in_place_are_enough_to_recognise_them() -> None:
+    heads = {page: 0x5000 + page for page in range(8, 512, 8)}
+    assert compare(one_region(heads), one_region(heads, rest=0x1000)) == ()
+    swapped = with_leaf(one_region(heads), 8, lambda found: replace(found, pfn=ORIGINAL + 8))
+    assert compare(one_region(heads), swapped)[0] == Difference(
+        leaf(8), "role", "fresh, shared from page 8", "original 8"
+    )
+
+
+def test_fewer_than_eight_originals_left_in_place_count_as_fresh() -> None:
+    heads = {page: 0x5000 + page for page in range(8, 512, 8)}
+    seven = with_leaf(one_region(heads), 0, lambda found: replace(found, pfn=0x77))
+    eighth = with_leaf(seven, 1, lambda found: replace(found, pfn=0x78))
+    assert compare(seven, eighth) == ()
+
+
+def test_frames_out_of_place_do_not_outvote_the_originals_however_many_lie_in_one_block() -> None:
+    """Restored folios: tails on pages taken, last first, from one 2 MiB block."""
+    few = [Leaf(BASE + n * PAGE, 1, ORIGINAL + n, RW) for n in range(8)]
+    restored = [Leaf(BASE + n * PAGE, 1, 0x1000 + 511 - n, RW) for n in range(8, 512)]
+    dump = dump_of("k", "s", 128, BASE, few + restored, (), {}, {BASE: 9})
+    assert compare(dump, one_region({}))[0] == Difference(leaf(8), "role", "fresh", "original 8")
+
+
+def test_two_blocks_with_equal_claims_are_both_no_originals() -> None:
+    halves = [Leaf(BASE + n * PAGE, 1, (0x1000 if n % 2 else 0x2000) + n, RW) for n in range(512)]
+    torn = dump_of("k", "s", 128, BASE, halves, (), {}, {BASE: 9})
+    found = compare(torn, one_region({}))
+    assert [each.left for each in found] == ["fresh"] * 512
+    assert [each.right for each in found] == [f"original {page}" for page in range(512)]
+
+
+def test_a_split_region_with_the_frames_of_an_unsplit_one_does_not_own_them() -> None:
+    ptes = [Leaf(BASE + n * PAGE, 1, ORIGINAL + n, RW) for n in range(512)]
+    stolen = dump_of("k", "s", 256, BASE, [*ptes, Leaf(BASE + REGION, 2, ORIGINAL, LARGE)], (), {}, {BASE: 9})
+    right = replace(stolen, leaves=(*ptes, Leaf(BASE + REGION, 2, ORIGINAL + 512, LARGE)))
+    found = compare(stolen, right)
+    assert found[0] == Difference(leaf(0), "role", "original 512, shared", "original 0")
+    assert found[-1] == Difference(leaf(512), "role", "original 512, shared", "original 512")
+    assert len(found) == 513

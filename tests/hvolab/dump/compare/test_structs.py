@@ -131,6 +131,13 @@ def test_how_large_a_free_block_has_become_by_merging_is_the_allocators_affair()
     ]
 
 
+def test_a_free_block_whose_order_is_an_address_is_compared_as_any_other() -> None:
+    left = dump_with(run(0, page_type="0xf0000000", private="self+0x8"))
+    assert compare(left, left) == ()
+    right = dump_with(run(0, page_type="0xf0000000", private="0x9"))
+    assert [each.field for each in compare(left, right)] == ["private"]
+
+
 def test_a_free_block_against_one_that_is_on_no_list() -> None:
     left = dump_with(run(0, page_type="0xf0000000", private="0x9", lru_next="0xffff88803feaa0a8"))
     assert differences(left, dump_with(run(0))) == [

@@ -1,54 +1,32 @@
-"""Comparing dumps: what counts as a difference, what does not, and what each is called."""
+"""PMD rows, folios, counters and whole dumps; and two dumps of which one has counts only."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from dumps import (
+    BASE,
+    LARGE,
+    ORIGINAL,
+    PAGE,
+    REAL_DUMPS,
+    REGION,
+    RO,
+    RW,
+    leaf,
+    leaves_of,
+    real,
+)
 
-from hvolab.dump import Dump, FolioRow, Leaf, dump_of, read_dump, with_mappings
+from hvolab.dump import Dump, FolioRow, Leaf, dump_of, with_mappings
 from hvolab.dump.compare import MISSING, Difference, compare
-
-FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "linux-6.12"
-REAL_DUMPS = ("main0_before", "main1_alloc64", "exact_optimize0_entry", "exact_optimize0_return")
-BASE = 0xFFFFEA0000000000
-PAGE = 0x1000
-REGION = 0x200000
-RW = "P W A D G NX"
-RO = "P A G NX"
-LARGE = "P W A D G NX PSE"
-ORIGINAL = 0x3EE00
-"""The frame behind page 0 of vmemmap in the real dumps; the rest follow it."""
-
-
-def real(name: str) -> Dump:
-    return read_dump(FIXTURES / f"{name}.json.gz")
-
-
-def leaves_of(dump: Dump) -> tuple[Leaf, ...]:
-    assert dump.leaves is not None
-    return dump.leaves
-
-
-def with_leaf(dump: Dump, page: int, change: Callable[[Leaf], Leaf]) -> Dump:
-    va = dump.vmemmap_base + page * PAGE
-    return replace(dump, leaves=tuple(change(leaf) if leaf.va == va else leaf for leaf in leaves_of(dump)))
-
-
-def leaf(page: int) -> str:
-    return f"leaf {BASE + page * PAGE:#x}"
 
 
 def is_fresh(pfn: int) -> bool:
     return not ORIGINAL <= pfn < ORIGINAL + 8 * 512
-
-
-# --- no difference ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", REAL_DUMPS)
@@ -99,9 +77,6 @@ def test_the_order_of_rows_makes_no_difference() -> None:
     dump = real("main1_alloc64")
     turned = replace(dump, leaves=leaves_of(dump)[::-1], pmds=dump.pmds[::-1], folios=dump.folios[::-1])
     assert compare(dump, turned) == ()
-
-
-# --- what allocating 64 folios changed ------------------------------------------------------------------
 
 
 def test_before_and_after_64_folios() -> None:
@@ -161,118 +136,6 @@ def test_differences_come_in_address_order_and_counters_last() -> None:
         "counter nr_memmap_boot_pages",
         "counter nr_memmap_pages",
     ]
-
-
-def test_a_difference_reads_as_one_line() -> None:
-    assert str(compare(real("main0_before"), real("main1_alloc64"))[0]) == (
-        "pmd 0xffffea0000000000: kind: 2M leaf | split"
-    )
-
-
-# --- one thing changed ----------------------------------------------------------------------------------
-
-
-def test_one_flag_of_one_leaf() -> None:
-    """The mistake of a tail left writable, at page 249, the first tail of the first folio."""
-    dump = real("main1_alloc64")
-    changed = with_leaf(dump, 249, lambda found: replace(found, flags=RW))
-    assert compare(dump, changed) == (Difference(leaf(249), "flags", RO, RW),)
-
-
-def test_one_flag_of_a_large_leaf() -> None:
-    dump = real("main0_before")
-    changed = with_leaf(dump, 512, lambda found: replace(found, flags="P W A D NX PSE"))
-    assert compare(dump, changed) == (Difference(leaf(512), "flags", LARGE, "P W A D NX PSE"),)
-
-
-@pytest.mark.parametrize(
-    ("page", "pfn", "left", "right"),
-    [
-        (7, 0x77, "original 7", "fresh"),
-        (7, ORIGINAL + 248, "original 7", "fresh"),
-        (249, ORIGINAL + 249, "fresh, shared from page 248", "original 249"),
-        (249, 0x77, "fresh, shared from page 248", "fresh"),
-    ],
-)
-def test_one_frame_replaced(page: int, pfn: int, left: str, right: str) -> None:
-    dump = real("main1_alloc64")
-    changed = with_leaf(dump, page, lambda found: replace(found, pfn=pfn))
-    assert compare(dump, changed) == (Difference(leaf(page), "role", left, right),)
-
-
-def test_a_tail_on_the_head_of_another_folio() -> None:
-    dump = real("main1_alloc64")
-    other_head = next(found.pfn for found in leaves_of(dump) if found.va == BASE + 336 * PAGE)
-    changed = with_leaf(dump, 249, lambda found: replace(found, pfn=other_head))
-    found = compare(dump, changed)
-    # The group of pages 336 to 343 is named after its first page, which is now 249.
-    assert found == tuple(
-        Difference(leaf(page), "role", f"fresh, shared from page {name}", "fresh, shared from page 249")
-        for page, name in [(249, 248), *[(page, 336) for page in range(336, 344)]]
-    )
-
-
-def test_another_frame_for_a_head_is_told_of_head_and_tails() -> None:
-    dump = real("main1_alloc64")
-    changed = with_leaf(dump, 248, lambda found: replace(found, pfn=0x77))
-    shared = "fresh, shared from page 248"
-    assert compare(dump, changed) == (
-        Difference(leaf(248), "role", shared, "fresh"),
-        *(Difference(leaf(page), "role", shared, "fresh, shared from page 249") for page in range(249, 256)),
-    )
-
-
-def test_a_page_mapped_twice_is_shared() -> None:
-    dump = real("main1_alloc64")
-    changed = with_leaf(dump, 1, lambda found: replace(found, pfn=ORIGINAL))
-    assert compare(dump, changed) == (
-        Difference(leaf(0), "role", "original 0", "original 0, shared"),
-        Difference(leaf(1), "role", "original 1", "original 0, shared"),
-    )
-
-
-def test_a_pte_pointing_into_a_large_leaf_makes_both_shared() -> None:
-    dump = real("main1_alloc64")
-    changed = with_leaf(dump, 1, lambda found: replace(found, pfn=ORIGINAL + 2 * 512 + 9))
-    assert compare(dump, changed) == (
-        Difference(leaf(1), "role", "original 1", f"original {2 * 512 + 9}, shared"),
-        Difference(leaf(2 * 512), "role", "original 1024", "original 1024, shared"),
-    )
-
-
-def test_two_large_leaves_on_the_same_frames() -> None:
-    dump = real("main0_before")
-    changed = with_leaf(dump, 512, lambda found: replace(found, pfn=ORIGINAL))
-    assert compare(dump, changed) == (
-        Difference(leaf(0), "role", "original 0", "original 0, shared"),
-        Difference(leaf(512), "role", "original 512", "original 0, shared"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "page", "shown"),
-    [
-        ("main1_alloc64", 7, f"level 1, {RW}, original 7"),
-        ("main1_alloc64", 250, f"level 1, {RO}, fresh, shared from page 248"),
-        ("main0_before", 512, f"level 2, {LARGE}, original 512"),
-    ],
-)
-def test_one_leaf_missing(name: str, page: int, shown: str) -> None:
-    dump = real(name)
-    va = BASE + page * PAGE
-    cut = replace(dump, leaves=tuple(found for found in leaves_of(dump) if found.va != va))
-    assert compare(dump, cut) == (Difference(leaf(page), "leaf", shown, MISSING),)
-    assert compare(cut, dump) == (Difference(leaf(page), "leaf", MISSING, shown),)
-
-
-def test_a_hole_in_a_region_that_is_a_large_leaf_on_the_other_side() -> None:
-    before = real("main0_before")
-    ptes = [Leaf(BASE + page * PAGE, 1, ORIGINAL + page, RW) for page in range(512) if page != 7]
-    split = replace(before, leaves=(*ptes, *leaves_of(before)[1:]))
-    assert compare(before, split) == (
-        Difference(leaf(0), "level", "2", "1"),
-        Difference(leaf(7), "leaf", f"level 1, {RW}, original 7", MISSING),
-    )
 
 
 def changed_pmd(dump: Dump, **fields: object) -> Dump:
@@ -357,87 +220,6 @@ def test_another_vmemmap_base_is_one_difference_and_moves_no_row() -> None:
     )
     one_less = replace(moved, leaves=leaves_of(moved)[:-1])
     assert compare(dump, one_less)[1].where == leaf(4095)
-
-
-# --- regions whose frames are all fresh, or nearly ------------------------------------------------------
-
-
-def folio_at(page: int, head: int) -> list[Leaf]:
-    return [Leaf(BASE + (page + n) * PAGE, 1, head, RO if n else RW) for n in range(8)]
-
-
-def one_region(heads: Mapping[int, int], rest: int = ORIGINAL) -> Dump:
-    """A split region: optimized folios with their head frames by first page, `rest` + page elsewhere."""
-    optimized = [found for page, head in heads.items() for found in folio_at(page, head)]
-    taken = {found.va for found in optimized}
-    plain = [Leaf(BASE + n * PAGE, 1, rest + n, RW) for n in range(512) if BASE + n * PAGE not in taken]
-    return dump_of("k", "s", 128, BASE, optimized + plain, (), {}, {BASE: 9})
-
-
-def all_optimized(heads: list[int]) -> Dump:
-    return one_region(dict(zip(range(0, 512, 8), heads, strict=True)))
-
-
-@settings(deadline=None, max_examples=50)
-@given(heads=st.lists(st.integers(0, 0x3FFFF), min_size=64, max_size=64, unique=True))
-def test_all_fresh_frames_of_a_region_compare_equal_whatever_their_numbers(heads: list[int]) -> None:
-    assert compare(all_optimized([0x5000 + n for n in range(64)]), all_optimized(heads)) == ()
-
-
-def test_fresh_heads_that_all_lie_where_originals_would_are_not_taken_for_originals() -> None:
-    in_place, elsewhere = [0x5000 + 8 * n for n in range(64)], [0x5000 - n for n in range(64)]
-    assert compare(all_optimized(in_place), all_optimized(elsewhere)) == ()
-
-
-def test_an_unsplit_region_against_one_all_fresh() -> None:
-    before = dump_of("k", "s", 128, BASE, [Leaf(BASE, 2, ORIGINAL, LARGE)], (), {}, {})
-    found = compare(before, all_optimized([0x5000 + n for n in range(64)]))
-    assert Counter(each.field for each in found) == {"kind": 1, "level": 1, "role": 512, "flags": 1 + 448}
-
-
-def test_eight_originals_left_in_place_are_enough_to_recognise_them() -> None:
-    heads = {page: 0x5000 + page for page in range(8, 512, 8)}
-    assert compare(one_region(heads), one_region(heads, rest=0x1000)) == ()
-    swapped = with_leaf(one_region(heads), 8, lambda found: replace(found, pfn=ORIGINAL + 8))
-    assert compare(one_region(heads), swapped)[0] == Difference(
-        leaf(8), "role", "fresh, shared from page 8", "original 8"
-    )
-
-
-def test_fewer_than_eight_originals_left_in_place_count_as_fresh() -> None:
-    heads = {page: 0x5000 + page for page in range(8, 512, 8)}
-    seven = with_leaf(one_region(heads), 0, lambda found: replace(found, pfn=0x77))
-    eighth = with_leaf(seven, 1, lambda found: replace(found, pfn=0x78))
-    assert compare(seven, eighth) == ()
-
-
-def test_frames_out_of_place_do_not_outvote_the_originals_however_many_lie_in_one_block() -> None:
-    """Restored folios: tails on pages taken, last first, from one 2 MiB block."""
-    few = [Leaf(BASE + n * PAGE, 1, ORIGINAL + n, RW) for n in range(8)]
-    restored = [Leaf(BASE + n * PAGE, 1, 0x1000 + 511 - n, RW) for n in range(8, 512)]
-    dump = dump_of("k", "s", 128, BASE, few + restored, (), {}, {BASE: 9})
-    assert compare(dump, one_region({}))[0] == Difference(leaf(8), "role", "fresh", "original 8")
-
-
-def test_two_blocks_with_equal_claims_are_both_no_originals() -> None:
-    halves = [Leaf(BASE + n * PAGE, 1, (0x1000 if n % 2 else 0x2000) + n, RW) for n in range(512)]
-    torn = dump_of("k", "s", 128, BASE, halves, (), {}, {BASE: 9})
-    found = compare(torn, one_region({}))
-    assert [each.left for each in found] == ["fresh"] * 512
-    assert [each.right for each in found] == [f"original {page}" for page in range(512)]
-
-
-def test_a_split_region_with_the_frames_of_an_unsplit_one_does_not_own_them() -> None:
-    ptes = [Leaf(BASE + n * PAGE, 1, ORIGINAL + n, RW) for n in range(512)]
-    stolen = dump_of("k", "s", 256, BASE, [*ptes, Leaf(BASE + REGION, 2, ORIGINAL, LARGE)], (), {}, {BASE: 9})
-    right = replace(stolen, leaves=(*ptes, Leaf(BASE + REGION, 2, ORIGINAL + 512, LARGE)))
-    found = compare(stolen, right)
-    assert found[0] == Difference(leaf(0), "role", "original 512, shared", "original 0")
-    assert found[-1] == Difference(leaf(512), "role", "original 512, shared", "original 512")
-    assert len(found) == 513
-
-
-# --- dumps that have counts only ------------------------------------------------------------------------
 
 
 def like_optimize0_return(tail_flags: str) -> Dump:
