@@ -6,8 +6,10 @@ where nothing is optimized, or where the folios disagree.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from enum import Enum
+from itertools import accumulate
 
 from hvolab.dump.model import PAGE_SIZE, STRUCT_PAGE_SIZE, Dump, FolioRow
 
@@ -38,9 +40,26 @@ def _generation(folio: FolioRow) -> Generation | None:
     return Generation.SECOND_PAGE if writable else Generation.COMMON_PAGE
 
 
-def tail_pages(dump: Dump) -> Iterator[int]:
-    """The pages of vmemmap, counted from its base, behind the first of each optimized folio."""
+class TailPages:
+    """The pages of vmemmap, counted from its base, behind the first of each optimized folio of some dumps.
+
+    Kept as ranges: a row can claim an order of which no list of pages could be made.
+    """
+
+    def __init__(self, *dumps: Dump) -> None:
+        ranges = sorted(found for dump in dumps for found in _tail_ranges(dump))
+        self._starts = [start for start, _ in ranges]
+        self._ends = list(accumulate((end for _, end in ranges), max))
+
+    def __contains__(self, page: object) -> bool:
+        if not isinstance(page, int):
+            return False
+        before = bisect_right(self._starts, page)
+        return before > 0 and page < self._ends[before - 1]
+
+
+def _tail_ranges(dump: Dump) -> Iterator[tuple[int, int]]:
     for folio in dump.folios:
         if folio.optimized:
             head = (folio.vmemmap - dump.vmemmap_base) // PAGE_SIZE
-            yield from range(head + 1, head + max(1, (1 << folio.order) // _PAGES_PER_PAGE))
+            yield head + 1, head + (1 << folio.order) // _PAGES_PER_PAGE

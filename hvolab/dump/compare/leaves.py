@@ -7,7 +7,7 @@ not count), or anything but level, flags and role.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from hvolab.dump.compare.difference import Difference, Placed, unequal
@@ -66,21 +66,21 @@ def without_pse(flags: str) -> str:
 
 
 def leaf_differences(
-    vmemmap_base: int, left: LeafView, right: LeafView, skipped: frozenset[int]
+    vmemmap_base: int, left: LeafView, right: LeafView, skipped: Container[int]
 ) -> Iterator[Placed]:
     """Every difference in address order; `vmemmap_base` (bytes) turns places into addresses.
 
     Pages in `skipped`, by index, are not looked at.
     """
     for number in sorted(left.regions.keys() | right.regions.keys()):
-        if skipped.issuperset(_all_pages(number)):
+        if all(page in skipped for page in _all_pages(number)):
             continue
         for page, difference in _region(vmemmap_base, number, left, right):
             if page not in skipped:
                 yield page * PAGE_SIZE, difference
 
 
-def without_pages(vmemmap_base: int, leaves: tuple[Leaf, ...], pages: frozenset[int]) -> tuple[Leaf, ...]:
+def without_pages(vmemmap_base: int, leaves: tuple[Leaf, ...], pages: Container[int]) -> tuple[Leaf, ...]:
     """The leaves but those that map just one of these pages, so that nobody shares a frame with them."""
     return tuple(
         leaf for leaf in leaves if leaf.level == 2 or (leaf.va - vmemmap_base) // PAGE_SIZE not in pages

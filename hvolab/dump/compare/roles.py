@@ -83,9 +83,15 @@ class Roles:
         self._first_page_of_block: dict[int, int] = {}
         self._find_originals(regions)
         self._given_back = self._find_given_back()
+        self._known: dict[int, Role] = {}
 
     def of_frame(self, pfn: int) -> Role:
         """The role of a frame that some leaf of the dump maps."""
+        if pfn not in self._known:
+            self._known[pfn] = self._role(pfn)
+        return self._known[pfn]
+
+    def _role(self, pfn: int) -> Role:
         shared = self._times_mapped(pfn) > 1
         original = self._original(pfn)
         if original is None or not self._still_there(pfn, original):

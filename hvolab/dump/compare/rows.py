@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hvolab.dump.compare.difference import MISSING, Difference, Placed, unequal
-from hvolab.dump.compare.generation import Generation, generation_of, tail_pages
+from hvolab.dump.compare.generation import Generation, TailPages, generation_of
 from hvolab.dump.compare.leaves import LeafView, leaf_differences, without_pages, without_pse
 from hvolab.dump.compare.structs import struct_differences
 from hvolab.dump.model import MAX_BLOCK_ORDER, PTES_PER_TABLE, Dump, FolioRow, Pmd
@@ -69,7 +69,7 @@ def _whole(a: Dump, b: Dump) -> Iterator[Difference]:
 def _leaves(a: Dump, b: Dump, generations: _Generations) -> Iterator[Placed]:
     if a.leaves is None or b.leaves is None:
         return
-    skipped = frozenset() if generations.tails_compare else frozenset((*tail_pages(a), *tail_pages(b)))
+    skipped = TailPages() if generations.tails_compare else TailPages(a, b)
     left = LeafView(a.vmemmap_base, without_pages(a.vmemmap_base, a.leaves, skipped))
     right = LeafView(b.vmemmap_base, without_pages(b.vmemmap_base, b.leaves, skipped))
     yield from leaf_differences(a.vmemmap_base, left, right, skipped)

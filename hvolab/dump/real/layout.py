@@ -29,7 +29,7 @@ def setup_from(layout: Dump, operations: Sequence[Operation], cpus: int) -> Setu
     """
     _check_machine(layout, operations)
     leaves = _boot_leaves(layout)
-    pooled = tuple(_huge_page(row) for row in layout.folios)
+    pooled = tuple(_pooled_page(row) for row in layout.folios)
     inherited = inherited_from(layout, leaves, pooled)
     plan = plan_of(operations, pooled, _huge_page)
     boot = BootConfig(
@@ -69,6 +69,12 @@ def _boot_leaves(layout: Dump) -> tuple[Leaf, ...]:
         if leaf.level == 2 and leaf.flags != _BOOT_FLAGS:
             raise InputError(f"leaf {leaf.va:#x} has flags {leaf.flags!r}; the model boots '{_BOOT_FLAGS}'")
     return layout.leaves
+
+
+def _pooled_page(row: FolioRow) -> HugePage:
+    if row.refcount:
+        raise InputError(f"folio {row.pfn:#x} is in use, by {row.refcount}; the model's pool has free ones")
+    return _huge_page(row)
 
 
 def _huge_page(row: FolioRow) -> HugePage:

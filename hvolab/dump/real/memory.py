@@ -23,6 +23,11 @@ def read(system: System, va: VirtAddr, size: int) -> bytes:
     return system.machine.memory.read(peek(system, va).pa, size)
 
 
+def signed(system: System, va: VirtAddr, size: int) -> int:
+    """A little-endian number of `size` bytes in two's complement."""
+    return int.from_bytes(read(system, va, size), "little", signed=True)
+
+
 def word(system: System, va: VirtAddr, size: int) -> int:
     """A little-endian number of `size` bytes."""
     return int.from_bytes(read(system, va, size), "little")

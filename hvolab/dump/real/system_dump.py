@@ -8,7 +8,7 @@ from dataclasses import replace
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PageSize, VirtAddr
 from hvolab.dump import Dump, FolioRow, Leaf, dump_of, with_mappings
 from hvolab.dump.flag_words import flags_text
-from hvolab.dump.real.memory import list_entries, peek, word
+from hvolab.dump.real.memory import list_entries, peek, signed, word
 from hvolab.dump.real.struct_dump import struct_block
 from kernel_model.boot import PoolAtBoot, System
 from kernel_model.layout import (
@@ -96,6 +96,6 @@ def _folio_row(system: System, huge: HugePage) -> FolioRow:
         bool(private & HugetlbFlag.VMEMMAP_OPTIMIZED),
         private,
         read(Offset.FLAGS, 8),
-        read(Offset.REFCOUNT, 4),
+        signed(system, field(huge.folio, Offset.REFCOUNT), 4),
         read(Offset.PAGE_TYPE, 4),
     )

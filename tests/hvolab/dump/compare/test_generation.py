@@ -75,6 +75,13 @@ def test_two_generations_without_leaves_are_one_difference() -> None:
     assert compare(one, other) == (SAID_ONCE,)
 
 
+def test_a_folio_row_of_an_impossible_order_does_not_fill_memory() -> None:
+    one, other = folio_of(Generation.HEAD_PAGE), folio_of(Generation.COMMON_PAGE)
+    large = with_folio(other, 0, lambda row: replace(row, order=40))
+    found = compare(one, large)
+    assert found == (SAID_ONCE, Difference("folio 0x400", "order", "9", "40"))
+
+
 def test_across_generations_a_wrong_head_is_still_found() -> None:
     one, other = folio_of(Generation.HEAD_PAGE), folio_of(Generation.COMMON_PAGE)
     wrong = with_leaf(other, PFN // 64, lambda found: replace(found, flags=RO))

@@ -75,6 +75,15 @@ def test_from_one_state_of_a_real_kernel_to_its_next(
     )
 
 
+def test_the_struct_pages_of_an_optimized_folio_are_those_that_linux_had() -> None:
+    """Its tails show the head's page, and must not be written over it."""
+    _, dump = ran("optimized24")
+    (theirs,) = real("optimized24").struct_blocks
+    ours = tuple(block for block in dump.struct_blocks if block.pfn == theirs.pfn)
+    assert len(ours) == 1
+    assert compare(replace(dump, struct_blocks=ours), real("optimized24")) == ()
+
+
 def test_the_key_and_the_counts_of_the_pool_are_as_if_the_folios_had_joined() -> None:
     system = boot(setup_from(real("grown16"), (), 2).boot)
     assert word(system, HUGETLB_OPTIMIZE_VMEMMAP_KEY, 8) == 8
@@ -150,6 +159,16 @@ WRONG: list[tuple[str, Callable[[Dump], Dump], str]] = [
         "tails of nobody",
         lambda dump: replace(dump, folios=dump.folios[1:]),
         f"leaf {at(248)} {SHARED}",
+    ),
+    (
+        "a folio in use",
+        lambda dump: with_folio(dump, 0, lambda row: replace(row, refcount=1)),
+        "folio 0x3e00 is in use, by 1; the model's pool has free ones",
+    ),
+    (
+        "a folio of an order that the model has not",
+        lambda dump: with_folio(dump, 0, lambda row: replace(row, order=10)),
+        "folio 0x3e00 has order 10; the model has orders 9 and 18",
     ),
     (
         "a page that is read-only",
