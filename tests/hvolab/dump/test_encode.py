@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 from dump_files import real_document
 from dumps import BASE, LINUX_6_12, PAGE, REAL_DUMPS, REGION, real
@@ -26,12 +27,25 @@ from hvolab.dump import (
     write_dump,
 )
 
+SCHEMA = Path(__file__).resolve().parents[3] / "hvolab" / "schema" / "dump.json"
+
 
 @pytest.mark.parametrize("file", ["dump.json", "dump.json.gz"])
 @pytest.mark.parametrize("name", REAL_DUMPS)
 def test_real_dumps_survive_being_written(name: str, file: str, tmp_path: Path) -> None:
     write_dump(real(name), tmp_path / file)
     assert read_dump(tmp_path / file) == real(name)
+
+
+@pytest.mark.parametrize("name", [*REAL_DUMPS, "grown16", "both_shrunk"])
+def test_a_written_dump_is_as_its_schema_says(name: str, tmp_path: Path) -> None:
+    write_dump(real(name), tmp_path / "dump.json")
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    document = json.loads((tmp_path / "dump.json").read_text(encoding="ascii"))
+    jsonschema.Draft202012Validator(schema).validate(document)
+    for key in document:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(schema).validate(document | {key: 77.5})
 
 
 @pytest.mark.parametrize("name", REAL_DUMPS)

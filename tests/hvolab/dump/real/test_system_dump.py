@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 from dumps import LARGE, PAGE, leaves_of, real
 from real_runs import do, ran
@@ -18,6 +20,7 @@ from hvolab.subject.run import run
 from hvolab.subject.strategy import InOrder
 from kernel_model.boot import boot
 
+SCHEMA = Path(__file__).resolve().parents[4] / "hvolab" / "schema" / "dump.json"
 LISTS = [(), ("optimize:main1_alloc64",), ("optimize:main1_alloc64", "restore")]
 
 
@@ -58,8 +61,10 @@ def test_folios_that_the_pool_allocated_by_itself_have_rows() -> None:
 @pytest.mark.parametrize("operations", LISTS)
 def test_a_dump_of_a_system_survives_a_file(operations: tuple[str, ...], tmp_path: Path) -> None:
     _, dump = ran("main0_before", *operations)
-    write_dump(dump, tmp_path / "dump.json.gz")
-    assert read_dump(tmp_path / "dump.json.gz") == dump
+    write_dump(dump, tmp_path / "dump.json")
+    assert read_dump(tmp_path / "dump.json") == dump
+    document = json.loads((tmp_path / "dump.json").read_text(encoding="ascii"))
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8"))).validate(document)
     assert compare(dump, dump) == ()
 
 
