@@ -362,8 +362,8 @@ class Machine:
                 self.trace.add(Faulted(cpu.number, cpu.site(), fault, entry, dead_end))
             case BusError(va=va, pa=pa):
                 self.trace.add(BusErrorSeen(cpu.number, cpu.site(), va, pa))
-            case NonCanonical():
-                self.trace.add(Trapped(cpu.number, cpu.site(), 13))
+            case NonCanonical(vector=vector):
+                self.trace.add(Trapped(cpu.number, cpu.site(), vector))
             case _:
                 assert_never(why)
         self._enter_trap(cpu, why)

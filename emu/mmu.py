@@ -36,6 +36,9 @@ from emu.paging.walk import (
 )
 from emu.trace import Trace
 
+STACK_FAULT = 12
+GENERAL_PROTECTION = 13
+
 
 class Translation(NamedTuple):
     """The access may go to `pa`. `entry` is the translation used, `source` where it came from."""
@@ -60,9 +63,10 @@ class Denied:
 
 @dataclass(frozen=True, slots=True)
 class NonCanonical:
-    """#GP(0) on hardware: the address is not canonical."""
+    """The address is not canonical: #GP(0), or #SS(0) where the stack segment led there (SDM 3A 6.15)."""
 
     va: int
+    vector: int = GENERAL_PROTECTION
 
 
 Translated: TypeAlias = Translation | Denied | BusError | NonCanonical

@@ -18,6 +18,7 @@ from capstone import CS_ARCH_X86, CS_MODE_64, CS_OP_MEM, Cs, CsInsn
 from capstone import x86_const as x86
 
 from emu.addr import WORD_MASK, VirtAddr
+from emu.guest.branch import Branch, Conditional, ToAddress, ToLoaded, ToRegister
 from emu.paging.walk import Access
 
 LONGEST_INSTRUCTION = 15
@@ -52,6 +53,7 @@ class UnsupportedInstruction(Exception):
 
 class Segment(Enum):
     FLAT = "base 0"
+    STACK = "base 0, by way of the stack: what is not canonical is #SS (SDM 3A 6.15)"
     FS = "FS.base"
     GS = "GS.base"
 
@@ -100,6 +102,7 @@ class Decoded:
     repeats: bool  # REP: with RCX = 0 it touches nothing
     compares: bool  # CMPXCHG: a write access that may leave memory as it was
     may_stay: bool = False  # RIP may be the same afterwards: a branch, or a repeated instruction
+    branch: Branch | None = None
 
 
 _KINDS = {
@@ -142,6 +145,7 @@ _IMPLICIT = {
     "ret": (Access.READ, RSP, 0),
     "leave": (Access.READ, RBP, 0),
 }
+_BRANCHES = frozenset({"jmp", "jcc", "call", "ret", "loop", "loope", "loopne"})
 # What the engine may run although it names no memory operand. Anything else is refused.
 _REGISTER_ONLY = frozenset({
     "bswap", "cdq", "cdqe", "clc", "cld", "cmc", "cpuid", "cqo", "cwde", "lfence", "mfence", "sfence", "stc",
@@ -191,7 +195,8 @@ def _explicit(insn: CsInsn, name: str) -> list[Operand]:
         disp, base = mem.disp, mem.base
         if base == x86.X86_REG_RIP:
             disp, base = disp + insn.address + insn.size, x86.X86_REG_INVALID
-        segment = {x86.X86_REG_FS: Segment.FS, x86.X86_REG_GS: Segment.GS}.get(mem.segment, Segment.FLAT)
+        usual = Segment.STACK if base in (x86.X86_REG_RSP, x86.X86_REG_RBP) else Segment.FLAT
+        segment = {x86.X86_REG_FS: Segment.FS, x86.X86_REG_GS: Segment.GS}.get(mem.segment, usual)
         bit = None
         if name in _BIT_STRING and position == 0 and insn.operands[1].type == x86.X86_OP_REG:
             bit = _GENERAL[insn.reg_name(insn.operands[1].reg)]
@@ -224,12 +229,23 @@ def decode(code: bytes, rip: int) -> Decoded:
         raise UnsupportedInstruction(rip, text) from None
     if name in _IMPLICIT:
         access, base, disp = _IMPLICIT[name]
-        operands.append(Operand(access, 8, base, None, 1, disp))
+        operands.append(Operand(access, 8, base, None, 1, disp, Segment.STACK))
     operands.sort(key=lambda operand: operand.access is Access.WRITE)
     kind = _KINDS.get(name, Kind.ENGINE)
-    may_stay = repeats or name in ("jmp", "jcc", "call", "ret", "loop", "loope", "loopne")
+    may_stay = repeats or name in _BRANCHES
     compares = name.startswith("cmpxchg")
-    return Decoded(text, insn.size, kind, tuple(operands), repeats, compares, may_stay)
+    return Decoded(text, insn.size, kind, tuple(operands), repeats, compares, may_stay, _branch(insn, name))
+
+
+def _branch(insn: CsInsn, name: str) -> Branch | None:
+    if name not in _BRANCHES:
+        return None
+    if name == "ret" or insn.operands[0].type == CS_OP_MEM:
+        return ToLoaded()
+    if insn.operands[0].type == x86.X86_OP_IMM:
+        target = insn.operands[0].imm & WORD_MASK
+        return ToAddress(target) if name in ("jmp", "call") else Conditional(target)
+    return ToRegister(_GENERAL[insn.reg_name(insn.operands[0].reg)])
 
 
 def is_whole(code: bytes) -> bool:

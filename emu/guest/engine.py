@@ -13,7 +13,7 @@ Facts about the engine this file depends on (unicorn 2.1.4, measured; the versio
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from unicorn import Uc
 from unicorn.unicorn_const import (
@@ -84,6 +84,7 @@ RFLAGS_IF = 1 << 9
 RFLAGS_RESERVED = 1 << 1
 RFLAGS_ZF = 1 << 6
 VECTOR_UD = 6
+VECTOR_GP = 13
 RIP, RFLAGS = 16, 17  # their places among the register values
 _TCG_BUFFER_BYTES = 32 << 20  # the default reserves 1 GiB of address space for every instance
 
@@ -205,6 +206,12 @@ class Engine:
 
     def set_rip(self, rip: int) -> None:
         self._uc.reg_write(UC_X86_REG_RIP, rip & WORD_MASK)
+
+    def put_back(self, values: Sequence[int]) -> None:
+        """Set the registers to what `values` said before an instruction."""
+        for number, value in zip(_NUMBERS, values, strict=True):
+            self._uc.reg_write(number, value)
+        self.read_registers()
 
     def forbid_all(self) -> None:
         """From here on no page may be accessed."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, assert_never
 
-from emu.addr import PAGE_BYTES, PAGE_MASK, WORD_MASK, PhysAddr, VirtAddr
+from emu.addr import PAGE_BYTES, PAGE_MASK, WORD_MASK, PhysAddr, VirtAddr, is_canonical
 from emu.events import Executed, GuestSite, Loaded, Source, Stored
+from emu.guest.branch import Branch, Conditional, ToAddress, ToLoaded, ToRegister
 from emu.guest.decode import (
     LONGEST_INSTRUCTION,
     RCX,
@@ -25,9 +26,9 @@ from emu.guest.decode import (
     decode,
     is_whole,
 )
-from emu.guest.engine import RFLAGS, RFLAGS_IF, RFLAGS_ZF, RIP, VECTOR_UD, Engine
+from emu.guest.engine import RFLAGS, RFLAGS_IF, RFLAGS_ZF, RIP, VECTOR_GP, VECTOR_UD, Engine
 from emu.memory import PhysicalMemory
-from emu.mmu import Denied, Mmu, NonCanonical, Translation
+from emu.mmu import STACK_FAULT, Denied, Mmu, NonCanonical, Translation
 from emu.paging.tlb import Invlpg, TlbEntry
 from emu.paging.walk import Access, BusError, Privilege
 from emu.trace import Trace
@@ -61,6 +62,9 @@ class Refused:
 
 
 StepResult: TypeAlias = Retired | Halted | GuestTrap | Refused
+
+
+_GP = GuestTrap(VECTOR_GP)
 
 
 class _Piece(NamedTuple):
@@ -156,6 +160,8 @@ class GuestCore:
 
     def _execute(self, rip: VirtAddr, insn: Decoded, pieces: list[_Piece]) -> StepResult:
         before = [self._memory.read(piece.pa, piece.size) for piece in pieces]
+        if insn.branch is not None and self._leaves_canonical(insn.branch, pieces, before):
+            return self._execute_conditional(rip, insn) if isinstance(insn.branch, Conditional) else _GP
         vector = self._engine.run(rip, self._code_pa, self._code[: insn.length])
         if vector is None and self._engine.values[RIP] == rip and not insn.may_stay:
             self._engine.run_again(rip, insn.length)
@@ -170,6 +176,28 @@ class GuestCore:
         else:
             self._trace.next_number += len(pieces)
         return self._retired(insn)
+
+    def _leaves_canonical(self, branch: Branch, pieces: list[_Piece], before: list[bytes]) -> bool:
+        match branch:
+            case ToAddress(va=va) | Conditional(va=va):
+                return not is_canonical(va)
+            case ToRegister(number=number):
+                return not is_canonical(self._engine.values[number])
+            case ToLoaded():
+                read = zip(pieces, before, strict=True)
+                loaded = b"".join(old for piece, old in read if piece.access is Access.READ)
+                return not is_canonical(int.from_bytes(loaded, "little"))
+            case _:
+                assert_never(branch)
+
+    def _execute_conditional(self, rip: VirtAddr, insn: Decoded) -> StepResult:
+        """A branch that must not be taken: whether it is, the engine knows."""
+        kept = list(self._engine.values)
+        self._engine.run(rip, self._code_pa, self._code[: insn.length])
+        if self._engine.values[RIP] == rip + insn.length:
+            return self._retired(insn)
+        self._engine.put_back(kept)
+        return _GP
 
     def _compare_failed(self, insn: Decoded) -> bool:
         """A CMPXCHG that did not exchange: a write access, but no store."""
@@ -211,12 +239,14 @@ class GuestCore:
 
     def _address(self, operand: Operand) -> VirtAddr:
         match operand.segment:
-            case Segment.FLAT:
+            case Segment.FLAT | Segment.STACK:
                 base = 0
             case Segment.FS:
                 base = self._engine.fs_base()
             case Segment.GS:
                 base = self._engine.gs_base()
+            case _:
+                assert_never(operand.segment)
         return operand.address(self._engine.values, base)
 
     def _translate(self, insn: Decoded) -> list[_Piece] | Denied | BusError | NonCanonical:
@@ -229,6 +259,8 @@ class GuestCore:
             while left:
                 size = min(left, PAGE_BYTES - (va & PAGE_MASK))
                 found = self._mmu.translate(va, operand.access, Privilege.SUPERVISOR)
+                if isinstance(found, NonCanonical) and operand.segment is Segment.STACK:
+                    return NonCanonical(va, STACK_FAULT)
                 if not isinstance(found, Translation):
                     return found
                 pieces.append(_Piece(va, found.pa, size, operand.access, found.entry, found.source))

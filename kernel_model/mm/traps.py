@@ -9,7 +9,7 @@ from emu.addr import Pfn, VirtAddr
 from emu.cpu.ops import Annotate
 from emu.guest.guest_core import GuestTrap
 from emu.machine import Trap, TrapOutcome
-from emu.mmu import Denied, NonCanonical
+from emu.mmu import GENERAL_PROTECTION, Denied, NonCanonical
 from emu.paging.pte import Pte
 from emu.paging.walk import BusError, FaultCode, entry_address
 from kernel_model.core.events import Oops, SpuriousFault
@@ -17,7 +17,14 @@ from kernel_model.mm.pgtable import entry_get
 
 _SPURIOUS_CODES = (FaultCode.WRITE | FaultCode.PROTECTION, FaultCode.FETCH | FaultCode.PROTECTION)
 _TABLES = {4: "PGD", 3: "PUD", 2: "PMD", 1: "PTE"}
-_TRAPS = {0: "divide error", 1: "debug", 3: "int3", 6: "invalid opcode", 13: "general protection fault"}
+_TRAPS = {
+    0: "divide error",
+    1: "debug",
+    3: "int3",
+    6: "invalid opcode",
+    12: "stack segment",
+    13: "general protection fault",
+}
 
 
 class Traps:
@@ -35,10 +42,11 @@ class Traps:
                 lines = (f"bus error: no memory at physical address {pa:#x}", *_oops(trap, 0))
                 await Annotate(Oops(va, 0, lines))
                 return TrapOutcome.KILL
-            case NonCanonical(va=va):
-                return await self._die(
-                    trap, va, 0, f"general protection fault, probably for non-canonical address {va:#x}"
-                )
+            case NonCanonical(va=va, vector=vector):
+                message = _TRAPS[vector]
+                if vector == GENERAL_PROTECTION:  # exc_general_protection() alone looks for the address
+                    message += f", probably for non-canonical address {va:#x}"
+                return await self._die(trap, va, 0, message)
             case GuestTrap(vector=vector):
                 return await self._die(trap, 0, 0, _TRAPS.get(vector, f"trap {vector}"))
 

@@ -33,7 +33,7 @@ def foreseen(insn: Decoded, registers: list[int]) -> dict[int, str]:
     pages: dict[int, str] = {}
     if insn.repeats and registers[REGISTERS.index("rcx")] == 0:
         return pages
-    base = {Segment.FLAT: 0, Segment.FS: FS_BASE, Segment.GS: GS_BASE}
+    base = {Segment.FLAT: 0, Segment.STACK: 0, Segment.FS: FS_BASE, Segment.GS: GS_BASE}
     for operand in insn.operands:
         va = operand.address(registers, base[operand.segment])
         for page in {va // PAGE, (va + operand.size - 1) % 2**64 // PAGE}:

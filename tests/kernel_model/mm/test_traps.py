@@ -22,6 +22,7 @@ from kernel_model.flush.broken import NEVER
 LOAD = load_program("load", "mov rax, [rdi]\nhlt\n", origin=0xFFFF_FFFF_8110_0000)
 JUMP = load_program("jump", "jmp rdi\n", origin=0xFFFF_FFFF_8110_1000)
 UD2 = load_program("ud2", "ud2\n", origin=0xFFFF_FFFF_8110_2000)
+POP = load_program("pop", "mov rsp, rdi\npop rax\n", origin=0xFFFF_FFFF_8110_3000)
 WRITE = program("write_tail")
 
 
@@ -151,6 +152,23 @@ def test_an_address_that_is_not_canonical() -> None:
     assert first == "Oops: Oops: 0000 [#1] PREEMPT SMP NOPTI"
     assert oops.lines == (f"Oops: {said}: 0000 [#1] PREEMPT SMP NOPTI", second, third)
     assert [event.vector for event in lab.seen(Trapped)] == [13]
+
+
+def test_a_jump_to_a_non_canonical_address_dies_at_the_jump_and_is_told_no_address() -> None:
+    """get_kernel_gp_address() finds none: the instruction has no memory operand."""
+    lab = small()
+    oops = oops_of(lab, JUMP, 0xDEAD_0000_0000_0100)
+    said = "Oops: general protection fault: 0000 [#1] PREEMPT SMP NOPTI"
+    assert oops.lines == (said, *died(JUMP, 0, "jmp rdi")[1:])
+    assert [event.vector for event in lab.seen(Trapped)] == [13]
+
+
+def test_a_non_canonical_stack() -> None:
+    lab = small()
+    oops = oops_of(lab, POP, 0xDEAD_0000_0000_0100)
+    said = "Oops: stack segment: 0000 [#1] PREEMPT SMP NOPTI"
+    assert oops.lines == (said, *died(POP, 0, "pop rax", POP.origin + 3)[1:])
+    assert [event.vector for event in lab.seen(Trapped)] == [12]
 
 
 def test_an_invalid_opcode() -> None:
