@@ -11,7 +11,8 @@ from emu.addr import PAGE_SHIFT, Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
 from emu.cpu.cpu import KernelThread
 from emu.cpu.ops import Store
-from emu.machine import InterruptHandler, Machine, Software
+from emu.cpu.software import InterruptHandler, Software
+from emu.machine import Machine
 from emu.memory import PhysicalMemory
 from emu.paging.models import SKYLAKE, CpuModel
 from kernel_model.core.kconfig import KernelConfig

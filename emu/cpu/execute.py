@@ -25,7 +25,7 @@ from emu.cpu.ops import (
     FetchOr,
     Fill,
     FlushTlb,
-    Invlpg,
+    FlushTlbPages,
     Load,
     LoadBytes,
     Op,
@@ -49,8 +49,7 @@ from emu.events import (
 )
 from emu.memory import PhysicalMemory
 from emu.mmu import Denied, NonCanonical, Translation
-from emu.paging.tlb import InvalidateAll
-from emu.paging.tlb import Invlpg as InvlpgExecuted
+from emu.paging.tlb import InvalidateAll, Invlpg
 from emu.paging.walk import Access, BusError, Privilege
 from emu.trace import Trace
 
@@ -68,14 +67,22 @@ class Blocked(Exception):
 
 
 class Executor:
-    """Executes ops. `words` are the machine's named words."""
+    """Executes ops. `words` are the machine's named words, `counters` those of each CPU."""
 
-    def __init__(self, memory: PhysicalMemory, trace: Trace, apic: Apic, words: Counter[Word]) -> None:
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        trace: Trace,
+        apic: Apic,
+        words: Counter[Word],
+        counters: Counter[tuple[str, int]],
+    ) -> None:
         self.answerer: Answerer = Defaults()
         self._memory = memory
         self._trace = trace
         self._apic = apic
         self._words = words
+        self._counters = counters
 
     def execute(self, cpu: Cpu, op: Op) -> object:
         """Perform the op and return its result. Raises OpRefused when an access was."""
@@ -90,8 +97,8 @@ class Executor:
                 self._fill(cpu, op)
             case Rewrite():
                 return self._rewrite(cpu, op)
-            case Invlpg(va=va, pages=pages):
-                cpu.mmu.invalidate(InvlpgExecuted(va, cpu.mmu.pcid, pages))
+            case FlushTlbPages(va=va, pages=pages):
+                cpu.mmu.invalidate(Invlpg(va, cpu.mmu.pcid, pages))
             case FlushTlb():
                 cpu.mmu.invalidate(InvalidateAll())
             case SetInterrupts(enabled=enabled):
@@ -108,8 +115,10 @@ class Executor:
                 return self.answerer.answer(DecideQuestion(cpu.number, label, options))
             case Annotate(payload=payload):
                 return self._trace.add(Annotated(cpu.number, cpu.site(), payload))
-            case ThisCpu() | Count():
-                raise AssertionError(f"{op} is no scheduling point")
+            case ThisCpu():
+                return cpu.number
+            case Count(counter=counter, delta=delta):
+                self._counters[counter, cpu.number] += delta
             case _:
                 assert_never(op)
         return None

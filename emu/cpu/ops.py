@@ -120,7 +120,7 @@ class Rewrite(_Op[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
-class Invlpg(_Op[None]):
+class FlushTlbPages(_Op[None]):
     """`pages` INVLPGs on this CPU from `va` on, in one step: they concern this CPU's TLB alone."""
 
     va: VirtAddr
@@ -205,7 +205,7 @@ Op: TypeAlias = (
     | LoadBytes
     | Fill
     | Rewrite
-    | Invlpg
+    | FlushTlbPages
     | FlushTlb
     | SetInterrupts
     | SendIpi

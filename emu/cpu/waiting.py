@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import assert_never
 
 from emu.cpu.apic import Apic
-from emu.cpu.condition import AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, Plain, Word, WordIs
+from emu.cpu.condition import (
+    Acknowledged,
+    AllOf,
+    Condition,
+    EachOnce,
+    InterruptsOn,
+    MemoryIs,
+    Plain,
+    Word,
+    WordIs,
+)
 from emu.cpu.cpu import RoutineContext
 from emu.cpu.ops import Await
 from emu.memory import PhysicalMemory
@@ -53,5 +64,7 @@ class Waiting:
                 return self._interrupts_on(cpu)
             case AllOf(parts=parts):
                 return all(self._holds_now(part) for part in parts)
+            case Acknowledged(request=request):
+                return self._apic.acknowledged(request)
             case _:
-                return self._apic.acknowledged(condition.request)
+                assert_never(condition)

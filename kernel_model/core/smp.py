@@ -7,7 +7,7 @@ from typing import TypeAlias, assert_never
 
 from emu.addr import VirtAddr
 from emu.cpu.condition import Acknowledged
-from emu.cpu.ops import Acknowledge, Await, FlushTlb, Invlpg, SendIpi
+from emu.cpu.ops import Acknowledge, Await, FlushTlb, FlushTlbPages, SendIpi
 
 CALL_FUNCTION_VECTOR = 0xFB
 
@@ -39,7 +39,7 @@ async def run_here(call: RemoteCall) -> None:
         case FlushEverything():
             await FlushTlb()
         case FlushPages(start=start, pages=pages):
-            await Invlpg(start, pages)
+            await FlushTlbPages(start, pages)
         case SyncCore():
             pass
         case _:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from emu.addr import VirtAddr
-from emu.machine import Grain
+from emu.cpu.software import Grain
 from kernel_model.core.history import History
 
 

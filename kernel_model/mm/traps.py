@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from emu.addr import Pfn, VirtAddr
 from emu.cpu.ops import Annotate
+from emu.cpu.software import Trap, TrapOutcome
 from emu.guest.guest_core import GuestTrap
-from emu.machine import Trap, TrapOutcome
 from emu.mmu import GENERAL_PROTECTION, Denied, NonCanonical
 from emu.paging.pte import Pte
 from emu.paging.walk import BusError, FaultCode, entry_address

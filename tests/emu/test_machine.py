@@ -32,7 +32,7 @@ from emu.cpu.ops import (
     FetchOr,
     Fill,
     FlushTlb,
-    Invlpg,
+    FlushTlbPages,
     Load,
     LoadBytes,
     Rewrite,
@@ -41,6 +41,7 @@ from emu.cpu.ops import (
     Store,
     ThisCpu,
 )
+from emu.cpu.software import ContextKilled, Grain, InterruptHandler, Software, Trap, TrapOutcome
 from emu.events import (
     Annotated,
     BusErrorSeen,
@@ -63,20 +64,10 @@ from emu.events import (
 )
 from emu.guest.decode import UnsupportedInstruction
 from emu.guest.guest_core import GuestTrap
-from emu.machine import (
-    MOST_CPUS,
-    ContextKilled,
-    Grain,
-    InterruptHandler,
-    Machine,
-    Software,
-    Trap,
-    TrapOutcome,
-)
+from emu.machine import MOST_CPUS, Machine
 from emu.mmu import Denied, NonCanonical
 from emu.paging.models import LAZY, SKYLAKE
-from emu.paging.tlb import InvalidateAll
-from emu.paging.tlb import Invlpg as InvlpgExecuted
+from emu.paging.tlb import InvalidateAll, Invlpg
 from emu.paging.walk import BusError, FaultCode, PageFault
 
 X, Y = Word("x"), Word("y", 3)
@@ -271,13 +262,13 @@ def test_invlpg_and_flush_are_carried_out_on_this_cpu_alone() -> None:
     rig = MachineRig(2)
 
     async def thread() -> None:
-        await Invlpg(VA, 3)
+        await FlushTlbPages(VA, 3)
         await FlushTlb()
 
     rig.thread(1, thread)
     rig.run()
     assert rig.told(Invalidated) == [
-        Invalidated(1, InvlpgExecuted(VA, 0, 3)),
+        Invalidated(1, Invlpg(VA, 0, 3)),
         Invalidated(1, InvalidateAll()),
     ]
 
@@ -408,6 +399,23 @@ def test_a_thread_that_does_nothing_ends_at_once_and_many_of_them_too() -> None:
         rig.thread(0, nothing)
     assert rig.enabled() == []
     assert len(rig.told(Finished)) == 3000
+
+
+def test_thousands_of_threads_that_do_nothing_end_in_the_step_that_lets_the_first_of_them_begin() -> None:
+    """Each begins where the one before it ended: a loop, however many there are."""
+    rig = MachineRig(1)
+
+    async def nothing() -> None:
+        pass
+
+    rig.thread(0, one_load, "first")
+    for _ in range(3000):
+        rig.thread(0, nothing)
+    rig.thread(0, one_load, "last")
+    rig.step(0)
+    names = [(event.name, event.killed) for event in rig.told(Finished)]
+    assert names == [("first", False), *[("thread", False)] * 3000]
+    assert [context.name for context in rig.machine.cpus[0].contexts] == ["last"]
 
 
 def test_guests_and_kernel_threads_share_a_cpu_and_memory() -> None:
@@ -674,7 +682,7 @@ def test_an_instruction_that_is_not_modelled_comes_out_of_the_step() -> None:
 
 
 async def acknowledging(request: int, payload: object) -> None:
-    await Invlpg(VA)
+    await FlushTlbPages(VA)
     await Acknowledge(request)
 
 
@@ -720,7 +728,7 @@ def test_an_atomic_handler_is_one_step_with_its_events_in_order() -> None:
     rig.interrupt(1)
     assert rig.events == [
         IpiTaken(1, 0, FLUSH),
-        Invalidated(1, InvlpgExecuted(VA, 0, 1)),
+        Invalidated(1, Invlpg(VA, 0, 1)),
         IpiAcknowledged(1, 0),
     ]
 
@@ -762,7 +770,7 @@ def test_a_stepwise_handler_is_a_context_of_its_own_above_what_runs() -> None:
     assert [type(event) for event in rig.events][-1] is IpiTaken
     assert not rig.machine.cpus[1].interrupts_enabled
     rig.step(1)
-    assert rig.told(Invalidated) == [Invalidated(1, InvlpgExecuted(VA, 0, 1))]
+    assert rig.told(Invalidated) == [Invalidated(1, Invlpg(VA, 0, 1))]
     assert rig.told(IpiAcknowledged) == []
     assert rig.told(Loaded) == []
     rig.step(1)
@@ -826,7 +834,7 @@ def test_an_atomic_handler_whose_access_faults_is_an_error_that_says_where() -> 
 
 def test_an_atomic_handler_that_is_killed_is_recorded_like_any_context() -> None:
     async def handler(request: int, payload: object) -> None:
-        await Invlpg(VA)
+        await FlushTlbPages(VA)
         raise ContextKilled
 
     rig = MachineRig(2, interrupts={FLUSH: atomic(handler)})
@@ -878,7 +886,7 @@ def test_a_guest_with_interrupts_off_takes_none() -> None:
 
 def test_a_handler_that_never_acknowledges_is_a_deadlock_and_blocked_says_why() -> None:
     async def handler(request: int, payload: object) -> None:
-        await Invlpg(VA)
+        await FlushTlbPages(VA)
 
     rig = MachineRig(2, interrupts={FLUSH: atomic(handler)})
     rig.thread(0, shooting_down)
@@ -1310,7 +1318,7 @@ def start_busy_threads(rig: MachineRig) -> None:
             await Store(alias, leaf(frame))
             everyone = frozenset({1, 2, 3})
             await Await(Acknowledged(await SendIpi(everyone, FLUSH + frame % 2)))
-            await Invlpg(VA)
+            await FlushTlbPages(VA)
 
     async def locking() -> None:
         for _ in range(3):

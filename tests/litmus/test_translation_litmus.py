@@ -36,8 +36,8 @@ from litmus_enumerator import (
 
 from emu.addr import PageSize, Pfn, VirtAddr
 from emu.cpu.condition import Acknowledged, Word, WordIs
-from emu.cpu.ops import Acknowledge, AddWords, Await, Invlpg, Load, SendIpi, Store
-from emu.machine import Grain, InterruptHandler, TrapOutcome
+from emu.cpu.ops import Acknowledge, AddWords, Await, FlushTlbPages, Load, SendIpi, Store
+from emu.cpu.software import Grain, InterruptHandler, TrapOutcome
 from emu.paging.models import LAZY, LAZY_NO_PSC, LAZY_SINGLE, CpuModel
 from emu.paging.pte import Pte
 from emu.paging.tlb import Port
@@ -84,7 +84,7 @@ def test_invlpgtest_i_x_then_r_x_is_permitted(model: CpuModel) -> None:
         marked(litmus)
 
         async def thread() -> None:
-            await Invlpg(X)
+            await FlushTlbPages(X)
             litmus.seen["x"] = await Load(X)
 
         litmus.run(0, thread)
@@ -99,7 +99,7 @@ def test_ptwalk2_wpte_x_i_x_r_x_by_the_old_entry_is_forbidden(model: CpuModel) -
 
         async def thread() -> None:
             await Store(litmus.alias(litmus.slot(X)), entry(NEW))
-            await Invlpg(X)
+            await FlushTlbPages(X)
             litmus.seen["x"] = await Load(X)
 
         litmus.run(0, thread)
@@ -133,7 +133,7 @@ def test_ptwalk2_for_a_directory_entry_is_forbidden_too(level: int) -> None:
 
         async def thread() -> None:
             await Store(litmus.alias(litmus.slot(X, level)), other)
-            await Invlpg(X)
+            await FlushTlbPages(X)
             litmus.seen["x"] = await Load(X)
 
         litmus.run(0, thread)
@@ -182,7 +182,7 @@ def test_ptwalktest_a_write_after_wpte_and_i_goes_to_the_new_frame_and_is_read_b
 
         async def thread() -> None:
             await Store(litmus.alias(litmus.slot(X)), entry(NEW))
-            await Invlpg(X)
+            await FlushTlbPages(X)
             await Store(X, 7)
             litmus.seen["x"] = await Load(X)
             litmus.seen["old"], litmus.seen["new"] = litmus.value(OLD), litmus.value(NEW)
@@ -199,7 +199,7 @@ def test_dirtybit2_the_write_sets_dirty_in_the_new_entry(model: CpuModel) -> Non
 
         async def thread() -> None:
             await Store(litmus.alias(slot), entry(NEW, P | W))
-            await Invlpg(X)
+            await FlushTlbPages(X)
             await Store(X, 7)
             litmus.seen["x"] = await Load(X)
             litmus.seen["entry"] = litmus.memory.read_word(slot)
@@ -216,7 +216,7 @@ def test_dirtybit3_a_read_sets_accessed_and_the_write_after_it_dirty(model: CpuM
 
         async def thread() -> None:
             await Store(litmus.alias(slot), entry(NEW, P | W))
-            await Invlpg(X)
+            await FlushTlbPages(X)
             await Load(X)
             litmus.seen["read"] = litmus.memory.read_word(slot)
             await Store(X, 7)
@@ -266,7 +266,7 @@ def shooting(grain: Grain, model: CpuModel = LAZY) -> Callable[[], Litmus]:
 
     def make() -> Litmus:
         async def handler(request: int, payload: object) -> None:
-            await Invlpg(X)
+            await FlushTlbPages(X)
             litmus.notes.append("invalidated")
             await Acknowledge(request)
 
@@ -282,7 +282,7 @@ def ipi_program(litmus: Litmus) -> None:
 
     async def initiator() -> None:
         await Store(litmus.alias(litmus.slot(X)), entry(NEW))
-        await Invlpg(X)
+        await FlushTlbPages(X)
         await Await(Acknowledged(await SendIpi(frozenset({1}), FLUSH)))
         await Store(Y, 1)
 
@@ -382,7 +382,7 @@ def test_downgrade_after_an_invlpg_there_it_may_not(model: CpuModel) -> None:
 
         async def writer() -> None:
             await Await(WordIs(READY, 1))
-            await Invlpg(X)
+            await FlushTlbPages(X)
             litmus.seen["x"] = 0
             await Store(X, 7)
             litmus.seen["x"] = litmus.value(OLD)
@@ -443,7 +443,7 @@ def psc_program(litmus: Litmus, *, invalidates: bool) -> None:
     async def reader() -> None:
         await Await(WordIs(READY, 1))
         if invalidates:
-            await Invlpg(VirtAddr(Y))  # another address: it empties these caches all the same
+            await FlushTlbPages(VirtAddr(Y))  # another address: it empties these caches all the same
         litmus.seen["x"] = None
         litmus.seen["x"] = await Load(X)
 
@@ -473,7 +473,7 @@ def test_psc_after_the_reuse_and_an_invlpg_anywhere_only_what_was_cached_before_
 
         async def thread() -> None:
             await Store(litmus.alias(litmus.slot(X, 2)), 0)
-            await Invlpg(VirtAddr(Y))
+            await FlushTlbPages(VirtAddr(Y))
             await Store(litmus.alias(table * PAGE), entry(NEW))
             litmus.seen["x"] = None
             litmus.seen["x"] = await Load(X)

@@ -11,7 +11,8 @@ from paging_rig import FRAME, PAGE, ROOT, VA, PagingRig
 from emu.addr import PhysAddr, VirtAddr
 from emu.choice import Answerer, Choice, Defaults, Step, TakeInterrupt
 from emu.cpu.cpu import GuestThread, KernelThread, Routine
-from emu.machine import InterruptHandler, Machine, Software, Trap
+from emu.cpu.software import InterruptHandler, Software, Trap
+from emu.machine import Machine
 from emu.paging.models import LAZY, CpuModel
 
 FLUSH = 0xFD

@@ -65,8 +65,8 @@ from small_setups import (
 
 from emu.addr import Pfn, PhysAddr, frame_start
 from emu.cpu.condition import AllOf, MemoryIs, Word, WordIs
-from emu.cpu.ops import AddWords, Await, Fill, Invlpg, Load, Store
-from emu.machine import Grain
+from emu.cpu.ops import AddWords, Await, Fill, FlushTlbPages, Load, Store
+from emu.cpu.software import Grain
 from emu.paging.models import LAZY_SINGLE
 from emu.paging.pte import Pte, PteBit
 from hvolab.subject.scenario import Setup
@@ -339,7 +339,7 @@ async def _both_zero(kernel: Kernel) -> None:
 
 
 async def _invlpg_then_loads(kernel: Kernel) -> None:
-    await Invlpg(PAGE)
+    await FlushTlbPages(PAGE)
     note(1, await Load(X))
     note(1, await Load(WORD))
 

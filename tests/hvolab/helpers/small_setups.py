@@ -19,7 +19,7 @@ from emu.cpu.ops import (
     FetchAdd,
     FetchOr,
     Fill,
-    Invlpg,
+    FlushTlbPages,
     Load,
     SendIpi,
     SetInterrupts,
@@ -316,7 +316,7 @@ async def set_x(kernel: Kernel) -> None:
 
 
 async def invlpg_other(kernel: Kernel) -> None:
-    await Invlpg(page_start(OTHER))
+    await FlushTlbPages(page_start(OTHER))
 
 
 async def fill_new(kernel: Kernel) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.addr import Pfn, VirtAddr
-from emu.machine import ContextKilled
+from emu.cpu.software import ContextKilled
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
 from kernel_model.core.gfp import GFP_KERNEL

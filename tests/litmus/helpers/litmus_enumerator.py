@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from emu.addr import PageSize, Pfn, PhysAddr, VirtAddr
 from emu.choice import Question
 from emu.cpu.cpu import KernelThread, Routine
-from emu.machine import InterruptHandler, Machine, Software, Trap, TrapOutcome
+from emu.cpu.software import InterruptHandler, Software, Trap, TrapOutcome
+from emu.machine import Machine
 from emu.memory import MIB, PhysicalMemory
 from emu.paging.models import LAZY, CpuModel
 from emu.paging.pte import Pte, PteBit

@@ -1,0 +1,61 @@
+"""What software supplies to the machine, as data: handlers for exceptions and for each interrupt vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from emu.cpu.cpu import Routine
+from emu.events import Site
+from emu.guest.guest_core import GuestTrap
+from emu.mmu import Denied, NonCanonical
+from emu.paging.walk import BusError
+
+
+class TrapOutcome(Enum):
+    """What a trap handler returns."""
+
+    RETRY = "the refused access is performed again"
+    KILL = "the context ends here"
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """What a trap handler is told: who, where, and why."""
+
+    cpu: int
+    site: Site
+    context: str
+    why: Denied | BusError | NonCanonical | GuestTrap
+
+
+TrapHandler: TypeAlias = Callable[[Trap], Routine]
+
+
+class Grain(Enum):
+    """How an interrupt handler is scheduled."""
+
+    ATOMIC = "taking the interrupt and the whole handler are one step"
+    STEPWISE = "the handler is a context of its own, each op a step"
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptHandler:
+    """The routine for a vector. It is given the request's number and payload, and must acknowledge."""
+
+    routine: Callable[[int, object], Routine]
+    grain: Grain
+
+
+class ContextKilled(Exception):
+    """Raised by kernel code to end its own context (after a BUG, say). The machine records it as killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What runs on the machine besides threads."""
+
+    trap: TrapHandler
+    interrupts: Mapping[int, InterruptHandler] = field(default_factory=dict)
