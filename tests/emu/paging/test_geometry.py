@@ -1,9 +1,10 @@
-"""The TLB with sets and ways: victims worked out by hand, and whole runs against a naive model."""
+"""The geometry TLB: victims worked out by hand; what sets, levels and ports hold is what hardware holds."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from geometry_probe import CODE, DATA, Probe, array, model_of
+from hypothesis import given
 from hypothesis import strategies as st
 from paging_rig import (
     FRAME,
@@ -30,71 +31,14 @@ from emu.addr import PageSize, Pfn, VirtAddr, page_start
 from emu.events import Source
 from emu.mmu import Translation
 from emu.paging.geometry import ArraySpec, Geometry, GeometryTlb, Replacement, SetHash
-from emu.paging.models import KABY_LAKE, MODELS, SKYLAKE, ZEN_3, CpuModel
-from emu.paging.pte import Pte, PteBit
-from emu.paging.tlb import ALL_RULES, Invlpg, Port, Rule
-from emu.paging.walk import Access, Control
+from emu.paging.models import SKYLAKE, ZEN_3, CpuModel
+from emu.paging.pte import Pte
+from emu.paging.tlb import ALL_RULES, Invlpg, Rule
 
-DATA, CODE = Port.DATA, Port.CODE
-BOTH = frozenset(Port)
-K4 = frozenset({PageSize.KIB4})
 LARGE = frozenset({PageSize.KIB4, PageSize.MIB2})
 
 
-def array(
-    level: int = 1,
-    sets: int = 1,
-    ways: int = 4,
-    *,
-    sizes: frozenset[PageSize] = K4,
-    ports: frozenset[Port] = BOTH,
-    replacement: Replacement = Replacement.LRU,
-    set_hash: SetHash = SetHash.LOW_BITS,
-) -> ArraySpec:
-    return ArraySpec("test", level, ports, sizes, sets, ways, replacement, set_hash)
-
-
-def model_of(*arrays: ArraySpec, rules: frozenset[Rule] = ALL_RULES) -> CpuModel:
-    return CpuModel("test", Geometry(arrays), rules=rules)
-
-
-class Probe:
-    """A CPU whose 4K page number n is mapped to frame FRAME + n % 1024, as soon as it is looked at."""
-
-    def __init__(self, *arrays: ArraySpec) -> None:
-        self.rig = PagingRig()
-        self.mmu = self.rig.mmu(model_of(*arrays), Control(pcid_enable=True))
-
-    def look(self, number: int, port: Port = DATA, pcid: int = 0, bits: PteBit = RW) -> bool:
-        """One access to the page. Returns whether it hit."""
-        if not self.rig.get(self.rig.slot(number * PAGE)).present:
-            self.rig.map(number * PAGE, FRAME + number % 1024, bits)
-        self.mmu.pcid = pcid
-        found = access(self.mmu, number * PAGE, Access.READ if port is DATA else Access.FETCH)
-        assert isinstance(found, Translation)
-        assert found.pa >> 12 == FRAME + number % 1024
-        return found.source is Source.HIT
-
-    def looks(self, *numbers: int, port: Port = DATA) -> list[bool]:
-        return [self.look(number, port) for number in numbers]
-
-    def drop(self, number: int) -> None:
-        self.mmu.invalidate(Invlpg(VirtAddr(number * PAGE)))
-
-    def held(self) -> set[int]:
-        return {one.page // PAGE for one in self.mmu.tlb.entries()}
-
-    def victims(self, *numbers: int) -> list[int]:
-        """What each of these accesses pushes out."""
-        gone: list[int] = []
-        for number in numbers:
-            before = self.held()
-            self.look(number)
-            gone += sorted(before - self.held())
-        return gone
-
-
-# --- replacement by hand --------------------------------------------------------------------------------
+# --- replacement by hand ------------------------------------------------------------------------------
 
 
 def test_a_set_holds_as_many_pages_as_it_has_ways() -> None:
@@ -158,7 +102,7 @@ def test_a_new_walk_of_a_held_page_replaces_its_entry_and_evicts_nothing() -> No
     assert [one.pfn for one in mmu.tlb.entries()] == [FRAME + 7, FRAME + 1]
 
 
-# --- sets -----------------------------------------------------------------------------------------------
+# --- sets ---------------------------------------------------------------------------------------------
 
 
 def test_low_bits_choose_the_set() -> None:
@@ -199,7 +143,8 @@ def test_pages_that_collide_under_xor_7_differ_under_low_bits_and_the_reverse() 
     assert not collide(0, 128, SetHash.XOR_7)
 
 
-# --- two levels, two ports ------------------------------------------------------------------------------
+# --- two levels, two ports ----------------------------------------------------------------------------
+
 
 SPLIT_L1 = (
     array(1, ways=2, ports=frozenset({DATA})),
@@ -255,7 +200,7 @@ def test_a_hit_in_level_2_brings_the_part_that_was_accessed_into_level_1() -> No
     assert small == [(VA, 0x400), (VA + 7 * PAGE, 0x407)]
 
 
-# --- PCIDs and globals ----------------------------------------------------------------------------------
+# --- PCIDs and globals --------------------------------------------------------------------------------
 
 
 def test_one_page_may_be_held_for_two_pcids() -> None:
@@ -269,7 +214,7 @@ def test_a_global_entry_serves_every_pcid() -> None:
     assert [probe.look(3, pcid=pcid, bits=RW | G) for pcid in (1, 2)] == [False, True]
 
 
-# --- R4: large pages in small arrays --------------------------------------------------------------------
+# --- R4: large pages in small arrays ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [PageSize.MIB2, PageSize.GIB1], ids=str)
@@ -330,76 +275,7 @@ def test_r4_parts_of_a_1g_page_are_removed_by_one_invlpg_far_away() -> None:
     assert mmu.tlb.entries() == ()
 
 
-# --- a naive model --------------------------------------------------------------------------------------
-
-
-class NaiveSet:
-    """Pages, least recently used first."""
-
-    def __init__(self, ways: int) -> None:
-        self.ways = ways
-        self.pages: list[int] = []
-
-    def has(self, page: int) -> bool:
-        if page not in self.pages:
-            return False
-        self.pages = [one for one in self.pages if one != page] + [page]
-        return True
-
-    def put(self, page: int) -> None:
-        self.pages = ([one for one in self.pages if one != page] + [page])[-self.ways :]
-
-    def drop(self, page: int) -> None:
-        self.pages = [one for one in self.pages if one != page]
-
-
-class NaiveTlb:
-    """Two levels of sets, written out as directly as possible."""
-
-    def __init__(self, shapes: list[tuple[int, int]]) -> None:
-        self.levels = [[NaiveSet(ways) for _ in range(sets)] for sets, ways in shapes]
-
-    def look(self, page: int) -> bool:
-        for depth, level in enumerate(self.levels):
-            if level[page % len(level)].has(page):
-                for above in self.levels[:depth]:
-                    above[page % len(above)].put(page)
-                return True
-        for level in self.levels:
-            level[page % len(level)].put(page)
-        return False
-
-    def drop(self, page: int) -> None:
-        for level in self.levels:
-            level[page % len(level)].drop(page)
-
-    def held(self) -> set[int]:
-        return {page for level in self.levels for one in level for page in one.pages}
-
-
-STEPS = st.lists(
-    st.tuples(st.integers(0, 11), st.sampled_from(("look", "look", "look", "drop"))), max_size=60
-)
-SHAPES = st.lists(st.tuples(st.sampled_from((1, 2, 3, 4)), st.integers(1, 4)), min_size=1, max_size=2)
-
-
-@settings(PROPERTY, max_examples=300)
-@given(SHAPES, STEPS)
-def test_lru_sets_hit_and_hold_as_in_the_naive_model(
-    shapes: list[tuple[int, int]], steps: list[tuple[int, str]]
-) -> None:
-    probe = Probe(*(array(level + 1, sets, ways) for level, (sets, ways) in enumerate(shapes)))
-    naive = NaiveTlb(shapes)
-    for page, verb in steps:
-        if verb == "drop":
-            probe.drop(page)
-            naive.drop(page)
-        else:
-            assert probe.look(page) == naive.look(page)
-        assert probe.held() == naive.held()
-
-
-# --- the machine around it ------------------------------------------------------------------------------
+# --- the machine around it ----------------------------------------------------------------------------
 
 
 def test_the_geometry_is_recovered_by_changing_entries_behind_the_tlbs_back() -> None:
@@ -478,46 +354,7 @@ def test_a_geometry_without_a_level_1_for_4k_pages_is_refused(arrays: tuple[Arra
         GeometryTlb(Geometry(arrays), ALL_RULES)
 
 
-# --- the models as data ---------------------------------------------------------------------------------
-
-
-def capacity(model: CpuModel, level: int, port: Port, size: PageSize) -> int:
-    assert isinstance(model.tlb, Geometry)
-    return sum(
-        one.sets * one.ways
-        for one in model.tlb.arrays
-        if one.level == level and port in one.ports and size in one.sizes
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "first", "second"),
-    [(SKYLAKE, 64, 1536), (KABY_LAKE, 64, 1536), (ZEN_3, 64, 2048)],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_the_models_have_the_published_sizes(model: CpuModel, first: int, second: int) -> None:
-    assert capacity(model, 1, DATA, PageSize.KIB4) == first
-    assert capacity(model, 2, DATA, PageSize.KIB4) == second
-
-
-def test_kaby_lake_has_the_measured_shape() -> None:
-    assert isinstance(KABY_LAKE.tlb, Geometry)
-    shapes = {one.name: (one.sets, one.ways, one.set_hash) for one in KABY_LAKE.tlb.arrays}
-    assert shapes["dTLB 4K"] == (16, 4, SetHash.LOW_BITS)
-    assert shapes["iTLB 4K"] == (16, 8, SetHash.LOW_BITS)
-    assert shapes["L2 4K/2M"] == (128, 12, SetHash.XOR_7)
-
-
-def test_tree_plru_arrays_have_a_power_of_two_of_ways() -> None:
-    for model in MODELS:
-        if isinstance(model.tlb, Geometry):
-            for one in model.tlb.arrays:
-                if one.replacement is Replacement.TREE_PLRU:
-                    assert one.ways & (one.ways - 1) == 0, (model.name, one.name)
-
-
-def test_model_names_are_unique() -> None:
-    assert len({model.name for model in MODELS}) == len(MODELS)
+# --- the models as data -------------------------------------------------------------------------------
 
 
 def test_a_tree_of_ways_that_is_no_power_of_two_is_refused() -> None:
