@@ -156,11 +156,14 @@ class Machine:
                 assert_never(top)
 
     def _waits_for(self, cpu: Cpu) -> str:
-        match cpu.top:
+        top = cpu.top
+        match top:
             case RoutineContext(pending=Await(condition=condition)):
                 return str(condition)
             case GuestContext() | RoutineContext() | None:
                 return "a word it spins on"
+            case _:
+                assert_never(top)
 
     # -- making it happen ----------------------------------------------------------------------------
 

@@ -152,6 +152,12 @@ class GuestCore:
             case Kind.PAUSE:
                 self._engine.set_rip(rip + insn.length)
                 return self._retired(insn)
+            case Kind.ENGINE | Kind.INTERRUPT_FLAG:
+                return self._run(rip, insn)
+            case _:
+                assert_never(insn.kind)
+
+    def _run(self, rip: VirtAddr, insn: Decoded) -> StepResult:
         pieces = self._translate(insn)
         if not isinstance(pieces, list):
             return Refused(pieces)

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TypeAlias
 
 PRESENT, WRITE, LARGE, GLOBAL = 1, 2, 0x80, 0x100
+RESERVED = 1 << 51  # beyond 40 bits of physical address
 FRAME_MASK = 0x000F_FFFF_FFFF_F000
 
 
@@ -106,7 +107,7 @@ def _read(words: Words, at: Directory, va: int) -> tuple[int, int]:
 def _follow(words: Words, at: Directory, va: int) -> Held | Directory | None:
     """One step of a walk: to a translation, to the next table, or nowhere."""
     word, span = _read(words, at, va)
-    if not word & PRESENT:
+    if not word & PRESENT or word & RESERVED:
         return None
     writable = at.writable and bool(word & WRITE)
     frame = (word & FRAME_MASK) >> 12

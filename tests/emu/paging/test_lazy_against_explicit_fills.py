@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 from explicit_tlb import (
+    RESERVED,
     Event,
     Holds,
     InvalidatesAll,
@@ -44,7 +45,10 @@ PDE_VALUES = (
     int(leaf(0x600, RO, PageSize.MIB2)),
     0,
 )
-PTE_VALUES = (int(leaf(0x800)), int(leaf(0x801)), int(leaf(0x802, RO)), int(leaf(0x803, RW | G)), 0)
+PTE_VALUES = (
+    *(int(leaf(0x800)), int(leaf(0x801)), int(leaf(0x802, RO)), int(leaf(0x803, RW | G))),
+    *(0, int(leaf(0x804)) | RESERVED),
+)
 PAGES = (int(VA), int(VA + PAGE))
 ELSEWHERE = VA + 8 * GIB1
 STORES = st.one_of(
