@@ -153,6 +153,7 @@ def boot(config: BootConfig) -> System:
     pages = Buddy(config.kernel, config.cpus)
     kernel = _build_kernel(config, pages, image.root)
     _give_frames(pages, config, blocks)
+    pages.write_free_lists(image)
     software = Software(
         Traps(image.root).handle,
         {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, config.policy.grain)},

@@ -89,6 +89,8 @@ HPAGE_FREELIST = direct_map(GLOBALS_PA + 0x60)
 VMEMMAP_OPTIMIZE_ENABLED = direct_map(GLOBALS_PA + 0x68)
 FREE_HPAGE_WORK_PENDING = direct_map(GLOBALS_PA + 0x70)
 FREE_HPAGE_WORK_RUNNING = direct_map(GLOBALS_PA + 0x78)
+# zone->free_area: a list head for each order. In a page of its own, for it is written as a whole.
+FREE_AREA = direct_map(GLOBALS_PA + 0x2000)
 RAW_HWP_NODES = direct_map(GLOBALS_PA + 0x400)
 
 

@@ -1,13 +1,13 @@
 """The page allocator: a buddy free list under the zone lock, and per-CPU lists of single pages before it.
 
-Which frames are free is the allocator's own knowledge; what a page's owner sees (its reference count, its
-contents) is in guest memory and goes through the MMU. Freeing checks the struct page as Linux does and
-poisons the frame. Not modelled: zones, watermarks, reclaim, migrate types.
+Which frames are free is the allocator's own knowledge; what is to be seen of it (a page's reference count,
+its contents, free blocks linked through their struct pages) is in guest memory and goes through the MMU.
+Freeing checks the struct page as Linux does and poisons the frame. Not modelled: zones, watermarks, reclaim,
+migrate types; the lists of a CPU are not in memory.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable
 
@@ -19,13 +19,16 @@ from kernel_model.core.events import AllocationFailed, BadPage, PageAllocated, P
 from kernel_model.core.gfp import GFP_KERNEL, Gfp
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.spinlock import spin_lock, spin_unlock
-from kernel_model.layout import page_to_pfn, page_to_virt, pfn_to_page
+from kernel_model.layout import FREE_AREA, page_to_pfn, page_to_virt, pfn_to_page
 from kernel_model.mm.compound import poisoned, prep_compound_page, take_apart
 from kernel_model.mm.failures import AllocationFailures, FailAt, FailFrom, FailUntilFreed, NoFailures, fails
+from kernel_model.mm.free_area import MAX_PAGE_ORDER, FreeArea
+from kernel_model.mm.image import Image, struct_page
 from kernel_model.mm.page import (
     CHECK_AT_FREE,
     CHECK_AT_PREP,
     NO_MAPCOUNT,
+    PGTY_BUDDY,
     SECTION_INFO,
     Offset,
     PageFlag,
@@ -36,13 +39,12 @@ from kernel_model.mm.page import (
 
 ZONE_LOCK = Word("zone.lock")
 ALLOCATIONS = Word("allocations so far")
-MAX_PAGE_ORDER = 10
 PCP_BATCH = 16
 POISON_BYTE = 0xAA  # PAGE_POISON
 
 
 class Buddy:
-    """Frames by order. ZONE_LOCK guards `_free`; `_pcp[cpu]` is that CPU's alone.
+    """Frames by order. ZONE_LOCK guards `_area`; `_pcp[cpu]` is that CPU's alone.
 
     Nothing is given back from a per-CPU list, so it grows with all that was freed: a deque, whose front costs
     the same at any length.
@@ -51,7 +53,7 @@ class Buddy:
     def __init__(self, config: KernelConfig, cpus: int) -> None:
         self.failures: AllocationFailures = NoFailures()
         self._config = config
-        self._free: list[list[int]] = [[] for _ in range(MAX_PAGE_ORDER + 1)]
+        self._area = FreeArea()
         self._pcp: list[deque[Pfn]] = [deque() for _ in range(cpus)]
         self._allocated: set[int] = set()
         self._generation: dict[int, int] = {}
@@ -68,8 +70,15 @@ class Buddy:
             order = MAX_PAGE_ORDER
             while pfn & ((1 << order) - 1) or pfn + (1 << order) > end:
                 order -= 1
-            self._give_back(pfn, order)
+            self._area.give(pfn, order)
             pfn += 1 << order
+
+    def write_free_lists(self, image: Image) -> None:
+        """Show in memory what has been given so far."""
+        for pfn, order, following, before in self._area.listed():
+            fields = {Offset.LRU_NEXT: following, Offset.LRU_PREV: before, Offset.PRIVATE: order}
+            image.write_struct_pages(pfn, struct_page(fields, page_type=PGTY_BUDDY))
+        image.write_globals(FREE_AREA, self._area.heads())
 
     def adopt(self, frames: Iterable[int]) -> None:
         """Take note of frames in use at time zero, which may be freed later."""
@@ -80,7 +89,7 @@ class Buddy:
         self._position = self._freed_at = 0
         self._generation.clear()
         self._at_zero = (
-            [list(blocks) for blocks in self._free],
+            self._area.snapshot(),
             set(self._allocated),
             [pages.copy() for pages in self._pcp],
         )
@@ -88,7 +97,7 @@ class Buddy:
     def reset(self) -> None:
         """Back to time zero: nothing was ever allocated, failed or freed since."""
         free, allocated, per_cpu = self._at_zero
-        self._free = [list(blocks) for blocks in free]
+        self._area.reset(free)
         self._pcp = [pages.copy() for pages in per_cpu]
         self._allocated = set(allocated)
         self._generation.clear()
@@ -98,13 +107,11 @@ class Buddy:
 
     def free_frames(self) -> int:
         """How many frames are free, on every list."""
-        return sum(len(blocks) << order for order, blocks in enumerate(self._free)) + sum(map(len, self._pcp))
+        return self._area.free_frames() + sum(map(len, self._pcp))
 
     def is_free(self, pfn: int) -> bool:
         """Whether the allocator holds that frame."""
-        if any(pfn in pages for pages in self._pcp):
-            return True
-        return any(pfn & ~((1 << order) - 1) in blocks for order, blocks in enumerate(self._free))
+        return any(pfn in pages for pages in self._pcp) or pfn in self._area
 
     # -- order 0 ---------------------------------------------------------------------------------------
 
@@ -185,9 +192,12 @@ class Buddy:
             return None
         while True:
             await spin_lock(ZONE_LOCK)
-            pfn = self._take_block(order)
+            pfn = self._area.take(order) if order <= MAX_PAGE_ORDER else self._area.take_run(order)
+            await self._area.write_back()
             await spin_unlock(ZONE_LOCK)
-            if pfn is None:
+            if pfn is not None:
+                self._allocated.update(range(pfn, pfn + (1 << order)))
+            else:
                 await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
                 return None
             # check_new_pages(): a block with a poisoned page in it leaves circulation.
@@ -209,7 +219,10 @@ class Buddy:
             await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
             return None
         await spin_lock(ZONE_LOCK)
-        taken = self._take_range(pfn, order)
+        taken = self._area.take_range(pfn, order)
+        await self._area.write_back()
+        if taken:
+            self._allocated.update(range(pfn, pfn + (1 << order)))
         await spin_unlock(ZONE_LOCK)
         if not taken:
             await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
@@ -238,7 +251,8 @@ class Buddy:
         self._allocated.difference_update(frames)
         self._generation[pfn] = generation
         for first in range(pfn, frames.stop, 1 << min(order, MAX_PAGE_ORDER)):
-            self._give_back(first, min(order, MAX_PAGE_ORDER))
+            self._area.give(first, min(order, MAX_PAGE_ORDER))
+        await self._area.write_back()
         await spin_unlock(ZONE_LOCK)
 
     async def split_page(self, page: VirtAddr, order: int) -> None:
@@ -268,7 +282,8 @@ class Buddy:
         while True:
             if not self._pcp[cpu]:
                 await spin_lock(ZONE_LOCK)
-                self._pcp[cpu].extend(self._take_batch())
+                self._pcp[cpu].extend(self._area.take_singles(PCP_BATCH))
+                await self._area.write_back()
                 await spin_unlock(ZONE_LOCK)
             if not self._pcp[cpu]:
                 return None
@@ -302,86 +317,3 @@ class Buddy:
             return False
         await Annotate(BadPage(page_to_pfn(page), reason))
         return True
-
-    def _take_batch(self) -> list[Pfn]:
-        """rmqueue_bulk(): up to PCP_BATCH single frames, lowest first."""
-        batch: list[Pfn] = []
-        while len(batch) < PCP_BATCH:
-            order = next((order for order, blocks in enumerate(self._free) if blocks), None)
-            if order is None:
-                break
-            first = self._free[order].pop(0)
-            batch.append(Pfn(first))
-            for half in range(order - 1, -1, -1):
-                insort(self._free[half], first + (1 << half))
-        return batch
-
-    def _take_block(self, order: int) -> Pfn | None:
-        """The lowest aligned block of 2**order free frames, taken off the free lists."""
-        if order > MAX_PAGE_ORDER:
-            return self._take_run(order)
-        have = next((size for size in range(order, MAX_PAGE_ORDER + 1) if self._free[size]), None)
-        if have is None:
-            return None
-        pfn = self._free[have].pop(0)
-        for half in range(have - 1, order - 1, -1):
-            insort(self._free[half], pfn + (1 << half))
-        self._allocated.update(range(pfn, pfn + (1 << order)))
-        return Pfn(pfn)
-
-    def _take_run(self, order: int) -> Pfn | None:
-        """alloc_contig_pages(), without migration: every frame of the run must be free."""
-        blocks = self._free[MAX_PAGE_ORDER]
-        wanted = 1 << (order - MAX_PAGE_ORDER)
-        for at, first in enumerate(blocks):
-            last = at + wanted - 1
-            if first % (1 << order) or last >= len(blocks):
-                continue
-            if blocks[last] == first + ((wanted - 1) << MAX_PAGE_ORDER):
-                del blocks[at : last + 1]
-                self._allocated.update(range(first, first + (1 << order)))
-                return Pfn(first)
-        return None
-
-    def _take_range(self, pfn: int, order: int) -> bool:
-        """Take just these frames off the free lists; False, and nothing taken, when one is not there."""
-        size = min(order, MAX_PAGE_ORDER)
-        starts = range(pfn, pfn + (1 << order), 1 << size)
-        if any(self._free_block_with(first, size) is None for first in starts):
-            return False
-        for first in starts:
-            self._split_out(first, size)
-        self._allocated.update(range(pfn, pfn + (1 << order)))
-        return True
-
-    def _free_block_with(self, pfn: int, order: int) -> tuple[int, int] | None:
-        """The free block, (first frame, order), that holds the aligned block of 2**`order` from `pfn` on."""
-        for size in range(order, MAX_PAGE_ORDER + 1):
-            first = pfn & ~((1 << size) - 1)
-            blocks = self._free[size]
-            at = bisect_left(blocks, first)
-            if at < len(blocks) and blocks[at] == first:
-                return first, size
-        return None
-
-    def _split_out(self, pfn: int, order: int) -> None:
-        """Take a block out of the free block around it, and leave the rest free."""
-        around = self._free_block_with(pfn, order)
-        assert around is not None
-        first, size = around
-        self._free[size].remove(first)
-        for half in range(size - 1, order - 1, -1):
-            low, high = first, first + (1 << half)
-            first, other = (high, low) if pfn >= high else (low, high)
-            insort(self._free[half], other)
-
-    def _give_back(self, pfn: int, order: int) -> None:
-        """Put a block on its free list, merged with its buddy while that is free too."""
-        while order < MAX_PAGE_ORDER:
-            blocks, buddy = self._free[order], pfn ^ (1 << order)
-            at = bisect_left(blocks, buddy)
-            if at == len(blocks) or blocks[at] != buddy:
-                break
-            del blocks[at]
-            pfn, order = pfn & ~(1 << order), order + 1
-        insort(self._free[order], pfn)

@@ -128,9 +128,13 @@ def _bad(pages: bytes, at: int, *, mapping: int = 0) -> str | None:
 
 
 def _singles(pages: bytes) -> bytes:
-    """Struct pages of single free pages; only what says that one is poisoned is kept."""
+    """Struct pages of single free pages. What nobody clears is kept: `lru.prev`, `index`, PG_hwpoison."""
     return b"".join(
-        struct_page({}, flags=FLAGS_BASE | _flags(pages, at) & PageFlag.HWPOISON) for at in _offsets(pages)
+        struct_page(
+            {offset: _word(pages, at + offset) for offset in (Offset.LRU_PREV, Offset.INDEX)},
+            flags=FLAGS_BASE | _flags(pages, at) & PageFlag.HWPOISON,
+        )
+        for at in _offsets(pages)
     )
 
 

@@ -193,7 +193,11 @@ class Image:
 
     def write_global(self, va: VirtAddr, value: int) -> None:
         """A 64-bit word of kernel data, by its direct-map address."""
-        self._memory.load_image(PhysAddr(va - direct_map(0)), value.to_bytes(8, "little"))
+        self.write_globals(va, value.to_bytes(8, "little"))
+
+    def write_globals(self, va: VirtAddr, data: bytes) -> None:
+        """Kernel data, by its direct-map address."""
+        self._memory.load_image(PhysAddr(va - direct_map(0)), data)
 
     def boot_tables(self) -> range:
         """The frames that hold boot-time page tables."""

@@ -61,6 +61,7 @@ class HugetlbFlag(IntFlag):
 
 # Node 0, one zone, last-cpupid all ones: what a one-node machine has in the upper bits.
 FLAGS_BASE = 0x000F_FFFF_C000_0000
+PGTY_BUDDY = 0xF0 << 24
 PGTY_HUGETLB = 0xF4 << 24
 NO_MAPCOUNT = 0xFFFF_FFFF
 TAIL_MAPPING = 0xDEAD_0000_0000_0400  # TAIL_MAPPING

@@ -39,6 +39,7 @@ from hvolab.explore.reduce.waits import Waits
 from hvolab.explore.reduce.windows import Windows
 from hvolab.judge.sight.resource import Kind, Resource, Touched, kind_of
 
+_WORD_BY_WORD = 64  # bytes: one struct page, which has nothing to do with the others in its frame
 _DIRECTORIES = Resource(Kind.DIRECTORIES)
 _ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
 
@@ -252,7 +253,7 @@ class Recorder:
                 self._bulk_write(event.to_pa, event.length)
                 self._used(event.cpu, event.to, event.to_entry)
             case LoadedBytes():
-                self._reads.add(Resource(Kind.BULK_READ, event.pa >> PAGE_SHIFT))
+                self._bulk_read(event.pa, event.length)
                 self._used(event.cpu, event.va, event.entry)
             case Filled():
                 self._bulk_write(event.pa, event.length)
@@ -286,9 +287,18 @@ class Recorder:
         self._writes.update(range(pa >> 3, (pa + size + 7) >> 3))
         self._marks.add(Resource(Kind.BULK_READ, pa >> PAGE_SHIFT))
 
+    def _bulk_read(self, pa: PhysAddr, length: int) -> None:
+        if length <= _WORD_BY_WORD:
+            self._read_words(pa, length)
+        else:
+            self._reads.add(Resource(Kind.BULK_READ, pa >> PAGE_SHIFT))
+
     def _bulk_write(self, pa: PhysAddr, length: int) -> None:
         frame = pa >> PAGE_SHIFT
-        self._writes |= {Resource(Kind.BULK_READ, frame), Resource(Kind.BULK_WRITE, frame)}
+        if length <= _WORD_BY_WORD:
+            self._write_words(pa, length)
+        else:
+            self._writes |= {Resource(Kind.BULK_READ, frame), Resource(Kind.BULK_WRITE, frame)}
         journal = self._machine.memory.journal
         self._translations(pa, length, next(journal.since(journal.now - 1)).old)
 

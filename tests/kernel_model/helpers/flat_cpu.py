@@ -21,6 +21,7 @@ from emu.cpu.ops import (
     Fill,
     Load,
     Op,
+    Rewrite,
     Store,
     ThisCpu,
 )
@@ -81,6 +82,10 @@ class FlatCpu:
                 self.write_bytes(to, self.read_bytes(source, length))
             case Fill(va=va, data=data):
                 self.write_bytes(va, data)
+            case Rewrite(va=va, length=length, change=change):
+                before = self.read_bytes(va, length)
+                self.write_bytes(va, change(before))
+                return before
             case Await(condition=WordIs(word=word, value=value), then=changes):
                 if self.words[word] != value:
                     raise Stuck(f"{word} is {self.words[word]}, not {value}")

@@ -37,13 +37,13 @@ from kernel_model.core.events import (
     Oops,
     PageAllocated,
 )
-from kernel_model.layout import HstateFields
+from kernel_model.layout import FREE_AREA, HstateFields
 from kernel_model.mm.buddy import ALLOCATIONS
 from kernel_model.mm.failures import AllocationFailures, FailAt, FailFrom, FailUntilFreed, NoFailures
 from kernel_model.mm.hstate import HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage
 
-UNUSED = (0x000F_FFFF_C000_0000, 0, 0, 0, 0xFFFF_FFFF, 0, 0)
+FLAGS, NO_TYPE, BUDDY = 0x000F_FFFF_C000_0000, 0xFFFF_FFFF, 0xF000_0000
 _UNLINKED = Struct("<Q16xQQQIIQ")
 """A struct page without its two `lru` words."""
 
@@ -214,12 +214,23 @@ class Bench:
             yield from self._not_unused(huge, used)
 
     def _not_unused(self, huge: HugePage, used: set[int]) -> Iterator[str]:
-        """Frames that were a huge page's and are not free ones now, unless vmemmap has them."""
+        """Frames that were a huge page's and are not free ones now, unless vmemmap has them.
+
+        The first of a free block says so, with its order; the first tail keeps its folio's size.
+        """
+        blocks = {pfn: order for order in range(11) for pfn in self._listed(order)}
         for va in pages_of(huge):
             first = (va - VMEMMAP) // STRUCT
             for pfn, words in enumerate(_UNLINKED.iter_unpack(self.lab.bytes_at(va, PAGE)), first):
-                if words != UNUSED and pfn not in used:
+                order = blocks.get(pfn)
+                says = (0, NO_TYPE) if order is None else (order, BUDDY)
+                size = huge.hstate.pages_per_huge_page if pfn == huge.pfn + 1 else 0
+                if words != (FLAGS, 0, size, *says, 0, 0) and pfn not in used:
                     yield f"struct page of {pfn:#x}"
+
+    def _listed(self, order: int) -> list[int]:
+        """The free blocks of that order, as they are linked in memory."""
+        return [(page - VMEMMAP) // STRUCT for page in self.lab.linked(FREE_AREA + 16 * order)]
 
     # -- the start -----------------------------------------------------------------------------------
 

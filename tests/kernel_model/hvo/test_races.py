@@ -46,7 +46,11 @@ def filled_a_table(lab: Lab) -> object:
     """Whether the event is the filling of a page table with entries (not the zeroing before it)."""
 
     def seen(event: MachineEvent) -> bool:
-        return isinstance(event, Filled) and lab.contents(event.pa // PAGE)[:8] != bytes(8)
+        return (
+            isinstance(event, Filled)
+            and event.length == PAGE
+            and lab.contents(event.pa // PAGE)[:8] != bytes(8)
+        )
 
     return seen
 

@@ -31,7 +31,7 @@ from hvo_lab import (
 
 from emu.addr import Pfn, VirtAddr
 from kernel_model.boot import BootConfig, LayoutError, blocks_at_the_top, boot
-from kernel_model.layout import PerCpu, direct_map, page_to_pfn, page_to_virt, pfn_to_page
+from kernel_model.layout import FREE_AREA, PerCpu, direct_map, page_to_pfn, page_to_virt, pfn_to_page
 from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage, VmemmapOrigin
 from kernel_model.mm.page import lru, nth_page, page_of_lru
@@ -115,7 +115,27 @@ def test_free_frames_are_unused() -> None:
     lab = lab_2m()
     free = [pfn for pfn in range(0x8000) if lab.kernel.pages.is_free(pfn)]
     assert len(free) == lab.kernel.pages.free_frames()
-    assert {lab.struct_page(pfn) for pfn in free} == {UNUSED}
+    blocks = {pfn for order in range(11) for pfn in listed(lab, order)}
+    assert {lab.struct_page(pfn) for pfn in {*free} - blocks} == {UNUSED}
+
+
+def listed(lab: Lab, order: int) -> list[int]:
+    """The free blocks of that order, as memory has them."""
+    return [(page - VMEMMAP) // STRUCT for page in lab.linked(FREE_AREA + 16 * order)]
+
+
+def test_free_blocks_are_linked_by_order_and_say_so() -> None:
+    lab = lab_2m()
+    # [8 MiB, 64 MiB) before the huge page, then from behind it to the block behind vmemmap.
+    assert listed(lab, 10) == [*range(0x800, 0x4000, 0x400), *range(0x4400, 0x7C00, 0x400)]
+    assert listed(lab, 9) == [0x4200, 0x7C00]
+    assert [listed(lab, order) for order in range(9)] == [[]] * 9
+    for order in (9, 10):
+        for pfn in listed(lab, order):
+            page = lab.struct_page(pfn)
+            assert page == UNUSED._replace(
+                next=page.next, prev=page.prev, private=order, page_type=0xF000_0000
+            )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +188,7 @@ def test_a_huge_page_is_a_frozen_hugetlb_folio(order: int) -> None:
     ]
     assert rest == expected
     assert not any(lab.kernel.pages.is_free(huge.pfn + n) for n in (0, 1, count - 1))
-    assert lab.struct_page(huge.pfn + count) == UNUSED
+    assert lab.struct_page(huge.pfn + count + 1) == UNUSED
 
 
 def test_huge_pages_are_linked_on_the_folio_list_in_order() -> None:
