@@ -41,6 +41,9 @@ def show_command(name: str) -> int:
     console.print(f"[bold]means[/bold]     {escape(chosen.means)}")
     for finding in known_in(chosen.name):
         console.print(f"[bold]known[/bold]     {escape(finding.name)}: {escape(finding.source)}")
+        on = ", ".join(finding.seen_on)
+        seen = f"on a real Linux {on}" if on else "on no real Linux yet"
+        console.print(f"[bold]seen[/bold]      {seen}", highlight=False)
     for variant in chosen.costlier:
         console.print(f"[bold]costlier[/bold]  with --variant {variant.name}: {escape(variant.summary)}")
     for bug in chosen.bugs:

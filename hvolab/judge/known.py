@@ -25,6 +25,9 @@ class Shown:
 class KnownFinding:
     """A weakness of the revision. `source`: the kernel's lines.
 
+    `seen_on`: the releases on whose real kernels it was brought about, in a guest, by holding one CPU where
+    the order needs it. Empty: not seen there, because it was not tried or could not be.
+
     `shown` is empty for what only random programs of pool operations show (tests/hvolab/test_pool_property).
     """
 
@@ -32,6 +35,7 @@ class KnownFinding:
     source: str
     fixed_by: str
     shown: tuple[Shown, ...]
+    seen_on: tuple[str, ...] = ()
 
 
 KNOWN: tuple[KnownFinding, ...] = (
@@ -40,6 +44,7 @@ KNOWN: tuple[KnownFinding, ...] = (
         "include/linux/page_ref.h, page_ref_add_unless() of v6.10 to v6.14",
         "reading the count first, with acquire, then testing for a fake head (2025, page_count_writable())",
         (Shown("unfreeze-get-page", Verdict.WRITE_PROTECT, "get_page_unless_zero"),),
+        ("6.12.95",),
     ),
     KnownFinding(
         "new translation, then the old one",
@@ -56,6 +61,7 @@ KNOWN: tuple[KnownFinding, ...] = (
         "include/linux/page-flags.h, compound_head(): the word +8, then page_fixed_fake_head() and the flags",
         "nothing in this revision; v7.1 has no fake heads",
         (Shown("key-restore", Verdict.WRONG_METADATA, "compound_head"),),
+        ("6.12.95",),
     ),
     KnownFinding(
         "reader outside of RCU",
@@ -75,6 +81,7 @@ KNOWN: tuple[KnownFinding, ...] = (
             Shown("error-while-growing", Verdict.KERNEL, ""),
             Shown("demote-memory-failure", Verdict.LOST_UPDATE, "folio_set_hugetlb_hwpoison"),
         ),
+        ("6.12.95",),
     ),
     KnownFinding(
         "a memory error in a page that is being demoted",
@@ -86,24 +93,28 @@ KNOWN: tuple[KnownFinding, ...] = (
             Shown("demote-memory-failure", Verdict.LOST_UPDATE, "memory_failure"),
             Shown("demote-memory-failure", Verdict.WRITE_PROTECT, "memory_failure"),
         ),
+        ("6.12.95",),
     ),
     KnownFinding(
         "a memory error in a block that is allocated and not hugetlb yet",
         "mm/memory-failure.c: what is not hugetlb under the lock is marked in its own struct page, later",
         "nothing known",
         (),
+        ("6.12.95",),
     ),
     KnownFinding(
         "a surplus page is demoted",
         "mm/hugetlb.c, demote_pool_huge_page() of v6.12: remove_hugetlb_folio(src, folio, false)",
         "nothing known",
         (),
+        ("6.12.95", "6.12.117", "7.3.4"),
     ),
     KnownFinding(
         "a page without HVO is restored",
         "mm/hugetlb.c, bulk_vmemmap_restore_error(): restores also what is hugetlb no more",
         "nothing known",
         (),
+        ("6.12.95",),
     ),
 )
 

@@ -136,6 +136,15 @@ class MemoryFailed:
     pfn: Pfn
 
 
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """action_result(): the kernel log's line on what memory_failure() did about a frame, in its words."""
+
+    pfn: Pfn
+    action: str
+    result: str
+
+
 KernelEvent: TypeAlias = (
     FlushBegun
     | FlushCompleted
@@ -152,4 +161,5 @@ KernelEvent: TypeAlias = (
     | KernelWarning
     | BadPage
     | MemoryFailed
+    | ActionResult
 )

@@ -19,7 +19,15 @@ from kernel_model.core.events import AllocationFailed, BadPage, PageAllocated, P
 from kernel_model.core.gfp import GFP_KERNEL, Gfp
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.spinlock import spin_lock, spin_unlock
-from kernel_model.layout import FREE_AREA, page_to_pfn, page_to_virt, pfn_to_page
+from kernel_model.layout import (
+    FREE_AREA,
+    STRUCT_PAGE_SIZE,
+    VMEMMAP_END,
+    VMEMMAP_START,
+    page_to_pfn,
+    page_to_virt,
+    pfn_to_page,
+)
 from kernel_model.mm.compound import poisoned, prep_compound_page, take_apart
 from kernel_model.mm.failures import AllocationFailures, FailAt, FailFrom, FailUntilFreed, NoFailures, fails
 from kernel_model.mm.free_area import MAX_PAGE_ORDER, FreeArea
@@ -234,8 +242,11 @@ class Buddy:
     async def free_pages(self, folio: VirtAddr, order: int) -> None:
         """folio_put() of a compound page with one reference: take it apart and give the block back.
 
-        The frames are not poisoned: nobody looks at the memory of a huge page here.
+        The frames are not poisoned: nobody looks at the memory of a huge page here. What is no struct page,
+        off a corrupted list, is a BUG at once; in Linux it is whatever comes of it.
         """
+        if (folio - VMEMMAP_START) % STRUCT_PAGE_SIZE or not VMEMMAP_START <= folio < VMEMMAP_END:
+            await bug("free_pages", f"{folio:x} is no struct page")
         if await FetchAdd(field(folio, Offset.REFCOUNT), -1, 4) != 1:
             return
         pfn = page_to_pfn(folio)

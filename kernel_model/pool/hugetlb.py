@@ -61,7 +61,8 @@ class Hugetlb(PoolLists):
             await spin_lock_irq(HUGETLB_LOCK)
             # A surplus page that is wanted again is one no longer.
             while await Load(of.surplus_huge_pages) and count > await self.persistent_huge_pages(of):
-                await FetchAdd(of.surplus_huge_pages, -1)
+                if not await self.adjust_pool_surplus(of, -1):
+                    break
             if await self._grow(h, of, count, page_list):
                 await self._shrink(h, of, count, page_list)
             await Store(of.max_huge_pages, await self.persistent_huge_pages(of))
@@ -103,7 +104,8 @@ class Hugetlb(PoolLists):
         await self.flush_free_hpage_work()
         await spin_lock_irq(HUGETLB_LOCK)
         while count < await self.persistent_huge_pages(of):
-            await FetchAdd(of.surplus_huge_pages, 1)
+            if not await self.adjust_pool_surplus(of, 1):
+                break
 
     async def only_alloc_fresh_hugetlb_folio(self, h: Hstate) -> VirtAddr | None:
         """A frozen hugetlb folio that nobody has accounted for. None when out of memory, or out of luck."""

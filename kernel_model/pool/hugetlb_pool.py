@@ -27,12 +27,15 @@ from kernel_model.mm.page import (
     field,
     folio_clear_hugetlb,
     folio_ref_count,
+    folio_set_hugetlb,
     folio_set_hugetlb_vmemmap_optimized,
     folio_test_hugetlb_vmemmap_optimized,
     lru,
     page_of_lru,
 )
 from kernel_model.pool.hwpoison import RawHwpoison
+
+ULONG_MAX = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class PoolLists:
         await FetchAdd(of.nr_huge_pages, 1)
         if surplus:
             await FetchAdd(of.surplus_huge_pages, surplus)
+        await folio_set_hugetlb(folio)
         # All flags go with `private`, and the one that is still true is set again.
         await Store(field(folio, Offset.PRIVATE), 0)
         await self._keep_vmemmap_optimized(folio)
@@ -129,5 +133,14 @@ class PoolLists:
         await folio_set_hugetlb_vmemmap_optimized(folio)
 
     async def persistent_huge_pages(self, of: HstateFields) -> int:
-        """Those that are not surplus."""
-        return await Load(of.nr_huge_pages) - await Load(of.surplus_huge_pages)
+        """Those that are not surplus: an unsigned long, very large where more are surplus than there are."""
+        return (await Load(of.nr_huge_pages) - await Load(of.surplus_huge_pages)) & ULONG_MAX
+
+    async def adjust_pool_surplus(self, of: HstateFields, delta: int) -> bool:
+        """Count one page more (1) or less (-1) as surplus; False where that cannot be."""
+        surplus = await Load(of.surplus_huge_pages)
+        possible = surplus > 0 if delta < 0 else surplus < await Load(of.nr_huge_pages)
+        if not possible:
+            return False
+        await FetchAdd(of.surplus_huge_pages, delta)
+        return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from emu.addr import VirtAddr
 from emu.cpu.ops import Annotate, FetchAdd, FetchAndNot, FetchOr, Load, Store
-from kernel_model.core.events import MemoryFailed
+from kernel_model.core.events import ActionResult, MemoryFailed
 from kernel_model.core.spinlock import HUGETLB_LOCK, spin_lock_irq, spin_unlock_irq
 from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, RAW_HWP_NODES, page_to_pfn
 from kernel_model.mm.page import (
@@ -33,10 +33,12 @@ _NOT_A_HUGE_PAGE = 2
 class RawHwpoison:
     """The raw error pages of hugetlb folios. Nodes come from an array in kernel data, used once each."""
 
-    async def memory_failure(self, page: VirtAddr) -> None:
+    async def memory_failure(self, page: VirtAddr) -> int:
         """memory_failure(), up to where the error is kept. Nobody is killed, nothing dissolved or unmapped.
 
         Of what is hugetlb under the lock the error is kept with the head, of anything else in the page.
+        Returns -EBUSY for a folio on its way into the pool or out of it, though its error has been kept: for
+        the caller and the log it was ignored. -EHWPOISON where the head had an error before; else 0.
         """
         await Annotate(MemoryFailed(page_to_pfn(page)))
         for last in (False, True):  # MF_NO_RETRY is set for the second time
@@ -47,6 +49,9 @@ class RawHwpoison:
                 break
         if res == _NOT_A_HUGE_PAGE:
             await FetchOr(field(page, Offset.FLAGS), PageFlag.HWPOISON)  # TestSetPageHWPoison()
+        if res == -EBUSY:
+            await Annotate(ActionResult(page_to_pfn(page), "get hwpoison page", "Ignored"))
+        return min(res, 0)
 
     async def _get_huge_page_for_hwpoison(self, page: VirtAddr, *, no_retry: bool) -> int:
         """__get_huge_page_for_hwpoison() under hugetlb_lock: 0 free, 1 in use, or -EBUSY, -EHWPOISON.

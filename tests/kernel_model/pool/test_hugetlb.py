@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import pytest
 from hvo_lab import MIB, Lab, pages_of
+from hvo_pool import EMPTY, FIRST, POOLED, SECOND, THIRD, at_rest, free_list, numbers, optimized, resize
 
 from emu.addr import Pfn
-from emu.paging.models import LAZY_SINGLE
 from kernel_model.boot import BootConfig, PoolAtBoot
 from kernel_model.core.events import (
     AllocationFailed,
-    BadPage,
     KernelBug,
     KernelWarning,
     OperationReturned,
@@ -25,67 +24,12 @@ from kernel_model.layout import (
     FREE_HPAGE_WORK_PENDING,
     FREE_HPAGE_WORK_RUNNING,
     HPAGE_FREELIST,
-    HstateFields,
     pfn_to_page,
 )
-from kernel_model.mm.buddy import ALLOCATIONS
-from kernel_model.mm.compound import prep_compound_page, split_compound_page
 from kernel_model.mm.failures import FailAt, FailFrom, NoFailures
 from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage
 from kernel_model.pool.hugetlb import EBUSY
-
-FIRST = HugePage(Pfn(0x4000), HSTATE_2M)
-SECOND = HugePage(Pfn(0x4200), HSTATE_2M)
-THIRD = HugePage(Pfn(0x4400), HSTATE_2M)
-EMPTY = BootConfig(128 * MIB, 2, (), model=LAZY_SINGLE)
-POOLED = replace(EMPTY, huge_pages=(FIRST, SECOND, THIRD), pool=PoolAtBoot.POOLED)
-
-
-def numbers(lab: Lab, h: Hstate = HSTATE_2M) -> tuple[int, int, int, int]:
-    """nr, free, surplus, max"""
-    of = HstateFields(h.order)
-    words = (of.nr_huge_pages, of.free_huge_pages, of.surplus_huge_pages, of.max_huge_pages)
-    nr, free, surplus, most = (lab.word_at(va) for va in words)
-    return nr, free, surplus, most
-
-
-def free_list(lab: Lab, h: Hstate = HSTATE_2M) -> list[int]:
-    """The frames of the folios on the free list."""
-    return [(page - pfn_to_page(0)) // 64 for page in lab.linked(HstateFields(h.order).freelist)]
-
-
-def optimized(lab: Lab, pfn: int) -> bool:
-    """All its pages show one frame, of which the first alone is writable; or each has its own."""
-    shown = lab.mapping(HugePage(Pfn(pfn), HSTATE_2M))
-    frames = {frame for frame, _ in shown}
-    writable = ["W" in flags.split() for _, flags in shown]
-    flag = lab.struct_page(pfn).private >> 4 & 1
-    if len(frames) == 1:
-        assert writable == [True] + [False] * 7
-        assert flag == 1
-        return True
-    assert len(frames) == 8
-    assert all(writable)
-    assert flag == 0
-    return False
-
-
-def resize(lab: Lab, count: int) -> None:
-    lab.call(lambda: lab.kernel.pool.set_max_huge_pages(HSTATE_2M, count))
-
-
-def at_rest(lab: Lab) -> None:
-    """No lock is held, nothing is wrong, and as many frames back vmemmap as the counters say."""
-    assert lab.heard(KernelBug, KernelWarning, BadPage) == []
-    assert [word for word, held in lab.machine.words.items() if held and word != ALLOCATIONS] == []
-    backing = len({lab.frame(va) for va in range(*vmemmap_range(lab), 4096)})
-    assert sum(lab.counters().values()) == backing
-
-
-def vmemmap_range(lab: Lab) -> tuple[int, int]:
-    first = pfn_to_page(0)
-    return first, first + lab.machine.memory.frames * 64
 
 
 def test_growing_allocates_optimizes_and_accounts() -> None:
@@ -321,43 +265,3 @@ def test_of_a_gigantic_page_of_boot_only_what_is_needed_is_initialised() -> None
         assert lab.struct_page(huge.pfn + 65).next == huge.folio + 1
         frames = {lab.frame(va) for va in pages_of(huge)}
         assert (len(frames) == 64) is initialised
-
-
-# -- memory errors ---------------------------------------------------------------------------------------
-
-POISON = 1 << 20
-
-
-def test_an_error_in_a_pool_page_is_kept_with_its_head_until_it_is_freed() -> None:
-    lab = Lab(POOLED)
-    raw = SECOND.pfn + 100
-    lab.call(lambda: lab.kernel.raw.memory_failure(pfn_to_page(raw)))
-    assert lab.struct_page(SECOND.pfn).flags & POISON
-    assert not lab.struct_page(raw).flags & POISON
-    resize(lab, 0)
-    assert lab.struct_page(raw).flags & POISON
-    assert not lab.struct_page(SECOND.pfn).flags & POISON
-    assert not lab.struct_page(raw + 1).flags & POISON
-    # The block leaves circulation when somebody wants it.
-    resize(lab, 3)
-    assert raw - 100 not in free_list(lab)
-    at_rest(lab)
-
-
-def test_an_error_in_an_ordinary_page_is_kept_in_its_own_struct_page() -> None:
-    lab = Lab(POOLED)
-    page = pfn_to_page(0x3000)
-    lab.call(lambda: lab.kernel.raw.memory_failure(page))
-    assert lab.struct_page(0x3000).flags & POISON
-
-
-def test_an_error_reported_after_the_allocator_looked_is_not_wiped_by_making_a_huge_page() -> None:
-    """prep_compound_tail() leaves the flags alone, also where demotion takes a page apart."""
-    lab = Lab(POOLED)
-    raw = 0x3000 + 100
-    lab.call(lambda: lab.kernel.raw.memory_failure(pfn_to_page(raw)))
-    lab.call(lambda: prep_compound_page(pfn_to_page(0x3000), 9))
-    assert lab.struct_page(raw).flags & POISON
-    lab.call(lambda: split_compound_page(pfn_to_page(0x3000), 8))
-    assert lab.struct_page(raw).flags & POISON
-    assert not lab.struct_page(raw + 1).flags & POISON

@@ -130,8 +130,14 @@ DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "reset-too-small": {
         "other values": ("roll back", "restore", "restore a list"),
-        "- 2 x free_pages: PageFreed, + 2 x free_pages: BadPage": ("shrink", "shrink after an error"),
-        "- free_pages: PageFreed, + free_pages: BadPage": ("shrink, memory for one", "dissolve"),
+        "- 2 x free_pages: PageFreed, - 7 x write_back: Filled, + 2 x free_pages: BadPage": (
+            "shrink",
+            "shrink after an error",
+        ),
+        "- free_pages: PageFreed, - 2 x write_back: Filled, + free_pages: BadPage": (
+            "shrink, memory for one",
+            "dissolve",
+        ),
     },
     "key-after-remap": {
         "in another order": (*REMAPPED, "optimize a list", "optimize a list, the first is", "grow"),
