@@ -22,9 +22,9 @@ def describe_site(cpu: int, site: Site) -> str:
     if isinstance(site, GuestSite):
         return f"cpu{cpu} in {site}"
     if isinstance(site, RoutineSite) and site.functions:
-        # What begins with an underscore is a part of a kernel function that has its name from us.
-        kernel = [name for name in site.functions if not name.startswith("_")] or list(site.functions)
-        return f"cpu{cpu} in {' < '.join(reversed(kernel[-3:]))}"
+        # What the model has cut a kernel function into begins with an underscore, and is no function there.
+        named = [name for name in site.functions if not name.startswith("_")] or site.functions
+        return f"cpu{cpu} in {' < '.join(reversed(named[-3:]))}"
     return f"cpu{cpu} in {site}"
 
 

@@ -73,7 +73,10 @@ class GracePeriodEnded:
 
 @dataclass(frozen=True, slots=True)
 class OperationBegun:
-    """An exported function of the port was entered for these folios (head struct pages)."""
+    """An exported function of the port was entered for these folios (head struct pages).
+
+    Of a list none is named: which are on it is seen when it is walked.
+    """
 
     function: str
     folios: tuple[VirtAddr, ...]
@@ -81,11 +84,12 @@ class OperationBegun:
 
 @dataclass(frozen=True, slots=True)
 class OperationReturned:
-    """It returned. What it still owed then is owed for good."""
+    """It returned. What it still owed then is owed for good. `folios`: those it has taken up, in order."""
 
     function: str
     begun: int
     result: int | None
+    folios: tuple[VirtAddr, ...]
 
 
 @dataclass(frozen=True, slots=True)

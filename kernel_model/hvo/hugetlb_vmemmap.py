@@ -369,7 +369,7 @@ class HugetlbVmemmap:
         """Restore one folio. Returns 0 or -ENOMEM."""
         begun = await Annotate(OperationBegun("hugetlb_vmemmap_restore_folio", (folio,)))
         ret = await self._restore_folio(h, folio, WalkFlag.SYNCHRONIZE_RCU)
-        await Annotate(OperationReturned("hugetlb_vmemmap_restore_folio", begun, ret))
+        await Annotate(OperationReturned("hugetlb_vmemmap_restore_folio", begun, ret, (folio,)))
         return ret
 
     async def hugetlb_vmemmap_restore_folios(
@@ -381,10 +381,12 @@ class HugetlbVmemmap:
         and those after it stay on `folio_list`.
         """
         begun = await Annotate(OperationBegun("hugetlb_vmemmap_restore_folios", ()))
+        taken_up: list[VirtAddr] = []
         restored = ret = 0
         flags = WalkFlag.REMAP_NO_TLB_FLUSH | WalkFlag.SYNCHRONIZE_RCU
         async for entry in self._lists.entries_safe(folio_list):
             folio = page_of_lru(entry)
+            taken_up.append(folio)
             if await folio_test_hugetlb_vmemmap_optimized(folio):
                 ret = await self._restore_folio(h, folio, flags)
                 flags &= ~WalkFlag.SYNCHRONIZE_RCU  # once a batch
@@ -396,7 +398,7 @@ class HugetlbVmemmap:
             await self._flush.flush_tlb_all()
         if not ret:
             ret = restored
-        await Annotate(OperationReturned("hugetlb_vmemmap_restore_folios", begun, ret))
+        await Annotate(OperationReturned("hugetlb_vmemmap_restore_folios", begun, ret, tuple(taken_up)))
         return ret
 
     async def vmemmap_should_optimize_folio(self, h: Hstate, folio: VirtAddr) -> bool:
@@ -440,7 +442,7 @@ class HugetlbVmemmap:
             await self._lists.init(vmemmap_pages)
             await self._optimize_folio(h, folio, vmemmap_pages, WalkFlag.SYNCHRONIZE_RCU)
             await self.free_vmemmap_page_list(vmemmap_pages)
-        await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folio", begun, None))
+        await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folio", begun, None, (folio,)))
 
     async def hugetlb_vmemmap_split_folio(self, h: Hstate, folio: VirtAddr) -> int:
         if not await self.vmemmap_should_optimize_folio(h, folio):
@@ -451,6 +453,7 @@ class HugetlbVmemmap:
     async def hugetlb_vmemmap_optimize_folios(self, h: Hstate, folio_list: VirtAddr) -> None:
         """Optimize the folios of a list: split all, flush once, remap all, flush once, free."""
         begun = await Annotate(OperationBegun("hugetlb_vmemmap_optimize_folios", ()))
+        taken_up: list[VirtAddr] = []
         flags = WalkFlag.REMAP_NO_TLB_FLUSH | WalkFlag.SYNCHRONIZE_RCU
         async for entry in self._lists.entries(folio_list):
             # Out of memory: stop here. The remap below splits on demand, with memory freed by then.
@@ -463,6 +466,7 @@ class HugetlbVmemmap:
             await self._lists.init(vmemmap_pages)
             async for entry in self._lists.entries(folio_list):
                 folio = page_of_lru(entry)
+                taken_up.append(folio)
                 ret = await self._optimize_folio(h, folio, vmemmap_pages, flags)
                 flags = self._after_the_first(flags)
                 # Out of memory with pages in hand: free those and try once more.
@@ -473,7 +477,7 @@ class HugetlbVmemmap:
                     await self._optimize_folio(h, folio, vmemmap_pages, flags)
             await self._flush.flush_tlb_all()
             await self.free_vmemmap_page_list(vmemmap_pages)
-        await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folios", begun, None))
+        await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folios", begun, None, tuple(taken_up)))
 
     def _after_the_first(self, flags: WalkFlag) -> WalkFlag:
         """Once a batch is enough."""

@@ -68,7 +68,7 @@ class Hugetlb(PoolLists):
             await Store(of.max_huge_pages, await self.persistent_huge_pages(of))
             await spin_unlock_irq(HUGETLB_LOCK)
         await mutex_unlock(_resize_lock(h))
-        await Annotate(OperationReturned("set_max_huge_pages", begun, None))
+        await Annotate(OperationReturned("set_max_huge_pages", begun, None, ()))
 
     async def _grow(self, h: Hstate, of: HstateFields, count: int, page_list: VirtAddr) -> bool:
         """Under the lock, which is let go meanwhile. False when memory ran out, which ends the resizing."""

@@ -1,7 +1,8 @@
 """Waits for the moments at which nothing is under way, and then asks for the invariants.
 
-After each operation of HVO on folios it names, those are looked at; at the end of a run, everything. A run in
-which an operation was cut short (a BUG, an Oops) ends with nothing at rest, and is not asked.
+After each operation of HVO the folios it took up are looked at, but for those that are hugetlb no more and
+those that another operation names as its own; at the end of a run, everything. A run in which an operation
+was cut short (a BUG, an Oops) ends with nothing at rest, and is not asked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hvolab.judge.sight.sight import Sight
 from hvolab.judge.told import Told
 from hvolab.judge.verdict import Finding, Verdict
 from kernel_model.core.events import (
+    ActionResult,
     AllocationFailed,
     BadPage,
     FlushBegun,
@@ -55,11 +57,9 @@ class AtRest:
         if not isinstance(event, Annotated):
             return
         match announced(event):
-            case OperationReturned(begun=begun):
-                folios = [
-                    folio for folio in self._sight.operation(begun).folios if not self._sight.holders(folio)
-                ]
-                for breach in self._invariants.of(folios):
+            case OperationReturned(folios=folios):
+                free = [folio for folio in folios if not self._sight.holders(folio)]
+                for breach in self._invariants.of(free):
                     self._told.once(self._finding(event.cpu, breach))
             case PageAllocated(pfn=pfn, order=order):
                 if order >= HSTATE_2M.order:
@@ -72,6 +72,7 @@ class AtRest:
                 | FlushCompleted()
                 | PageFreed()
                 | AllocationFailed()
+                | ActionResult()
                 | GracePeriodBegun()
                 | GracePeriodEnded()
                 | OperationBegun()

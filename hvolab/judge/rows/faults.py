@@ -20,6 +20,7 @@ from hvolab.judge.tlb_rows import tlb_rows
 from hvolab.judge.told import Told
 from hvolab.judge.verdict import Finding, Verdict
 from kernel_model.core.events import (
+    ActionResult,
     AllocationFailed,
     BadPage,
     FlushBegun,
@@ -91,6 +92,7 @@ class Faults:
                 | PageAllocated()
                 | PageFreed()
                 | AllocationFailed()
+                | ActionResult()
                 | GracePeriodBegun()
                 | GracePeriodEnded()
                 | OperationBegun()

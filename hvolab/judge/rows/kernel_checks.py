@@ -12,6 +12,7 @@ from hvolab.judge.sight.sight import Sight
 from hvolab.judge.told import Told
 from hvolab.judge.verdict import Finding, Verdict
 from kernel_model.core.events import (
+    ActionResult,
     AllocationFailed,
     BadPage,
     FlushBegun,
@@ -55,6 +56,7 @@ class KernelChecks:
                 | PageAllocated()
                 | PageFreed()
                 | AllocationFailed()
+                | ActionResult()
                 | GracePeriodBegun()
                 | GracePeriodEnded()
                 | OperationBegun()

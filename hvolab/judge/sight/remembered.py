@@ -28,6 +28,7 @@ from hvolab.judge.sight.operations import Operation, Operations
 from hvolab.judge.sight.requests import Requests
 from hvolab.judge.sight.resource import Kind, Resource
 from kernel_model.core.events import (
+    ActionResult,
     AllocationFailed,
     BadPage,
     FlushBegun,
@@ -140,6 +141,7 @@ class Remembered:
                     watcher.writes(held_resource(folio))
             case (
                 AllocationFailed()
+                | ActionResult()
                 | GracePeriodBegun()
                 | GracePeriodEnded()
                 | SpuriousFault()

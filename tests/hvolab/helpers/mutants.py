@@ -63,7 +63,7 @@ class DoubleRelease(HugetlbVmemmap):
             await self._optimize_folio(h, folio, vmemmap_pages, WalkFlag.SYNCHRONIZE_RCU)
             await self.free_vmemmap_page_list(vmemmap_pages)
             await self.free_vmemmap_page_list(vmemmap_pages)
-        await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folio", begun, None))
+        await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folio", begun, None, (folio,)))
 
 
 async def _freeze(kernel: Kernel, huge: HugePage) -> None:

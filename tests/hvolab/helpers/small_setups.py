@@ -248,7 +248,7 @@ def operation(inner: Body) -> Body:
     async def body(kernel: Kernel) -> None:
         begun = await Annotate(OperationBegun("operation", ()))
         await inner(kernel)
-        await Annotate(OperationReturned("operation", begun, None))
+        await Annotate(OperationReturned("operation", begun, None, ()))
 
     return body
 
@@ -262,7 +262,7 @@ async def breaks_the_flag_in_an_operation(kernel: Kernel) -> None:
     """The head says that the folio is optimized, which it is not."""
     await FetchOr(field(HUGE_PAGE.folio, Offset.PRIVATE), HugetlbFlag.VMEMMAP_OPTIMIZED)
     begun = await Annotate(OperationBegun("operation", (HUGE_PAGE.folio,)))
-    await Annotate(OperationReturned("operation", begun, None))
+    await Annotate(OperationReturned("operation", begun, None, (HUGE_PAGE.folio,)))
 
 
 async def maps_for_nobodys_folio(kernel: Kernel) -> None:
@@ -320,7 +320,7 @@ async def invlpg_other(kernel: Kernel) -> None:
 
 
 async def fill_new(kernel: Kernel) -> None:
-    await Fill(NEW_WORD, bytes([7]) * 64)
+    await Fill(NEW_WORD, bytes([7]) * 128)
 
 
 def until_y(kernel: Kernel) -> Awaitable[None]:

@@ -56,7 +56,7 @@ async def flips_the_flag(kernel: Kernel, huge: HugePage) -> None:
 
 async def does_nothing(kernel: Kernel, huge: HugePage) -> None:
     begun = await Annotate(OperationBegun("hugetlb_vmemmap_restore_folio", (huge.folio,)))
-    await Annotate(OperationReturned("hugetlb_vmemmap_restore_folio", begun, 0))
+    await Annotate(OperationReturned("hugetlb_vmemmap_restore_folio", begun, 0, (huge.folio,)))
 
 
 def beside_the_flip(actor: KernelActor) -> Setup:

@@ -291,7 +291,7 @@ def test_an_equivalent_use_is_owed_no_flush() -> None:
     async def operation(made: Lab, booted: Kernel) -> None:
         begun = await Annotate(OperationBegun("swing", (HUGE.folio,)))
         await there_and_back(made, booted)
-        await Annotate(OperationReturned("swing", begun, 0))
+        await Annotate(OperationReturned("swing", begun, 0, ()))
 
     done = lab(SPLIT, (0, "swing", operation), reader(), script=cached_then(Finishes("swing"))).run()
     assert only_use(done).verdict is Verdict.EQUIVALENT
