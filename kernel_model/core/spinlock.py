@@ -1,4 +1,7 @@
-"""Spinlocks: a named word that is 0 or the holder's CPU number + 1. Holding one disables preemption."""
+"""Locks: a named word that is 0 or the holder's CPU number + 1. Holding a spinlock disables preemption.
+
+Every lock of the model is named here, so that whoever meets a word can tell whether it is one and whose.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,25 @@ from emu.cpu.ops import AddWords, Await, SetInterrupts, ThisCpu
 
 INIT_MM_PAGE_TABLE_LOCK = Word("init_mm.page_table_lock")
 HUGETLB_LOCK = Word("hugetlb_lock")
+ZONE_LOCK = Word("zone.lock")
+JUMP_LABEL_MUTEX = Word("jump_label_mutex")
+_RESIZE_LOCK = "resize_lock"
+_LOCKS = frozenset({INIT_MM_PAGE_TABLE_LOCK, HUGETLB_LOCK, ZONE_LOCK, JUMP_LABEL_MUTEX})
+
+
+def resize_lock(order: int) -> Word:
+    """hstate->resize_lock of the huge pages of that order: a mutex."""
+    return Word(_RESIZE_LOCK, order)
+
+
+def is_lock(word: Word) -> bool:
+    """Whether that word is a lock: then `holder_of` tells who has it."""
+    return word in _LOCKS or word.name == _RESIZE_LOCK
+
+
+def holder_of(value: int) -> int | None:
+    """The CPU that holds the lock whose word has this value; None when nobody does."""
+    return value - 1 if value else None
 
 
 def preempt_count(cpu: int) -> Word:

@@ -7,11 +7,9 @@ only after every CPU has been interrupted to serialize (kernel/jump_label.c). Th
 from __future__ import annotations
 
 from emu.addr import VirtAddr
-from emu.cpu.condition import Word, WordIs
-from emu.cpu.ops import AddWords, Await, FetchAdd, Load, ThisCpu
+from emu.cpu.ops import FetchAdd, Load, ThisCpu
 from kernel_model.core.smp import SyncCore, on_each_cpu
-
-JUMP_LABEL_MUTEX = Word("jump_label_mutex")
+from kernel_model.core.spinlock import JUMP_LABEL_MUTEX, mutex_lock, mutex_unlock
 
 
 class StaticKey:
@@ -30,11 +28,11 @@ class StaticKey:
     async def _move(self, delta: int, patched_at: int) -> None:
         """Change the count under the mutex; patch when it was `patched_at` before."""
         cpu = await ThisCpu()
-        await Await(WordIs(JUMP_LABEL_MUTEX, 0), then=((JUMP_LABEL_MUTEX, cpu + 1),))
+        await mutex_lock(JUMP_LABEL_MUTEX)
         before = await FetchAdd(self.word, delta)
         if before == patched_at:
             await on_each_cpu(self._online - {cpu}, SyncCore())
-        await AddWords(((JUMP_LABEL_MUTEX, -(cpu + 1)),))
+        await mutex_unlock(JUMP_LABEL_MUTEX)
 
     async def enabled(self) -> bool:
         return bool(await Load(self.word))

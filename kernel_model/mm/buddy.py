@@ -18,7 +18,7 @@ from kernel_model.core.bug import bug
 from kernel_model.core.events import AllocationFailed, BadPage, PageAllocated, PageFreed
 from kernel_model.core.gfp import GFP_KERNEL, Gfp
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.core.spinlock import spin_lock, spin_unlock
+from kernel_model.core.spinlock import ZONE_LOCK, spin_lock, spin_unlock
 from kernel_model.layout import (
     FREE_AREA,
     STRUCT_PAGE_SIZE,
@@ -45,7 +45,6 @@ from kernel_model.mm.page import (
     nth_page,
 )
 
-ZONE_LOCK = Word("zone.lock")
 ALLOCATIONS = Word("allocations so far")
 PCP_BATCH = 16
 POISON_BYTE = 0xAA  # PAGE_POISON

@@ -11,11 +11,18 @@ Not modelled: reservations, overcommit, cgroups, nodes, CMA, migration; `mapping
 from __future__ import annotations
 
 from emu.addr import PhysAddr, VirtAddr
-from emu.cpu.condition import AllOf, MemoryIs, Word
+from emu.cpu.condition import AllOf, MemoryIs
 from emu.cpu.ops import Annotate, Await, CmpXchg, FetchAdd, FetchAndNot, FetchOr, Load, Store, ThisCpu
 from kernel_model.core.bug import bug, warn
 from kernel_model.core.events import OperationBegun, OperationReturned
-from kernel_model.core.spinlock import HUGETLB_LOCK, mutex_lock, mutex_unlock, spin_lock_irq, spin_unlock_irq
+from kernel_model.core.spinlock import (
+    HUGETLB_LOCK,
+    mutex_lock,
+    mutex_unlock,
+    resize_lock,
+    spin_lock_irq,
+    spin_unlock_irq,
+)
 from kernel_model.layout import (
     FREE_HPAGE_WORK_PENDING,
     FREE_HPAGE_WORK_RUNNING,
@@ -54,7 +61,7 @@ class Hugetlb(PoolLists):
         begun = await Annotate(OperationBegun("set_max_huge_pages", ()))
         of = HstateFields(h.order)
         cpu = await ThisCpu()
-        await mutex_lock(_resize_lock(h))
+        await mutex_lock(resize_lock(h.order))
         await self.flush_free_hpage_work()
         with self._stacks.list_head(cpu) as page_list:
             await self._lists.init(page_list)
@@ -67,7 +74,7 @@ class Hugetlb(PoolLists):
                 await self._shrink(h, of, count, page_list)
             await Store(of.max_huge_pages, await self.persistent_huge_pages(of))
             await spin_unlock_irq(HUGETLB_LOCK)
-        await mutex_unlock(_resize_lock(h))
+        await mutex_unlock(resize_lock(h.order))
         await Annotate(OperationReturned("set_max_huge_pages", begun, None, ()))
 
     async def _grow(self, h: Hstate, of: HstateFields, count: int, page_list: VirtAddr) -> bool:
@@ -341,7 +348,7 @@ class Hugetlb(PoolLists):
         """Make `number` free pages of one size into pages of a smaller. Returns how many it made."""
         of, cpu = HstateFields(source.order), await ThisCpu()
         demoted = 0
-        await mutex_lock(_resize_lock(source))
+        await mutex_lock(resize_lock(source.order))
         with self._stacks.list_head(cpu) as page_list:
             await self._lists.init(page_list)
             await spin_lock_irq(HUGETLB_LOCK)
@@ -364,7 +371,7 @@ class Hugetlb(PoolLists):
         await FetchAdd(of.max_huge_pages, -demoted)
         await FetchAdd(HstateFields(target.order).max_huge_pages, demoted << (source.order - target.order))
         await spin_unlock_irq(HUGETLB_LOCK)
-        await mutex_unlock(_resize_lock(source))
+        await mutex_unlock(resize_lock(source.order))
         return demoted
 
     async def _demote_free_hugetlb_folios(self, source: Hstate, target: Hstate, page_list: VirtAddr) -> None:
@@ -373,7 +380,7 @@ class Hugetlb(PoolLists):
             await self._lists.init(restored)
             await self._lists.init(targets)
             await self._hvo.hugetlb_vmemmap_restore_folios(source, page_list, restored)
-            await mutex_lock(_resize_lock(target))
+            await mutex_lock(resize_lock(target.order))
             async for entry in self._lists.entries_safe(page_list):
                 if not await folio_test_hugetlb_vmemmap_optimized(page_of_lru(entry)):
                     await self._lists.move(entry, restored)
@@ -385,14 +392,10 @@ class Hugetlb(PoolLists):
                     await self.init_new_hugetlb_folio(part)
                     await self._lists.add(lru(part), targets)
             await self.prep_and_add_allocated_folios(target, targets)
-            await mutex_unlock(_resize_lock(target))
+            await mutex_unlock(resize_lock(target.order))
 
 
 _DISSOLVE = 1
-
-
-def _resize_lock(h: Hstate) -> Word:
-    return Word("resize_lock", h.order)
 
 
 def _memory_is(va: VirtAddr, value: int) -> MemoryIs:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from hvo_lab import KEY, MIB, Deadlock, Lab
+from hvo_lab import KEY, MIB, Deadlock, Lab, lab_2m
 
 from emu.addr import VirtAddr
 from emu.choice import Step
@@ -14,7 +14,23 @@ from emu.cpu.condition import Word
 from emu.cpu.ops import Load, Store
 from kernel_model.boot import BootConfig
 from kernel_model.core.smp import FlushEverything, on_each_cpu
-from kernel_model.core.spinlock import spin_lock, spin_unlock
+from kernel_model.core.spinlock import (
+    HUGETLB_LOCK,
+    INIT_MM_PAGE_TABLE_LOCK,
+    JUMP_LABEL_MUTEX,
+    ZONE_LOCK,
+    holder_of,
+    is_lock,
+    mutex_lock,
+    mutex_unlock,
+    preempt_count,
+    resize_lock,
+    spin_lock,
+    spin_unlock,
+)
+from kernel_model.mm.buddy import ALLOCATIONS
+from kernel_model.mm.failures import FailAt
+from kernel_model.mm.hstate import HSTATE_2M
 
 LOCK, OTHER_LOCK = Word("a lock"), Word("another lock")
 COUNT = VirtAddr(KEY + 0x200)
@@ -133,3 +149,35 @@ def test_a_cpu_that_waits_for_a_lock_takes_interrupts() -> None:
     lab.run()
     assert holder.returned
     assert waiter.returned
+
+
+# --- who has it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cpu", [0, 1, 15])
+def test_the_holder_of_each_lock_can_be_told_from_its_word(cpu: int) -> None:
+    lab = lab_2m(cpus=16)
+    locks = (INIT_MM_PAGE_TABLE_LOCK, HUGETLB_LOCK, ZONE_LOCK, JUMP_LABEL_MUTEX, resize_lock(9))
+    held = []
+
+    async def takes() -> None:
+        for lock in locks:
+            await mutex_lock(lock)
+        held.extend(holder_of(lab.machine.words[lock]) for lock in locks)
+        for lock in locks:
+            await mutex_unlock(lock)
+
+    lab.call(takes, cpu)
+    assert held == [cpu] * 5
+    assert [holder_of(lab.machine.words[lock]) for lock in locks] == [None] * 5
+
+
+def test_no_word_that_is_left_held_is_unknown_as_a_lock() -> None:
+    """Everything that the machine's words are used for, in a run of all there is to run."""
+    lab = lab_2m(0x4000, 0x4200, failures=FailAt(frozenset({100})))
+    lab.call(lambda: lab.kernel.pool.set_max_huge_pages(HSTATE_2M, 2))
+    lab.optimize_list()
+    words = set(lab.machine.words)
+    locks = {word for word in words if is_lock(word)}
+    assert locks == {INIT_MM_PAGE_TABLE_LOCK, HUGETLB_LOCK, ZONE_LOCK, JUMP_LABEL_MUTEX, resize_lock(9)}
+    assert words - locks == {preempt_count(0), ALLOCATIONS}

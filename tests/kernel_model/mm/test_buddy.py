@@ -14,7 +14,8 @@ from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
 from kernel_model.core.gfp import GFP_KERNEL
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.mm.buddy import PCP_BATCH, POISON_BYTE, ZONE_LOCK, Buddy
+from kernel_model.core.spinlock import ZONE_LOCK
+from kernel_model.mm.buddy import PCP_BATCH, POISON_BYTE, Buddy
 from kernel_model.mm.failures import EachMayFail, FailAt, FailFrom, FailUntilFreed
 
 BASE = 0x000F_FFFF_C000_0000
