@@ -11,10 +11,11 @@ import json
 import struct
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from gzip import open as gzip_open
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+from hvo_words import StructPage, flags_of, pfn_of
 
 from emu.addr import Pfn, PhysAddr, VirtAddr
 from emu.choice import Answerer, Choice, Defaults, Question, Step, VersionQuestion
@@ -60,18 +61,6 @@ ENOMEM, ENOTSUPP = -12, -524
 MOST_STEPS = 500_000
 """Of one run; the longest, a 1 GiB page, takes 110841."""
 
-_FLAGS = (
-    (0, "P"),
-    (1, "W"),
-    (2, "U"),
-    (3, "PWT"),
-    (4, "PCD"),
-    (5, "A"),
-    (6, "D"),
-    (8, "G"),
-    (63, "NX"),
-    (7, "PSE"),
-)
 _T = TypeVar("_T")
 
 Routine = Coroutine[Any, Any, Any]
@@ -472,40 +461,6 @@ class State(NamedTuple):
     folio_list: list[int]
     non_hvo: list[int]
     optimized: tuple[bool, ...]
-
-
-class StructPage(NamedTuple):
-    """The words of a struct page (v6.12): flags, lru.next | compound_head, lru.prev, mapping, ..."""
-
-    flags: int
-    next: int
-    prev: int
-    mapping: int
-    index: int
-    private: int
-    page_type: int
-    refcount: int
-    memcg: int
-
-    @classmethod
-    def parse(cls, data: bytes) -> StructPage:
-        return cls(*struct.unpack("<6QIIQ", data))
-
-    def pack(self) -> bytes:
-        return struct.pack("<6QIIQ", *self)
-
-
-def pfn_of(entry: int) -> int:
-    return entry >> 12 & ((1 << 40) - 1)
-
-
-def flags_of(entry: int) -> str:
-    return _words_of(entry & ~(((1 << 40) - 1) << 12))
-
-
-@cache
-def _words_of(bits: int) -> str:
-    return " ".join(word for bit, word in _FLAGS if bits >> bit & 1)
 
 
 # --- usual machines ---------------------------------------------------------------------------------------

@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from flat_cpu import FlatCpu, Stuck
-from hvo_lab import DIRECT_MAP, PAGE, SECTION, STRUCT, VMEMMAP, Lab, StructPage
+from flat_cpu import Stuck
+from hvo_lab import DIRECT_MAP, PAGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zone import BASE, HWPOISON, LRU, MLOCKED, PRIVATE, RESERVED, UNUSED, Zone, page
 
-from emu.addr import Pfn, VirtAddr
+from emu.addr import Pfn
 from emu.cpu.software import ContextKilled
-from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
 from kernel_model.core.gfp import GFP_KERNEL
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.spinlock import ZONE_LOCK
-from kernel_model.mm.buddy import PCP_BATCH, POISON_BYTE, Buddy
-from kernel_model.mm.failures import EachMayFail, FailAt, FailFrom, FailUntilFreed
-
-BASE = 0x000F_FFFF_C000_0000
-UNUSED = StructPage(BASE, 0, 0, 0, 0, 0, 0xFFFF_FFFF, 0, 0)
-RESERVED, PRIVATE, HWPOISON, LRU, MLOCKED = 1 << 13, 1 << 14, 1 << 20, 1 << 5, 1 << 19
-
-
-def page(pfn: int) -> VirtAddr:
-    return VirtAddr(VMEMMAP + STRUCT * pfn)
-
-
-class Zone:
-    """An allocator with frames, and a CPU to call it on."""
-
-    def __init__(self, *ranges: tuple[int, int], cpus: int = 1, config: KernelConfig | None = None) -> None:
-        self.cpu = FlatCpu()
-        self.pages = Buddy(config or KernelConfig(), cpus)
-        for start, end in ranges:
-            for pfn in range(start, end):
-                self.write(pfn, UNUSED)
-            self.pages.add_free(start, end)
-
-    def write(self, pfn: int, struct: StructPage) -> None:
-        self.cpu.write_bytes(page(pfn), struct.pack())
-
-    def read(self, pfn: int) -> StructPage:
-        return StructPage.parse(self.cpu.read_bytes(page(pfn), STRUCT))
-
-    def alloc(self, cpu: int = 0) -> int | None:
-        """The frame number; None when there is none."""
-        found = self.cpu.run(self.pages.alloc_page("test"), cpu)
-        return None if found is None else (found - VMEMMAP) // STRUCT
-
-    def free(self, pfn: int, cpu: int = 0) -> None:
-        self.cpu.run(self.pages.free_page(page(pfn)), cpu)
-
-    def bug(self, pfn: int) -> KernelBug:
-        """The BUG that freeing this frame ends in."""
-        with pytest.raises(ContextKilled):
-            self.free(pfn)
-        return self.cpu.heard(KernelBug)[-1]
-
+from kernel_model.mm.buddy import PCP_BATCH, POISON_BYTE
 
 # --- order ------------------------------------------------------------------------------------------------
 
@@ -381,92 +339,6 @@ def test_without_debug_vm_a_boot_page_with_three_references_keeps_one_more() -> 
     assert zone.cpu.heard(KernelBug) == []
     assert zone.read(0x7E07) == BOOT_PAGE
     assert not zone.pages.is_free(0x7E07)
-
-
-# --- failures ---------------------------------------------------------------------------------------------
-
-
-def test_failures_by_position() -> None:
-    zone = Zone((0x800, 0x900))
-    zone.pages.failures = FailAt(frozenset({1, 3}))
-    assert [zone.alloc() for _ in range(5)] == [0x800, None, 0x801, None, 0x802]
-    assert [event.position for event in zone.cpu.heard(AllocationFailed)] == [1, 3]
-
-
-def test_failures_from_a_position_on() -> None:
-    zone = Zone((0x800, 0x900))
-    zone.pages.failures = FailFrom(2)
-    assert [zone.alloc() for _ in range(4)] == [0x800, 0x801, None, None]
-
-
-def test_a_shortage_ends_when_a_page_is_freed() -> None:
-    zone = Zone((0x800, 0x900))
-    zone.pages.failures = FailUntilFreed(1)
-    assert [zone.alloc() for _ in range(3)] == [0x800, None, None]
-    zone.free(0x800)
-    assert [zone.alloc() for _ in range(3)] == [0x800, 0x801, 0x802]
-
-
-def test_a_shortage_ends_when_a_block_is_freed() -> None:
-    lab = Lab(BootConfig(SECTION, 1, (), failures=FailUntilFreed(1)))
-    pages = lab.kernel.pages
-    block = lab.call(lambda: pages.alloc_pages(9, "block"))
-    assert block is not None
-    assert lab.call(lambda: pages.alloc_page("page")) is None
-    assert lab.call(lambda: pages.alloc_pages(9, "block")) is None
-    lab.call(lambda: pages.free_pages(block, 9))
-    assert lab.call(lambda: pages.alloc_page("page")) is not None
-    assert lab.call(lambda: pages.alloc_pages(9, "block")) is not None
-
-
-def test_what_was_freed_before_a_shortage_does_not_end_it() -> None:
-    zone = Zone((0x800, 0x900))
-    zone.pages.failures = FailUntilFreed(2)
-    zone.alloc()
-    zone.alloc()
-    zone.free(0x800)
-    assert [zone.alloc(), zone.alloc()] == [None, None]
-    zone.free(0x801)
-    assert zone.alloc() == 0x801
-
-
-@pytest.mark.parametrize("wrong", [{"refcount": 2}, {"mapping": 1}, {"flags": BASE | HWPOISON}])
-def test_a_page_that_is_put_and_not_freed_does_not_end_a_shortage(wrong: dict[str, int]) -> None:
-    zone = Zone((0x800, 0x900))
-    zone.pages.failures = FailUntilFreed(1)
-    zone.alloc()
-    assert zone.alloc() is None
-    zone.write(0x800, zone.read(0x800)._replace(**wrong))
-    zone.free(0x800)
-    assert zone.cpu.heard(PageFreed) == []
-    assert zone.alloc() is None
-
-
-@pytest.mark.parametrize("back", ["reset", "mark_time_zero"])
-def test_at_time_zero_nothing_has_been_freed_yet(back: str) -> None:
-    zone = Zone((0x800, 0x900))
-    zone.pages.mark_time_zero()
-    zone.pages.failures = FailUntilFreed(1)
-    zone.alloc()
-    assert zone.alloc() is None
-    zone.free(0x800)
-    assert zone.alloc() is not None
-    getattr(zone.pages, back)()
-    assert [zone.alloc() is None for _ in range(3)] == [False, True, True]
-
-
-def test_failures_as_decisions() -> None:
-    zone = Zone((0x800, 0x900))
-    zone.pages.failures = EachMayFail()
-    asked: list[str] = []
-
-    def decide(label: str) -> int:
-        asked.append(label)
-        return int(len(asked) == 2)
-
-    zone.cpu.decide = decide
-    assert [zone.alloc() for _ in range(3)] == [0x800, None, 0x801]
-    assert asked == ["allocation 0: test", "allocation 1: test", "allocation 2: test"]
 
 
 # --- any use ----------------------------------------------------------------------------------------------

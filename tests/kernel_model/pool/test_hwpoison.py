@@ -13,7 +13,6 @@ from emu.events import MachineEvent, Stored
 from kernel_model.boot import BootConfig, PoolAtBoot
 from kernel_model.core.events import ActionResult
 from kernel_model.layout import FOLIO_LIST, HstateFields, pfn_to_page
-from kernel_model.mm.compound import prep_compound_page, split_compound_page
 from kernel_model.mm.hstate import HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage
 
@@ -41,18 +40,6 @@ def test_an_error_in_an_ordinary_page_is_kept_in_its_own_struct_page() -> None:
     page = pfn_to_page(0x3000)
     lab.call(lambda: lab.kernel.raw.memory_failure(page))
     assert lab.struct_page(0x3000).flags & POISON
-
-
-def test_an_error_reported_after_the_allocator_looked_is_not_wiped_by_making_a_huge_page() -> None:
-    """prep_compound_tail() leaves the flags alone, also where demotion takes a page apart."""
-    lab = Lab(POOLED)
-    raw = 0x3000 + 100
-    lab.call(lambda: lab.kernel.raw.memory_failure(pfn_to_page(raw)))
-    lab.call(lambda: prep_compound_page(pfn_to_page(0x3000), 9))
-    assert lab.struct_page(raw).flags & POISON
-    lab.call(lambda: split_compound_page(pfn_to_page(0x3000), 8))
-    assert lab.struct_page(raw).flags & POISON
-    assert not lab.struct_page(raw + 1).flags & POISON
 
 
 HEAD_IN_ALL = list(range(0, 512, 64))
