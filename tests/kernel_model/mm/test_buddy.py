@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from flat_cpu import Stuck
-from hvo_lab import DIRECT_MAP, PAGE
+from hvo_lab import DIRECT_MAP, PAGE, SECTION, Lab
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zone import BASE, HWPOISON, LRU, MLOCKED, PRIVATE, RESERVED, UNUSED, Zone, page
 
 from emu.addr import Pfn
 from emu.cpu.software import ContextKilled
+from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
 from kernel_model.core.gfp import GFP_KERNEL
 from kernel_model.core.kconfig import KernelConfig
@@ -18,6 +19,7 @@ from kernel_model.core.spinlock import ZONE_LOCK
 from kernel_model.mm.buddy import PCP_BATCH, POISON_BYTE
 
 # --- order ------------------------------------------------------------------------------------------------
+from kernel_model.mm.failures import FailAt
 
 
 def test_single_frames_come_from_the_smallest_block_lowest_first() -> None:
