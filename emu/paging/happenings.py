@@ -26,6 +26,7 @@ class Time(NamedTuple):
 
 
 BEGINNING = Time(0, 0)
+_NEVER_EMPTIED = (0, BEGINNING)
 
 
 class Happenings:
@@ -41,11 +42,9 @@ class Happenings:
         self._moments: list[Moment] = []  # after how many stores each came
         self._what: list[Invalidation | None] = []  # None: CR3 was loaded
         self._drops: list[int] = []  # which of them emptied the paging-structure caches
-        self._emptied: dict[tuple[VirtAddr, int], Time] = {}
-        self._removed: dict[tuple[VirtAddr, PageSize, bool, int], int] = {}
-        # Up to which happening each of those answers is good.
-        self._emptied_asked: dict[tuple[VirtAddr, int], int] = {}
-        self._removed_asked: dict[tuple[VirtAddr, PageSize, bool, int], int] = {}
+        # Answers given, each with how much had happened then.
+        self._emptied: dict[tuple[VirtAddr, int], tuple[int, Time]] = {}
+        self._removed: dict[tuple[VirtAddr, PageSize, bool, int], tuple[int, int]] = {}
         self._floor = BEGINNING
 
     @property
@@ -90,26 +89,28 @@ class Happenings:
 
     def emptied(self, page: VirtAddr, pcid: int) -> Time:
         """Since when nothing older can be used for a page under a PCID, of whatever kind."""
-        key = (page, pcid)
-        asked = max(self._emptied_asked.get(key, 0), self._floor.own)
-        found = max(self._emptied.get(key, BEGINNING), self._floor)
-        for own in range(len(self._what) - 1, asked - 1, -1):
+        key, count = (page, pcid), len(self._what)
+        asked, found = self._emptied.get(key, _NEVER_EMPTIED)
+        if asked == count:
+            return found
+        found = max(found, self._floor)
+        for own in range(count - 1, max(asked, self._floor.own) - 1, -1):
             what = self._what[own]
             if what is not None and removes_all(what, page, pcid, self._rules):
                 found = Time(self._moments[own], own + 1)
                 break
-        self._emptied[key], self._emptied_asked[key] = found, len(self._what)
+        self._emptied[key] = (count, found)
         return found
 
     def survives(self, entry: TlbEntry, last: Time) -> bool:
         """Whether an entry that could be cached until `last` may still be held."""
-        key = (entry.page, entry.page_size, entry.is_global, entry.pcid)
-        asked = max(self._removed_asked.get(key, 0), self._floor.own)
-        found = self._removed.get(key, -1)
-        for own in range(len(self._what) - 1, asked - 1, -1):
-            what = self._what[own]
-            if what is not None and removes(what, entry, self._rules):
-                found = own
-                break
-        self._removed[key], self._removed_asked[key] = found, len(self._what)
+        key, count = (entry.page, entry.page_size, entry.is_global, entry.pcid), len(self._what)
+        asked, found = self._removed.get(key, (0, -1))
+        if asked != count:
+            for own in range(count - 1, max(asked, self._floor.own) - 1, -1):
+                what = self._what[own]
+                if what is not None and removes(what, entry, self._rules):
+                    found = own
+                    break
+            self._removed[key] = (count, found)
         return last.own > max(found, self._floor.own - 1)
