@@ -14,6 +14,7 @@ from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
 from hvolab.explore.search.interface import Freedom, Next, Redundant, Search
+from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.fingerprint import stamped
@@ -37,10 +38,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """The findings, each kind once, in the order they were found."""
+    """The findings, each kind once, in the order they were found.
+
+    `warnings`: what no run was wrong by, and yet may be: two locks that were taken in both orders.
+    """
 
     coverage: Coverage
     found: tuple[Found, ...]
+    warnings: tuple[str, ...] = ()
 
 
 Progress = Callable[[int, int], None]
@@ -89,6 +94,7 @@ class Exploring:
     ) -> None:
         self.tally = Tally()
         self.found: dict[tuple[Verdict, Where], Found] = {}
+        self.lock_orders: set[TakenInOrder] = set()
         self.ran = False
         self._setup = setup
         self._search = search
@@ -114,6 +120,7 @@ class Exploring:
             done = run_watched(self._system, self._setup, self._strategy, (), self._limits())
             self.tally.completed(done)
             self._note(done)
+            self.lock_orders |= done.lock_orders
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._search.end(self._system)
@@ -141,7 +148,8 @@ class Exploring:
             self._search.extent(), self._freedoms, self._setup, seconds, stopped_by
         )
         found = (replace(one, schedule=stamped(one.schedule, self._setup)) for one in self.found.values())
-        return Exploration(coverage, tuple(found))
+        warnings = (f"two locks in both orders: {words}" for words in inversions(self.lock_orders))
+        return Exploration(coverage, tuple(found), tuple(warnings))
 
     def save(self) -> None:
         """Write the checkpoint, if there is one to be written."""
@@ -165,6 +173,7 @@ class Exploring:
             "milliseconds": milliseconds,
             "tally": self.tally.save(),
             "found": found,
+            "lock_orders": [list[Json](one.words()) for one in sorted(self.lock_orders)],
             "search": self._search.save(),
         }
 
@@ -181,6 +190,15 @@ class Exploring:
         self.tally.load(place.field("tally"))
         self._search.load(place.field("search"))
         self.add_found(place.field("found"))
+        self.add_lock_orders(place.field("lock_orders"))
+
+    def add_lock_orders(self, place: Place) -> None:
+        """What another process, or another time, has seen of locks."""
+        for row in place.items():
+            words = [one.text() for one in row.items()]
+            if len(words) != 4:
+                raise row.wanted("two locks, each with the function that took it")
+            self.lock_orders.add(TakenInOrder.of(*words))
 
     def add_found(self, place: Place) -> None:
         """Findings of another process, or of another time."""

@@ -117,6 +117,7 @@ class _Team:
         state = result.field("state")
         self.main.tally.add(state.field("tally"))
         self.main.add_found(state.field("found"))
+        self.main.add_lock_orders(state.field("lock_orders"))
         learned = bool(result.field("learned").integer(0, 1))
         if learned:
             self._search.learn(state.field("search").field("tables"))

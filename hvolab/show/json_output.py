@@ -64,10 +64,12 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
             "stopped_by": coverage.stopped_by,
             "freedoms": sorted(freedom.value for freedom in coverage.freedoms),
             "cpus": coverage.cpus,
+            "actors": sorted(coverage.actors),
             "schedules": coverage.schedules,
             "steps": coverage.steps,
             "longest": coverage.longest,
             "cut_off": coverage.cut_off,
+            "cut_at": coverage.cut_at,
             "deadlocks": coverage.deadlocks,
             "redundant": coverage.redundant,
             "learning": coverage.learning,
@@ -83,6 +85,7 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
             }
             for one in done.found
         ],
+        "warnings": list(done.warnings),
     }
 
 

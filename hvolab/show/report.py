@@ -159,6 +159,8 @@ def show_exploration(console: Console, invocation: Invocation, done: Exploration
             console.print(f"[bold]known[/bold]  {escape(recognised.name)} (docs/findings.md)")
     if not done.found:
         console.print("[bold]found[/bold]  nothing")
+    for warning in done.warnings:
+        console.print(f"[bold yellow]warning[/bold yellow]  {escape(warning)}", highlight=False)
     console.print(f"[bold]covered[/bold]  {escape(str(done.coverage))}", highlight=False)
 
 

@@ -14,6 +14,7 @@ from emu.choice import Question
 from emu.events import MachineEvent
 from emu.machine import Machine
 from emu.trace import Listener
+from hvolab.judge.rows.locks import TakenInOrder
 from hvolab.judge.rows.monitor import Monitor
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Use, Verdict
@@ -85,7 +86,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run left behind. `system` is the machine as it was at the end, `sight` what was seen of it.
+    """What a run left behind. `system` is the machine as it was at the end, `sight` what was seen of it,
+    `lock_orders` which locks were taken while which were held.
 
     `costs` are counted for runs by themselves, not for the many of an exploration.
     """
@@ -97,6 +99,7 @@ class Run:
     events: int
     system: System
     sight: Sight
+    lock_orders: frozenset[TakenInOrder] = frozenset()
     costs: Costs = NO_COSTS
 
     @property
@@ -182,7 +185,7 @@ def run_watched(
     strategy = strategy_for(system, sight)
     start_actors(setup, system)
     transcript = _Transcript(strategy)
-    outcome = _loop(system, transcript, limits)
+    outcome = _loop(system, transcript, monitor, limits)
     match outcome:
         case Completed():
             monitor.completed()
@@ -200,10 +203,11 @@ def run_watched(
         machine.trace.next_number,
         system,
         sight,
+        frozenset(monitor.locks.orders),
     )
 
 
-def _loop(system: System, transcript: _Transcript, limits: Limits) -> Outcome:
+def _loop(system: System, transcript: _Transcript, monitor: Monitor, limits: Limits) -> Outcome:
     machine = system.machine
     while enabled := machine.enabled():
         if machine.steps == limits.steps:
@@ -212,6 +216,7 @@ def _loop(system: System, transcript: _Transcript, limits: Limits) -> Outcome:
             return OutOfTime(limits.seconds, _where(machine))
         choice = transcript.strategy.pick(enabled)
         transcript.picks.append(choice)
+        monitor.before(choice)
         machine.perform(choice, transcript)
     transcript.strategy.finish()
     if machine.busy:

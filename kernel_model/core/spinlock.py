@@ -16,6 +16,12 @@ _RESIZE_LOCK = "resize_lock"
 _LOCKS = frozenset({INIT_MM_PAGE_TABLE_LOCK, HUGETLB_LOCK, ZONE_LOCK, JUMP_LABEL_MUTEX})
 
 
+# What takes and releases locks, by name: who called it is who has the lock.
+LOCKING_FUNCTIONS = frozenset(
+    {"spin_lock", "spin_unlock", "spin_lock_irq", "spin_unlock_irq", "mutex_lock", "mutex_unlock"}
+)
+
+
 def resize_lock(order: int) -> Word:
     """hstate->resize_lock of the huge pages of that order: a mutex."""
     return Word(_RESIZE_LOCK, order)

@@ -11,6 +11,7 @@ from typing import TypeAlias, assert_never
 
 from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.events import Annotated, BusErrorSeen, Faulted, MachineEvent, Site, Trapped
+from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import TlbEntry
 from emu.paging.walk import FaultCode
 from hvolab.judge.describe import describe_ending, describe_entry, describe_site, place_of
@@ -138,7 +139,7 @@ class Faults:
             place_of(cpu, va, event.site),
             number,
             cause,
-            self._why(cpu, va, event.entry),
+            (*self._dead_end(va, event.dead_end), *self._why(cpu, va, event.entry)),
             self._pfn_of(va, event.entry),
             int(va),
             int(code),
@@ -174,6 +175,25 @@ class Faults:
                 why.append(
                     f"that entry was last stored by {describe_site(store.cpu, store.site)}, event {number}"
                 )
+        return tuple(why)
+
+    def _dead_end(self, va: VirtAddr, ended: DeadEnd | None) -> tuple[str, ...]:
+        """The directory entry that the walk remembered, the store that ended it, and what covers that."""
+        if ended is None:
+            return ()
+        why = [str(ended)]
+        ending = self._sight.ending_of_dead_end(ended)
+        if ending is None:
+            return tuple(why)
+        why.append(describe_ending(ending))
+        covering = self._sight.covering(va, ending)
+        done = [request for request in covering if request.completed is not None]
+        if done:
+            why.append(f"covered by {done[0]}: the directory entry should be gone")
+        elif covering:
+            why.append(f"pending: {covering[0]}")
+        else:
+            why.append("no flush that covers the page has begun since that store")
         return tuple(why)
 
     def _pfn_of(self, va: VirtAddr, entry: TlbEntry | None) -> int | None:

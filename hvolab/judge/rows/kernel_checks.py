@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import assert_never
 
 from emu.events import Annotated, MachineEvent, Site
@@ -69,10 +70,11 @@ class KernelChecks:
             case other:
                 assert_never(other)
 
-    def deadlocked(self, waits: Mapping[int, str]) -> None:
-        """Nothing is enabled and work is left."""
+    def deadlocked(self, waits: Mapping[int, str], why: tuple[str, ...]) -> None:
+        """Nothing is enabled and work is left. `why`: who has what is waited for."""
         cause = "deadlock: " + "; ".join(f"cpu{cpu} waits for {what}" for cpu, what in waits.items())
-        self._told.finding(_finding(self._sight.next_event, min(waits, default=0), None, cause))
+        finding = _finding(self._sight.next_event, min(waits, default=0), None, cause)
+        self._told.finding(replace(finding, why=why))
 
 
 def _finding(number: int, cpu: int, site: Site | None, cause: str) -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from emu.choice import Choice
 from emu.events import MachineEvent
 from hvolab.judge.judge import Judge
 from hvolab.judge.question import Asks
@@ -15,6 +16,7 @@ from hvolab.judge.rows.answers import Answers
 from hvolab.judge.rows.at_rest import AtRest
 from hvolab.judge.rows.faults import Faults
 from hvolab.judge.rows.kernel_checks import KernelChecks
+from hvolab.judge.rows.locks import Locks
 from hvolab.judge.rows.updates import Updates
 from hvolab.judge.rows.uses import Uses
 from hvolab.judge.sight.sight import Sight
@@ -40,7 +42,12 @@ class Monitor:
         self._judges: list[Judge] = [Uses(sight, self.told), self._updates]
         if questions:
             self._judges.append(Answers(sight, self.told, questions))
-        self._judges += [Faults(sight, self.told), self._checks, self._rest]
+        self.locks = Locks(sight)
+        self._judges += [Faults(sight, self.told), self._checks, self.locks, self._rest]
+
+    def before(self, choice: Choice) -> None:
+        """That step is about to be made."""
+        self.locks.before(choice)
 
     def observe(self, number: int, event: MachineEvent) -> None:
         for judge in self._judges:
@@ -52,8 +59,9 @@ class Monitor:
         self._rest.finish()
 
     def deadlocked(self, waits: Mapping[int, str]) -> None:
-        """Work was left and nothing could happen."""
-        self._checks.deadlocked(waits)
+        """Work was left and nothing could happen. What a killed context holds for good is no second fault."""
+        if not self.locks.is_a_consequence(waits):
+            self._checks.deadlocked(waits, self.locks.explain(waits))
         self._updates.finish()
 
     def cut_off(self) -> None:

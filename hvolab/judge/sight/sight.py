@@ -9,10 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
-from emu.cpu.condition import Word
+from emu.choice import Choice, Step
+from emu.cpu.condition import (
+    Acknowledged,
+    AllOf,
+    Condition,
+    EachOnce,
+    InterruptsOn,
+    MemoryIs,
+    Word,
+    WordIs,
+)
+from emu.cpu.cpu import RoutineContext, functions_of
+from emu.cpu.ops import AddWords, Await
 from emu.events import Site, Source, Stored
 from emu.machine import Machine
 from emu.paging.dead_end import DeadEnd
@@ -119,6 +131,31 @@ class Sight:
         core = self._machine.cpus[cpu].core
         return None if core is None else core.registers()
 
+    def changes_of_words(self, choice: Choice) -> tuple[tuple[Word, int], ...]:
+        """What a step about to be made adds to named words: its own CPU's op says so."""
+        if not isinstance(choice, Step):
+            return ()
+        top = self._machine.cpus[choice.cpu].top
+        if not isinstance(top, RoutineContext):
+            return ()
+        match top.pending:
+            case Await(then=changes) | AddWords(changes=changes):
+                return changes
+            case _:
+                return ()
+
+    def functions(self, cpu: int) -> tuple[str, ...]:
+        """The functions that the CPU's kernel routine is in, outermost first."""
+        top = self._machine.cpus[cpu].top
+        return functions_of(top.routine) if isinstance(top, RoutineContext) else ()
+
+    def waited_for(self, cpu: int) -> list[tuple[Word, int]]:
+        """The named words that the CPU waits for, and their values. For the end of a run."""
+        top = self._machine.cpus[cpu].top
+        if not isinstance(top, RoutineContext) or not isinstance(top.pending, Await):
+            return []
+        return [(word, self._machine.words[word]) for word in _words_of(top.pending.condition)]
+
     def site(self, cpu: int) -> Site:
         """Where that CPU is."""
         core = self._machine.cpus[cpu].core
@@ -139,6 +176,15 @@ class Sight:
         """The store that ended the version; None while it is what a walk gives."""
         self._watching.watcher.reads_translation(va >> PAGE_SHIFT)
         return self._remembered.endings.ending_of(entry)
+
+    def ending_of_dead_end(self, ended: DeadEnd) -> Ending | None:
+        """The store that ended the directory entry that a walk remembered."""
+        self._watching.watcher.reads_translation(ended.page >> PAGE_SHIFT)
+        endings = (
+            self._remembered.endings.ending_of_step(step, ended.moment)
+            for step in ended.steps[: ended.remembered]
+        )
+        return min((one for one in endings if one is not None), key=lambda one: one.moment, default=None)
 
     def lost(self, pfn: int, entry: TlbEntry) -> Lost | None:
         """That the frame was lost by its holder after the translation to it was put into the page table."""
@@ -289,3 +335,15 @@ class Sight:
         for word in words:
             watcher.reads(word)
         watcher.marks(Resource(Kind.BULK_WRITE, pa >> PAGE_SHIFT))
+
+
+def _words_of(condition: Condition) -> list[Word]:
+    match condition:
+        case WordIs(word=word):
+            return [word]
+        case AllOf(parts=parts) | EachOnce(parts=parts):
+            return [word for part in parts for word in _words_of(part)]
+        case MemoryIs() | InterruptsOn() | Acknowledged():
+            return []
+        case _:
+            assert_never(condition)
