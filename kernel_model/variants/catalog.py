@@ -135,7 +135,6 @@ ROLLBACK_NOT_LIFO = NamedVariant(
     "rollback-not-lifo",
     "rolling back takes the pages in the order in which they were taken out",
     RollbackFirstInFirstOut,
-    effect=Effect.NONE,
 )
 RESET_TOO_SMALL = NamedVariant(
     "reset-too-small",

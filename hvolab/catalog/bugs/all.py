@@ -7,7 +7,7 @@ docs/findings.md) in any other. The scripts were found by `hvolab explore NAME -
 from __future__ import annotations
 
 from hvolab.catalog.bugs.bug import ordered
-from hvolab.catalog.bugs.failures import RESTORE_BULK_RETRY, RESTORE_OUT_OF_MEMORY
+from hvolab.catalog.bugs.failures import RESTORE_BULK_RETRY, RESTORE_OUT_OF_MEMORY, ROLLBACK_SECOND
 from hvolab.catalog.bugs.flush_bugs import (
     FLUSH_HEAD_READER,
     FLUSH_READER,
@@ -47,6 +47,7 @@ BUGS: tuple[Scenario, ...] = tuple(
         ERROR_WHILE_SHRINKING,
         SECOND_ERROR,
         ROLLBACK,
+        ROLLBACK_SECOND,
         RESTORE_OUT_OF_MEMORY,
         RESTORE_BULK_RETRY,
         INVLPG_GLOBALS,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from emu.addr import Pfn
 from emu.paging.models import LAZY
 from hvolab.catalog.bugs.bug import bug
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, shrink
 from hvolab.catalog.races import NEIGHBOUR
+from hvolab.catalog.readers import compound_head
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import Group, KernelActor, Scenario, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot
+from kernel_model.layout import FOLIO_LIST
 from kernel_model.mm.failures import AllocationFailures, FailAt, FailUntilFreed
+from kernel_model.mm.hstate import Hstate
 from kernel_model.mm.image import HugePage
 from kernel_model.variants import catalog as variants
 
@@ -62,6 +66,46 @@ RESTORE_BULK_RETRY = Scenario(
     frozenset(),
     bulk_retry,
     (bug(variants.FREED_STAYS_LISTED, Verdict.KERNEL, "cpu0 to its end"),),
+)
+
+# Large enough that two entries of the page directory map the vmemmap of one, so that it can fail half-way.
+_LARGE = Hstate("256M", 16)
+_FIRST, _SECOND = HugePage(Pfn(0x10000), _LARGE), HugePage(Pfn(0x20000), _LARGE)
+# The last page table of the second folio, first when all are split and then when it is remapped.
+THE_LAST_TABLE = FailAt(frozenset({3, 6}))
+
+
+async def _optimize_both(kernel: Kernel, huge: HugePage) -> None:
+    await kernel.hvo.hugetlb_vmemmap_optimize_folios(huge.hstate, FOLIO_LIST)
+
+
+def rollback_second(cpus: int) -> Setup:
+    boot = BootConfig(1024 << 20, cpus, (_FIRST, _SECOND), model=LAZY, failures=THE_LAST_TABLE)
+    tail = vmemmap_page(_FIRST, 1)
+    reader = compound_head(1, tail)
+    return Setup(boot, (KernelActor(0, "optimize-both", _optimize_both), reader), (), (tail,))
+
+
+ROLLBACK_SECOND = Scenario(
+    "rollback-second",
+    Group.KERNEL,
+    "Of two folios the second is rolled back half-way: whose is a tail of the first that is still cached?",
+    "the first's: what was taken out last comes back first, and its old page stays on the list",
+    "On the list lie the pages of both folios. Another order maps one's old page as the other's new one.",
+    2,
+    frozenset(),
+    rollback_second,
+    (
+        bug(
+            variants.ROLLBACK_NOT_LIFO,
+            Verdict.WRONG_METADATA,
+            """
+            cpu0 until a flush begins 2 times
+            cpu1 translates 0xffffea0000401000 to pfn 0x3f401 rw
+            cpu1 to its end
+            """,
+        ),
+    ),
 )
 
 FAILURES: tuple[Scenario, ...] = (RESTORE_OUT_OF_MEMORY, RESTORE_BULK_RETRY)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from emu.addr import PAGE_SHIFT, VirtAddr
+from typing import assert_never
+
+from emu.addr import PAGE_SHIFT, Pfn, VirtAddr
 from emu.events import (
     Copied,
     Filled,
@@ -17,6 +19,7 @@ from emu.paging.tlb import TlbEntry
 from emu.paging.walk import Access
 from hvolab.judge.describe import describe_ending, describe_entry, place_of
 from hvolab.judge.sight.endings import Ending
+from hvolab.judge.sight.frames import Loss, Lost
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.tlb_rows import tlb_rows
 from hvolab.judge.told import Told
@@ -110,7 +113,7 @@ class Uses:
             held.append(Verdict.EQUIVALENT if same else Verdict.LEGAL)
         where = place_of(event.cpu, va, event.site)
         use = Use(held[0], tuple(held[1:]), where, number, access.value, frame, current_frame, tuple(why))
-        self._note(use, va, _CAUSES.get(use.verdict, ""), entry)
+        self._note(use, va, _cause(use.verdict, lost, table), entry)
 
     def _judge_flushes(self, va: VirtAddr, ending: Ending, held: list[Verdict], why: list[str]) -> None:
         """Rows 3 and 9 of the table: was a flush owed, and has the kernel come to rely on one?"""
@@ -157,8 +160,22 @@ class Uses:
             )
 
 
-_CAUSES = {
-    Verdict.MODEL_ERROR: "the TLB returned an entry that an invalidation should have removed",
-    Verdict.MISSED_FLUSH: "a stale entry was used although the flush it needed is over",
-    Verdict.USE_AFTER_FREE: "a stale entry led to a frame that had been freed",
-}
+def _cause(verdict: Verdict, lost: Lost | None, table: tuple[Pfn, Lost] | None) -> str:
+    """One sentence for a use that is a finding."""
+    if verdict is Verdict.MODEL_ERROR:
+        return "the TLB returned an entry that an invalidation should have removed"
+    if verdict is Verdict.MISSED_FLUSH:
+        return "a stale entry was used although the flush it needed is over"
+    if table is not None:
+        return f"a walk went through a page table whose frame {_had(table[1])}"
+    return "" if lost is None else f"a stale entry led to a frame that {_had(lost)}"
+
+
+def _had(lost: Lost) -> str:
+    match lost.how:
+        case Loss.FREED:
+            return "had been freed"
+        case Loss.REUSED:
+            return "had been put to another use"
+        case _:
+            assert_never(lost.how)

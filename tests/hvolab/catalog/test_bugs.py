@@ -27,7 +27,7 @@ from kernel_model.variants.named import UPSTREAM_HVO, Effect
 ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 PAIRS = [(chosen, bug) for chosen in SCENARIOS for bug in chosen.bugs]
 IDS = [f"{chosen.name}-{bug.deviation.name}" for chosen, bug in PAIRS]
-LONG = ("rollback",)
+LONG = ("rollback", "rollback-second")
 
 
 def built(chosen: Scenario) -> Setup:
