@@ -27,7 +27,8 @@ from kernel_model.variants.named import UPSTREAM_HVO, Effect
 ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 PAIRS = [(chosen, bug) for chosen in SCENARIOS for bug in chosen.bugs]
 IDS = [f"{chosen.name}-{bug.deviation.name}" for chosen, bug in PAIRS]
-LONG = ("rollback", "rollback-second")
+# A run of it takes seconds, and the search many runs: its script is what shows it.
+SEARCHED = [pair for pair in PAIRS if pair[0].name != "rollback-second"]
 
 
 def built(chosen: Scenario) -> Setup:
@@ -61,7 +62,7 @@ def test_upstream_is_not_wrong_in_the_order_of_the_bug(chosen: Scenario, bug: Bu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("chosen", "bug"), PAIRS, ids=IDS)
+@pytest.mark.parametrize(("chosen", "bug"), SEARCHED, ids=lambda one: getattr(one, "name", ""))
 def test_the_bug_is_found_from_the_actors_alone(chosen: Scenario, bug: Bug) -> None:
     setup = with_deviation(replace(built(chosen), script=()), bug.deviation)
     done = explore(setup, Reduced(), ALL, Budget(seconds=120))

@@ -8,7 +8,7 @@ from hvo_lab import PAGE, VMEMMAP, Lab, lab_2m
 from emu.addr import VirtAddr
 from emu.events import Invalidated
 from emu.paging.tlb import InvalidateAll, Invlpg
-from kernel_model.flush.broken import FLUSH_ALL_NO_OP, LOCAL_ONLY, NO_FLUSH, SKIPS_IDLE, SKIPS_LAST_CPU
+from kernel_model.flush.broken import FLUSH_ALL_NO_OP, LOCAL_ONLY, NEVER, SKIPS_IDLE, SKIPS_LAST_CPU
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.layout import PerCpu
@@ -43,7 +43,7 @@ def dropped(policy: NamedPolicy, pages: int | None) -> dict[int, str]:
         (SKIPS_IDLE, {0, 2}),
         (SKIPS_LAST_CPU, {0, 1}),
         (LOCAL_ONLY, {0}),
-        (NO_FLUSH, set()),
+        (NEVER, set()),
     ],
     ids=lambda one: getattr(one, "name", ""),
 )

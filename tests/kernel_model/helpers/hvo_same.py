@@ -15,7 +15,7 @@ from emu.addr import Pfn, VirtAddr, frame_start
 from emu.events import Annotated, MachineEvent, RoutineSite, TlbFilled
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.flush.policy import FlushSite
+from kernel_model.flush.policy import FlushSite, NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives
 from kernel_model.layout import PerCpu
@@ -151,10 +151,12 @@ STORIES: tuple[Story, ...] = (
 )
 
 
-def run(story: Story, variant: NamedVariant = UPSTREAM_HVO) -> list[MachineEvent]:
+def run(story: Story, variant: NamedVariant | NamedPolicy = UPSTREAM_HVO) -> list[MachineEvent]:
     """Every event of the story's act, on a CPU without choices; CPU 1 is idle. Upstream prepares."""
-    policy = variant.policy or story.config.policy
-    lab = Lab(replace(story.config, variant=variant, policy=policy))
+    if isinstance(variant, NamedPolicy):
+        lab = Lab(replace(story.config, policy=variant))
+    else:
+        lab = Lab(replace(story.config, variant=variant))
     lab.write(PerCpu(1).idle, (1).to_bytes(8, "little"))
     own, lab.kernel = lab.kernel, _upstream(lab)
     story.prepare(lab)
@@ -177,7 +179,7 @@ def _upstream(lab: Lab) -> Kernel:
     return replace(own, hvo=hvo, flush=flush, pool=pool)
 
 
-def difference(story: Story, variant: NamedVariant, upstream: list[MachineEvent]) -> str:
+def difference(story: Story, variant: NamedVariant | NamedPolicy, upstream: list[MachineEvent]) -> str:
     """What the variant leaves out (-) and does beside (+), or does at another time; "" for no difference.
 
     Where more follows from it than that, the first thing that is different: upstream's, then the variant's.

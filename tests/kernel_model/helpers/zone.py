@@ -7,7 +7,7 @@ from flat_cpu import FlatCpu
 from hvo_lab import STRUCT, VMEMMAP, StructPage
 
 from emu.addr import VirtAddr
-from emu.machine import ContextKilled
+from emu.cpu.software import ContextKilled
 from kernel_model.core.events import KernelBug
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.mm.buddy import Buddy
