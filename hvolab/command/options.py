@@ -10,10 +10,19 @@ from typing import TypeVar
 import click
 
 from emu.machine import MOST_CPUS
-from hvolab.subject.axes import CONFIGURATIONS, CPU_MODELS, FORMS, ORIGINS, POLICIES, Chosen, is_in
+from hvolab.subject.axes import (
+    CONFIGURATIONS,
+    CPU_MODELS,
+    FORMS,
+    ORIGINS,
+    POLICIES,
+    Chosen,
+    deviations_of,
+    is_in,
+)
 from hvolab.subject.ranges import RANGES
 from hvolab.subject.scenario import Scenario, Setup, with_program
-from hvolab.subject.script import Script
+from hvolab.subject.script import Script, ordering
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -123,9 +132,16 @@ def shaped(setup: Setup, wanted: Asked) -> Setup:
 
 
 def order_of(chosen: Scenario, setup: Setup) -> Script:
-    """The order that shows what is wrong with that system; the scenario's own where it has none."""
+    """The order that shows what is wrong with that system; the scenario's own where it has none.
+
+    What deviates in several things at once has no order that was made for it: each CPU runs to its end. A TLB
+    with a geometry has the translations it has, and is asked for no others.
+    """
+    if deviations_of(setup.boot) > 1:
+        return ()
     scripts = (bug.script for bug in chosen.bugs if is_in(bug.deviation, setup.boot))
-    return next(scripts, setup.script)
+    script = next(scripts, setup.script)
+    return script if setup.boot.model.is_lazy else ordering(script)
 
 
 def read_text(path: Path, option: str) -> str:

@@ -11,6 +11,7 @@ from hvolab.explore.retell.shrink import switches
 from hvolab.judge.verdict import Finding, Use
 from hvolab.judge.why import Explanation
 from hvolab.show.report import Invocation
+from hvolab.subject.axes import option_of
 from hvolab.subject.run import Run
 from hvolab.subject.scenario import Scenario
 
@@ -27,8 +28,9 @@ def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
                 "question": scenario.question,
                 "expected": scenario.expected,
                 "cpus_min": scenario.cpus_min,
-                "variants": [
-                    one.name for one in (*(bug.deviation for bug in scenario.bugs), *scenario.costlier)
+                "deviations": [
+                    dict(zip(("option", "name"), option_of(one), strict=True))
+                    for one in (*(bug.deviation for bug in scenario.bugs), *scenario.costlier)
                 ],
             }
             for scenario in scenarios
@@ -43,8 +45,10 @@ def run_json(invocation: Invocation, run: Run) -> dict[str, object]:
         "scenario": invocation.scenario.name,
         "policy": run.system.config.policy.name,
         "variant": run.system.config.variant.name,
+        "cpu_model": run.system.config.model.name,
         "cpus": invocation.cpus,
         "schedule": str(run.schedule),
+        "replay": replay,
         "outcome": str(run.outcome),
         "costs": asdict(run.costs),
         "uses": [_use(use) for use in run.uses],

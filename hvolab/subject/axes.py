@@ -28,7 +28,7 @@ from kernel_model.mm.failures import (
 )
 from kernel_model.mm.image import VmemmapOrigin
 from kernel_model.variants.catalog import VARIANTS as ALL_VARIANTS
-from kernel_model.variants.named import NamedVariant
+from kernel_model.variants.named import UPSTREAM_HVO, NamedVariant
 
 FORMS = Table.of("kernel form", KernelForm, lambda one: one.value)
 VARIANTS = Table.of("variant", ALL_VARIANTS, lambda one: one.name)
@@ -180,6 +180,11 @@ def is_in(deviation: Deviation, boot: BootConfig) -> bool:
             return boot.model is deviation
         case _:
             assert_never(deviation)
+
+
+def deviations_of(boot: BootConfig) -> int:
+    """In how many of kernel, policy and CPU it differs from upstream on CPUs that do what the manual says."""
+    return sum((boot.variant is not UPSTREAM_HVO, boot.policy is not UPSTREAM, boot.model in ERRATA))
 
 
 def history_of(deviation: Deviation) -> History | None:

@@ -15,8 +15,10 @@ from emu.cpu.ops import (
     Await,
     CmpXchg,
     Copy,
+    Count,
     Decide,
     FetchAdd,
+    FetchAndNot,
     FetchOr,
     Fill,
     FlushTlbPages,
@@ -263,6 +265,38 @@ async def breaks_the_flag_in_an_operation(kernel: Kernel) -> None:
     await FetchOr(field(HUGE_PAGE.folio, Offset.PRIVATE), HugetlbFlag.VMEMMAP_OPTIMIZED)
     begun = await Annotate(OperationBegun("operation", (HUGE_PAGE.folio,)))
     await Annotate(OperationReturned("operation", begun, None, (HUGE_PAGE.folio,)))
+
+
+def on_the_folio(inner: Body) -> Body:
+    """An operation that announces the huge page, and has taken it up when it returns."""
+
+    async def body(kernel: Kernel) -> None:
+        begun = await Annotate(OperationBegun("operation", (HUGE_PAGE.folio,)))
+        await inner(kernel)
+        await Annotate(OperationReturned("operation", begun, None, (HUGE_PAGE.folio,)))
+
+    return body
+
+
+async def says_it_is_optimized(kernel: Kernel) -> None:
+    await FetchOr(field(HUGE_PAGE.folio, Offset.PRIVATE), HugetlbFlag.VMEMMAP_OPTIMIZED)
+
+
+async def says_it_is_not(kernel: Kernel) -> None:
+    await FetchAndNot(field(HUGE_PAGE.folio, Offset.PRIVATE), HugetlbFlag.VMEMMAP_OPTIMIZED)
+
+
+async def counts_a_page(kernel: Kernel) -> None:
+    await Count("nr_memmap_pages", 1)
+
+
+async def set_pmd_to_the_leaf(kernel: Kernel) -> None:
+    """The 2 MiB leaf of boot is back; the table is detached."""
+    await Store(PMD, LEAF)
+
+
+async def zeroes_the_table(kernel: Kernel) -> None:
+    await Fill(direct_map(frame_start(TABLE)), bytes(PAGE_BYTES))
 
 
 async def maps_for_nobodys_folio(kernel: Kernel) -> None:
