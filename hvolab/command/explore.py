@@ -101,6 +101,13 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
 @click.option("--depth", type=click.IntRange(1), default=3, show_default=True, help="pct, portfolio.")
 @click.option("--runs", type=click.IntRange(1), help="At most so many runs (pct, walk, uniform: 1000).")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=Budget().steps,
+    show_default=True,
+    help="A run is cut off after so many.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="pct, walk, uniform.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="exhaustive.")
 @click.option(
@@ -123,6 +130,7 @@ def explore_command(
     depth: int,
     runs: int | None,
     seconds: float,
+    steps: int,
     seed: int,
     jobs: int,
     nondet: str,
@@ -141,7 +149,7 @@ def explore_command(
         setup = shaped(chosen.build(count), wanted)
     invocation = Invocation(chosen, count, wanted.words())
     chosen_strategy = StrategyName(strategy)
-    budget = Budget(None if chosen_strategy in RANDOM else runs, seconds)
+    budget = Budget(None if chosen_strategy in RANDOM else runs, seconds, steps)
     plan = Plan(chosen_strategy, bound, depth, runs or RUNS, seed, jobs, freedoms, budget, checkpoint)
     _check(plan)
     try:

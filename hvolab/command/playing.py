@@ -19,7 +19,7 @@ from hvolab.show.report import (
     show_uses,
 )
 from hvolab.show.timeline import Timeline
-from hvolab.subject.run import Run, StrategyFor, run
+from hvolab.subject.run import NO_LIMITS, Limits, Run, StrategyFor, run
 from hvolab.subject.scenario import Group, GuestActor, Setup
 from hvolab.subject.script import Script, ScriptStrategy
 from kernel_model.boot import System
@@ -37,6 +37,7 @@ def run_and_show(
     strategy_for: StrategyFor,
     listeners: tuple[Callable[[System], Listener], ...],
     order: Order,
+    limits: Limits = NO_LIMITS,
 ) -> Run:
     """Run the setup, and say what was asked, seen, found, and what it means."""
     chosen, cpus = invocation.scenario, invocation.cpus
@@ -52,7 +53,7 @@ def run_and_show(
         timelines.append(Timeline(system))
         return timelines[-1]
 
-    done = run(setup, strategy_for, (*listeners, watch))
+    done = run(setup, strategy_for, (*listeners, watch), limits)
     for timeline in timelines:
         show_timeline(console, timeline.lines, cpus)
     for view in pages:

@@ -21,7 +21,7 @@ from hvolab.explore.search.randomly import Pct
 from hvolab.show.json_output import run_json
 from hvolab.show.report import Invocation, Order
 from hvolab.subject.fingerprint import fingerprint
-from hvolab.subject.run import Limits, StrategyFor, run
+from hvolab.subject.run import MOST_STEPS, Limits, StrategyFor, run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import parse
 from hvolab.subject.script_text import parse_script
@@ -54,6 +54,13 @@ violation was found, which some scenarios expect.""",
 @click.option(
     "--past-divergence", is_flag=True, help="Where the run is not the schedule's, say so and go on in order."
 )
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    default=MOST_STEPS,
+    show_default=True,
+    help="Cut the run off after so many, with exit status 4.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
 @real_input_options
@@ -63,6 +70,7 @@ def run_command(
     schedule: str | None,
     script: Path | None,
     past_divergence: bool,  # noqa: FBT001
+    steps: int,
     as_json: bool,  # noqa: FBT001
     trace: Path | None,
     layout: Path | None,
@@ -86,10 +94,10 @@ def run_command(
     with ExitStack() as files:
         listeners = trace_listener(trace, files)
         if as_json:
-            done = run(setup, strategy_for, listeners)
+            done = run(setup, strategy_for, listeners, Limits(steps))
             click.echo(json.dumps(run_json(invocation, done), indent=1))
         else:
-            done = run_and_show(Console(), invocation, setup, strategy_for, listeners, order)
+            done = run_and_show(Console(), invocation, setup, strategy_for, listeners, order, Limits(steps))
     if dump is not None:
         write_end(done.system, operations, dump)
     if replay is not None:

@@ -58,6 +58,8 @@ class Coverage:
             line += f" and {self.redundant} given up as redundant"
         if self.cut_off:
             line += f", {self.cut_off} of them {self.cut_at}"
+        elif self.cut_at:
+            line += f", a run that taught the search something was {self.cut_at}"
         return line + f", {self.distinct_states} final states, at most {self.longest} picks"
 
 
@@ -92,7 +94,6 @@ class Tally:
         """The runs so far were made without knowing what they should have known."""
         self._learning += self.runs + self._redundant
         self.runs = self._redundant = self._cut_off = self._deadlocks = self._longest = 0
-        self._cut_at = ""
         self._schedules.clear()
         self._states.clear()
 

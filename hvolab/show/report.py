@@ -18,7 +18,7 @@ from hvolab.judge.known import known
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import Phase, meaning
 from hvolab.show.timeline import Line
-from hvolab.subject.run import Completed, Run
+from hvolab.subject.run import Completed, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Scenario
 from hvolab.subject.schedule import Schedule
 
@@ -136,6 +136,10 @@ def show_end(console: Console, scenario: Scenario, run: Run, order: Order) -> No
         console.print(f"[bold red]{escape(str(run.outcome))}[/]")
     console.print(f"[bold]cost[/bold]  {run.costs}", highlight=False)
     found = {finding.verdict for finding in run.findings if finding.verdict.is_violation}
+    if isinstance(run.outcome, OutOfSteps | OutOfTime):
+        names = ", ".join(sorted(verdict.value for verdict in found)) or "nothing so far"
+        console.print(f"[bold]found[/bold]  {names}; the run did not come to its end")
+        return
     if order is Order.OWN and found == scenario.verdicts:
         console.print(f"[bold]as expected[/bold]  {escape(scenario.expected)}")
     else:
