@@ -22,7 +22,7 @@ from hvolab.checked.place import Place
 from hvolab.explore.reduce.conflict import NOTHING, Footprint, conflict
 from hvolab.explore.reduce.footprint import Recorder, in_handler
 from hvolab.explore.reduce.happens_before import History, Steps
-from hvolab.explore.reduce.node import Answer, Node
+from hvolab.explore.reduce.node import AnswerBranch, Node
 from hvolab.explore.reduce.tables import Tables
 from hvolab.explore.search.interface import Freedom, Next, Redundant
 from hvolab.judge.sight.resource import Kind, Resource, Touched
@@ -189,7 +189,7 @@ class _Run:
             self._recorder.offered((*question.entries, *question.dead_ends))
         answers = self._nodes[self._depth - 1].answers
         if self._asked == len(answers):
-            answers.append(Answer(self._distinct(question)))
+            answers.append(AnswerBranch(self._distinct(question)))
         answer = answers[self._asked]
         self._asked += 1
         return answer.options[answer.at]

@@ -20,14 +20,14 @@ from hvolab.explore.reduce.saved import (
 
 
 @dataclass(slots=True)
-class Answer:
+class AnswerBranch:
     """A question inside a step: its options as groups of equal outcome, and which group it is at."""
 
     options: tuple[int, ...]
     at: int = 0
 
     @classmethod
-    def load(cls, place: Place) -> Answer:
+    def load(cls, place: Place) -> AnswerBranch:
         both = place.items()
         if len(both) != 2:
             raise place.wanted("options and a number")
@@ -45,7 +45,7 @@ class Node:
     to_try: set[int] = field(default_factory=set)
     tried: dict[int, Footprint] = field(default_factory=dict)
     footprint: Footprint = NOTHING  # of the current process, over all answers so far
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[AnswerBranch] = field(default_factory=list)
 
     def next_answer(self) -> bool:
         """Move on to other answers inside the same step."""
@@ -94,5 +94,5 @@ class Node:
             to_try,
             load_by_process(place.field("tried")),
             load_footprint(place.field("footprint")),
-            [Answer.load(row) for row in place.field("answers").items()],
+            [AnswerBranch.load(row) for row in place.field("answers").items()],
         )
