@@ -12,7 +12,7 @@ from hvolab.explore.search.interface import Point, SchedulePoint
 
 
 @dataclass(slots=True)
-class _Branch:
+class _Fork:
     """A point of the current path: its options with their costs, and which one it is at."""
 
     options: tuple[int, ...]
@@ -25,7 +25,7 @@ class DepthFirst(PointSearch):
 
     def __init__(self, bound: Bound) -> None:
         self._bound = bound
-        self._path: list[_Branch] = []
+        self._path: list[_Fork] = []
         self._depth = 0
         self._spent = 0
         self._last = -1
@@ -66,13 +66,13 @@ class DepthFirst(PointSearch):
         self._started = bool(place.field("started").integer(0, 1))
         self._path = [_load_branch(row) for row in place.field("path").items()]
 
-    def _branch(self, point: Point) -> _Branch:
+    def _branch(self, point: Point) -> _Fork:
         """The cheapest first: the path that costs nothing is the first one tried."""
         left = self._bound.most - self._spent
         costs = {
             option: cost for option, cost in self._bound.costs(point, self._last).items() if cost <= left
         }
-        return _Branch(tuple(costs), tuple(costs.values()))
+        return _Fork(tuple(costs), tuple(costs.values()))
 
     def _backtrack(self) -> bool:
         while self._path:
@@ -119,11 +119,11 @@ def everything() -> DepthFirst:
     return DepthFirst(Unbounded())
 
 
-def _load_branch(row: Place) -> _Branch:
+def _load_branch(row: Place) -> _Fork:
     parts = row.items()
     if len(parts) != 3:
         raise row.wanted("options, their costs, and a number")
     options, costs = tuple(parts[0].integers()), tuple(parts[1].integers())
     if len(options) != len(costs):
         raise row.wanted("as many costs as options")
-    return _Branch(options, costs, parts[2].integer(0, len(options) - 1))
+    return _Fork(options, costs, parts[2].integer(0, len(options) - 1))
