@@ -53,10 +53,10 @@ class _Plan:
     """Blocks in their order, and the answers that are not the usual one."""
 
     blocks: tuple[Block, ...]
-    answers: Mapping[_Asked, int]
+    answers: Mapping[_QuestionPlace, int]
 
 
-class _Asked(NamedTuple):
+class _QuestionPlace(NamedTuple):
     """Which question: that of the step of that number of a CPU, and in which place there."""
 
     choice: Choice
@@ -76,9 +76,9 @@ class _Questions:
         self._steps[choice] = self._steps.get(choice, 0) + 1
         self._choice, self._place = choice, 0
 
-    def asked(self) -> _Asked:
+    def asked(self) -> _QuestionPlace:
         self._place += 1
-        return _Asked(self._choice, self._steps[self._choice], self._place)
+        return _QuestionPlace(self._choice, self._steps[self._choice], self._place)
 
 
 class _Follow:
@@ -118,7 +118,7 @@ class _Noting:
     """Replays a schedule and notes which answers are not the usual ones."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self.unusual: dict[_Asked, int] = {}
+        self.unusual: dict[_QuestionPlace, int] = {}
         self._replay = Replay(schedule)
         self._questions = _Questions()
 
