@@ -49,7 +49,7 @@ class Shrunk:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _Draft:
     """Blocks in their order, and the answers that are not the usual one."""
 
     blocks: tuple[Block, ...]
@@ -84,7 +84,7 @@ class _Questions:
 class _Follow:
     """Follows a plan as far as the machine goes along with it, then lets whoever ran last go on."""
 
-    def __init__(self, plan: _Plan) -> None:
+    def __init__(self, plan: _Draft) -> None:
         self._blocks = list(plan.blocks)
         self._left = plan.blocks[0].count if plan.blocks else 0
         self._answers = plan.answers
@@ -172,7 +172,7 @@ class _Shrinking:
         self._finding = finding
         self._before = schedule
         self._best, self._best_cost = schedule, self._cost(schedule, len(noting.unusual))
-        self._plan = _Plan(_blocks(schedule), noting.unusual)
+        self._plan = _Draft(_blocks(schedule), noting.unusual)
 
     def result(self) -> Shrunk:
         improved = True
@@ -189,7 +189,7 @@ class _Shrinking:
         while size:
             for first in range(count - size + 1):
                 blocks = self._plan.blocks[:first] + self._plan.blocks[first + size :]
-                if self._try(_Plan(blocks, self._plan.answers)):
+                if self._try(_Draft(blocks, self._plan.answers)):
                     return True
             size //= 2
         return False
@@ -206,14 +206,14 @@ class _Shrinking:
             joined = Block(block.choice, block.count + blocks[later].count)
             for keep, drop in ((later, number), (number, later)):
                 moved = [joined if n == keep else one for n, one in enumerate(blocks) if n != drop]
-                if self._try(_Plan(tuple(moved), self._plan.answers)):
+                if self._try(_Draft(tuple(moved), self._plan.answers)):
                     return True
         return False
 
     def _usual_answers(self) -> bool:
         for gone in self._plan.answers:
             answers = {which: pick for which, pick in self._plan.answers.items() if which != gone}
-            if self._try(_Plan(self._plan.blocks, answers)):
+            if self._try(_Draft(self._plan.blocks, answers)):
                 return True
         return False
 
@@ -224,11 +224,11 @@ class _Shrinking:
                 if 0 < count < block.count:
                     blocks = list(self._plan.blocks)
                     blocks[number] = Block(block.choice, count)
-                    if self._try(_Plan(tuple(blocks), self._plan.answers)):
+                    if self._try(_Draft(tuple(blocks), self._plan.answers)):
                         return True
         return False
 
-    def _try(self, plan: _Plan) -> bool:
+    def _try(self, plan: _Draft) -> bool:
         """Run a plan; keep it when it shows the finding and is better than the best."""
         if self._spent():
             return False
@@ -242,7 +242,7 @@ class _Shrinking:
         if finding is None or cost >= self._best_cost:
             return False
         self._best, self._best_cost, self._finding = done.schedule, cost, finding
-        self._plan = _Plan(_blocks(done.schedule), plan.answers)
+        self._plan = _Draft(_blocks(done.schedule), plan.answers)
         return True
 
     def _cost(self, schedule: Schedule, unusual: int) -> tuple[int, int, int]:
