@@ -56,7 +56,7 @@ RUNS = 1000  # of a random strategy, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ExplorePlan:
     """How to explore."""
 
     strategy: StrategyName
@@ -150,7 +150,7 @@ def explore_command(
     invocation = Invocation(chosen, count, wanted.words())
     chosen_strategy = StrategyName(strategy)
     budget = Budget(None if chosen_strategy in RANDOM else runs, seconds, steps)
-    plan = Plan(chosen_strategy, bound, depth, runs or RUNS, seed, jobs, freedoms, budget, checkpoint)
+    plan = ExplorePlan(chosen_strategy, bound, depth, runs or RUNS, seed, jobs, freedoms, budget, checkpoint)
     _check(plan)
     try:
         if as_json:
@@ -168,7 +168,7 @@ def explore_command(
     return status_of_exploration(done)
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: ExplorePlan) -> None:
     if plan.jobs > 1 and plan.strategy is not StrategyName.EXHAUSTIVE:
         raise click.UsageError(f"--jobs is for --strategy exhaustive, not {plan.strategy.value}")
     if plan.jobs > 1 and plan.checkpoint is not None:
@@ -184,7 +184,7 @@ def _freedoms(text: str) -> frozenset[Freedom]:
     return frozenset(known[word] for word in words)
 
 
-def _search(plan: Plan) -> Search:
+def _search(plan: ExplorePlan) -> Search:
     match plan.strategy:
         case StrategyName.EXHAUSTIVE:
             return Reduced()
@@ -206,7 +206,7 @@ def _search(plan: Plan) -> Search:
             assert_never(plan.strategy)
 
 
-def _explore(setup: Setup, plan: Plan, told: Told) -> Exploration:
+def _explore(setup: Setup, plan: ExplorePlan, told: Told) -> Exploration:
     if plan.jobs > 1:
         return explore_with_jobs(setup, plan.freedoms, plan.budget, plan.jobs, told)
     checkpoint = None
