@@ -36,7 +36,7 @@ _KERNEL_ADDRESSES: Final = range(0xFF00_0000_0000_0000, 0xFFFF_FFFF_FF00_0000)
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _PlacedBlock:
     """A block and where its struct pages are, in bytes."""
 
     vmemmap: int
@@ -95,12 +95,15 @@ def struct_differences(a: Dump, b: Dump, most: int) -> Iterator[Placed]:
             for difference in unequal(where, "order", one.order, other.order):
                 yield offset, difference
             continue
-        ours, theirs = _Block(a.vmemmap_base + offset, one), _Block(b.vmemmap_base + offset, other)
+        ours, theirs = (
+            _PlacedBlock(a.vmemmap_base + offset, one),
+            _PlacedBlock(b.vmemmap_base + offset, other),
+        )
         for first, difference in _block(ours, theirs, min(most, 1 << one.order)):
             yield offset + first * STRUCT_PAGE_SIZE, difference
 
 
-def _block(left: _Block, right: _Block, end: int) -> Iterator[tuple[int, Difference]]:
+def _block(left: _PlacedBlock, right: _PlacedBlock, end: int) -> Iterator[tuple[int, Difference]]:
     """Stretches of struct pages below number `end` in which neither side changes, each after its first."""
     cuts = {0, end, *range(0, end, _PER_PAGE), *_edges(left.block), *_edges(right.block)}
     for first, past in pairwise(sorted(cut for cut in cuts if cut <= end)):
@@ -111,7 +114,7 @@ def _block(left: _Block, right: _Block, end: int) -> Iterator[tuple[int, Differe
             yield first, difference
 
 
-def _differences(where: str, number: int, left: _Block, right: _Block) -> Iterator[Difference]:
+def _differences(where: str, number: int, left: _PlacedBlock, right: _PlacedBlock) -> Iterator[Difference]:
     run, other = left.run_of(number), right.run_of(number)
     if run is None or other is None:
         shown = ("present" if each is not None else MISSING for each in (run, other))
