@@ -21,7 +21,7 @@ _SPAN = {1: 1, 2: 512}  # 4 KiB pages behind one entry of a table
 PAGES_OF_ALL = -1
 
 
-class Effect:
+class StoreEffect:
     """What a store does to translations: the 4 KiB pages (by number) whose translation it changes.
 
     `splits`: the first page of each large page whose entry it replaced: that entry's end is the store, even
@@ -48,7 +48,7 @@ class Effect:
         self.everything = everything
 
 
-NO_EFFECT = Effect((), (), (), directories=False, everything=False)
+NO_EFFECT = StoreEffect((), (), (), directories=False, everything=False)
 
 
 class Tables:
@@ -117,7 +117,7 @@ class Tables:
     def is_volatile(self, page: int) -> bool:
         return self.everything_changes or page in self.volatile
 
-    def effect(self, pa: PhysAddr, length: int, before: bytes) -> Effect:
+    def effect(self, pa: PhysAddr, length: int, before: bytes) -> StoreEffect:
         """What the store of `length` bytes that overwrote `before` at `pa`, the latest one, has changed."""
         places = self._tables.get(pa >> PAGE_SHIFT)
         if places is None:
@@ -146,7 +146,7 @@ class Tables:
                     splits.add(page)
                 directories = directories or (level == 2 and bool(found)) or not alive
         self._note(pages, splits, directories, everything)
-        return Effect(pages, splits, tables, directories=directories, everything=everything)
+        return StoreEffect(pages, splits, tables, directories=directories, everything=everything)
 
     def _note(self, pages: set[int], splits: set[int], directories: bool, everything: bool) -> None:  # noqa: FBT001
         if not splits <= self.split:
