@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
+class PageRefGeneration:
     """`program` is its name in the catalog. `change` is the title of the commit that began it, None for the
     oldest; `commit` its id, where that was looked up in a kernel tree."""
 
@@ -19,22 +19,22 @@ class Generation:
     commit: str | None
 
 
-GENERATIONS: tuple[Generation, ...] = (
-    Generation(
+GENERATIONS: tuple[PageRefGeneration, ...] = (
+    PageRefGeneration(
         "get_page_unless_zero_v6_9",
         "up to v6.9",
         "the count, then LOCK CMPXCHG",
         None,
         None,
     ),
-    Generation(
+    PageRefGeneration(
         "get_page_unless_zero",
         "v6.10 to v6.14",
         "in an RCU section: the fake-head test, the count, then LOCK CMPXCHG",
         "mm/hugetlb_vmemmap: fix race with speculative PFN walkers",
         "bd225530a4c7",
     ),
-    Generation(
+    PageRefGeneration(
         "get_page_unless_zero_2025",
         "since 2025",
         "in an RCU section: the count, the fake-head test, then LOCK CMPXCHG",

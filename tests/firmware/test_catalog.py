@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from firmware.catalog import PROGRAM_NAMES, TEXT_BASE, UnknownProgram, program, programs
-from firmware.generations import GENERATIONS, Generation
+from firmware.generations import GENERATIONS, PageRefGeneration
 from firmware.load import USER_ORIGIN
 from firmware.program import PAGE_SIZE
 
@@ -94,7 +94,7 @@ def test_importing_the_catalog_assembles_nothing() -> None:
 # --- the generations of page_ref_add_unless() -----------------------------------------------------------
 
 
-def order_of(generation: Generation) -> list[str]:
+def order_of(generation: PageRefGeneration) -> list[str]:
     """What the program does on its way to the write, by the first place where it does it."""
     source = program(generation.program).source
     steps = {
