@@ -21,7 +21,7 @@ from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.reduce.conflict import NOTHING, Footprint, conflict
 from hvolab.explore.reduce.footprint import Recorder, in_handler
-from hvolab.explore.reduce.happens_before import History, Steps
+from hvolab.explore.reduce.happens_before import HappensBefore, Steps
 from hvolab.explore.reduce.node import AnswerBranch, Node
 from hvolab.explore.reduce.tables import Tables
 from hvolab.explore.search.interface import Freedom, Next, Redundant
@@ -44,7 +44,7 @@ class Reduced:
     def __init__(self, without: frozenset[Kind] = frozenset()) -> None:
         self._without = without
         self._nodes: list[Node] = []
-        self._history = History()
+        self._history = HappensBefore()
         self._tables: Tables | None = None
         self._run: _Run | None = None
         self._learned: Place | None = None  # out of a checkpoint, until there is a machine
@@ -147,7 +147,7 @@ class _Run:
         machine: Machine,
         sight: Sight,
         nodes: list[Node],
-        history: History,
+        history: HappensBefore,
         tables: Tables,
         freedoms: frozenset[Freedom],
         without: frozenset[Kind],

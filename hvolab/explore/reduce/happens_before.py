@@ -44,7 +44,7 @@ class Happened:
 
 
 @dataclass(slots=True)
-class History:
+class HappensBefore:
     """The steps of one run, so far."""
 
     steps: list[Happened] = field(default_factory=list)
