@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupts:
+class CtrlC:
     """`asked` once SIGINT has come."""
 
     def __init__(self) -> None:
@@ -24,9 +24,9 @@ class Interrupts:
 
 
 @contextmanager
-def held_interrupts() -> Iterator[Interrupts]:
+def held_interrupts() -> Iterator[CtrlC]:
     """SIGINT is noted while the block runs. In threads other than the main one nothing changes."""
-    interrupts = Interrupts()
+    interrupts = CtrlC()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return

@@ -16,7 +16,7 @@ from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration, Exploring, Progress
-from hvolab.explore.interrupts import Interrupts, held_interrupts
+from hvolab.explore.interrupts import CtrlC, held_interrupts
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.frontier import Frontier
 from hvolab.explore.search.interface import Freedom, Next
@@ -58,7 +58,7 @@ class _Team:
         freedoms: frozenset[Freedom],
         budget: Budget,
         workers: _Workers,
-        interrupts: Interrupts,
+        interrupts: CtrlC,
         progress: Progress,
     ) -> None:
         self.stopped_by: str | None = None
