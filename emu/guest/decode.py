@@ -33,7 +33,7 @@ RBP = REGISTERS.index("rbp")
 RCX = REGISTERS.index("rcx")
 
 
-class Kind(Enum):
+class InstructionKind(Enum):
     """How the machine carries an instruction out."""
 
     ENGINE = "by the engine"
@@ -97,7 +97,7 @@ class Decoded:
 
     text: str
     length: int
-    kind: Kind
+    kind: InstructionKind
     operands: tuple[Operand, ...]
     repeats: bool  # REP: with RCX = 0 it touches nothing
     compares: bool  # CMPXCHG: a write access that may leave memory as it was
@@ -106,13 +106,13 @@ class Decoded:
 
 
 _KINDS = {
-    "hlt": Kind.HALT,
-    "pause": Kind.PAUSE,
-    "invlpg": Kind.INVLPG,
-    "cli": Kind.INTERRUPT_FLAG,
-    "sti": Kind.INTERRUPT_FLAG,
-    "popfq": Kind.INTERRUPT_FLAG,
-    "ud2": Kind.UNDEFINED,
+    "hlt": InstructionKind.HALT,
+    "pause": InstructionKind.PAUSE,
+    "invlpg": InstructionKind.INVLPG,
+    "cli": InstructionKind.INTERRUPT_FLAG,
+    "sti": InstructionKind.INTERRUPT_FLAG,
+    "popfq": InstructionKind.INTERRUPT_FLAG,
+    "ud2": InstructionKind.UNDEFINED,
 }
 
 _NO_ACCESS = frozenset({"lea", "nop", "clflush", "prefetcht0", "prefetcht1", "prefetcht2", "prefetchnta"})
@@ -231,7 +231,7 @@ def decode(code: bytes, rip: int) -> Decoded:
         access, base, disp = _IMPLICIT[name]
         operands.append(Operand(access, 8, base, None, 1, disp, Segment.STACK))
     operands.sort(key=lambda operand: operand.access is Access.WRITE)
-    kind = _KINDS.get(name, Kind.ENGINE)
+    kind = _KINDS.get(name, InstructionKind.ENGINE)
     may_stay = repeats or name in _BRANCHES
     compares = name.startswith("cmpxchg")
     return Decoded(text, insn.size, kind, tuple(operands), repeats, compares, may_stay, _branch(insn, name))

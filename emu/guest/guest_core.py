@@ -20,7 +20,7 @@ from emu.guest.decode import (
     RCX,
     REGISTERS,
     Decoded,
-    Kind,
+    InstructionKind,
     Operand,
     Segment,
     decode,
@@ -140,19 +140,19 @@ class GuestCore:
         insn = decode(code, rip)
         self._site_text = insn.text
         match insn.kind:
-            case Kind.HALT:
+            case InstructionKind.HALT:
                 self._engine.set_rip(rip + insn.length)
                 return Halted()
-            case Kind.UNDEFINED:
+            case InstructionKind.UNDEFINED:
                 return GuestTrap(VECTOR_UD)
-            case Kind.INVLPG:
+            case InstructionKind.INVLPG:
                 self._mmu.invalidate(Invlpg(self._address(insn.operands[0]), self._mmu.pcid))
                 self._engine.set_rip(rip + insn.length)
                 return self._retired(insn)
-            case Kind.PAUSE:
+            case InstructionKind.PAUSE:
                 self._engine.set_rip(rip + insn.length)
                 return self._retired(insn)
-            case Kind.ENGINE | Kind.INTERRUPT_FLAG:
+            case InstructionKind.ENGINE | InstructionKind.INTERRUPT_FLAG:
                 return self._run(rip, insn)
             case _:
                 assert_never(insn.kind)
@@ -215,7 +215,7 @@ class GuestCore:
         else:
             self._trace.skip()
         interrupts = bool(self._engine.values[RFLAGS] & RFLAGS_IF)
-        return Retired(interrupts, spin_hint=insn.kind is Kind.PAUSE)
+        return Retired(interrupts, spin_hint=insn.kind is InstructionKind.PAUSE)
 
     def _tell(self, site: GuestSite, insn: Decoded, pieces: list[_Piece], before: list[bytes]) -> None:
         for piece, old in zip(pieces, before, strict=True):

@@ -9,7 +9,15 @@ import pytest
 from fill_log import CODE, FS_BASE, GS_BASE, PAGE, FillLog
 from random_code import random_code
 
-from emu.guest.decode import REGISTERS, Decoded, Kind, Segment, UnsupportedInstruction, decode, is_whole
+from emu.guest.decode import (
+    REGISTERS,
+    Decoded,
+    InstructionKind,
+    Segment,
+    UnsupportedInstruction,
+    decode,
+    is_whole,
+)
 from emu.paging.walk import Access
 
 _KEYSTONE = keystone.Ks(keystone.KS_ARCH_X86, keystone.KS_MODE_64)
@@ -163,7 +171,7 @@ def compare_random_instructions(engine: FillLog, seed: int, count: int) -> int:
             insn = decode(code, CODE)
         except UnsupportedInstruction:
             continue
-        if insn.kind not in (Kind.ENGINE, Kind.INTERRUPT_FLAG):
+        if insn.kind not in (InstructionKind.ENGINE, InstructionKind.INTERRUPT_FLAG):
             continue
         near_the_end = [0x10_0000 * (number + 1) + rng.randrange(-17, 17) for number in range(16)]
         registers = [value if rng.random() < 0.9 else rng.getrandbits(64) for value in near_the_end]
@@ -278,18 +286,18 @@ def test_an_instruction_prints_as_the_disassembler_has_it() -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("hlt", Kind.HALT),
-        ("pause", Kind.PAUSE),
-        ("invlpg [rbx]", Kind.INVLPG),
-        ("cli", Kind.INTERRUPT_FLAG),
-        ("sti", Kind.INTERRUPT_FLAG),
-        ("popfq", Kind.INTERRUPT_FLAG),
-        ("ud2", Kind.UNDEFINED),
-        ("mov rax, rbx", Kind.ENGINE),
-        ("pushfq", Kind.ENGINE),
+        ("hlt", InstructionKind.HALT),
+        ("pause", InstructionKind.PAUSE),
+        ("invlpg [rbx]", InstructionKind.INVLPG),
+        ("cli", InstructionKind.INTERRUPT_FLAG),
+        ("sti", InstructionKind.INTERRUPT_FLAG),
+        ("popfq", InstructionKind.INTERRUPT_FLAG),
+        ("ud2", InstructionKind.UNDEFINED),
+        ("mov rax, rbx", InstructionKind.ENGINE),
+        ("pushfq", InstructionKind.ENGINE),
     ],
 )
-def test_kinds(text: str, kind: Kind) -> None:
+def test_kinds(text: str, kind: InstructionKind) -> None:
     assert decode(assemble(text).ljust(15, b"\x90"), CODE).kind is kind
 
 

@@ -11,7 +11,7 @@ from paging_rig import VA, Pick
 
 from emu.addr import VirtAddr
 from emu.choice import Question
-from emu.guest.decode import Decoded, Kind, UnsupportedInstruction, decode
+from emu.guest.decode import Decoded, InstructionKind, UnsupportedInstruction, decode
 from emu.guest.engine import EngineError
 from emu.guest.guest_core import GuestTrap, Halted
 from emu.paging.models import LAZY
@@ -120,7 +120,7 @@ def test_an_access_the_decoder_did_not_foresee_is_an_error_and_not_lost(
     rig = GuestRig()
     rig.put("mov [rbx], rax")
     core = rig.core({"rbx": VA, "rax": 3})
-    blind = Decoded("mov [rbx], rax", 3, Kind.ENGINE, (), repeats=False, compares=False)
+    blind = Decoded("mov [rbx], rax", 3, InstructionKind.ENGINE, (), repeats=False, compares=False)
     monkeypatch.setattr("emu.guest.guest_core.decode", lambda *_: blind)
     before = whole_state(rig, core)
     for _ in range(2):
