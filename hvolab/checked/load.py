@@ -23,7 +23,7 @@ _Container: TypeAlias = dict[str, object] | list[object]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FileLimits:
     """How much a file may ask for: bytes on disk, bytes once decompressed, nested containers."""
 
     file_bytes: int = 64 << 20
@@ -31,7 +31,7 @@ class Limits:
     depth: int = 32
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = FileLimits()
 
 
 def one_line(path: Path) -> str:
@@ -40,7 +40,7 @@ def one_line(path: Path) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def load_json(path: Path, limits: Limits) -> object:
+def load_json(path: Path, limits: FileLimits) -> object:
     """The document in `path`, plain or gzip by its first bytes. Raises `InputError`."""
     raw = _file_bytes(path, limits)
     if raw.startswith(_GZIP_MAGIC):
@@ -53,7 +53,7 @@ def load_json(path: Path, limits: Limits) -> object:
     return document
 
 
-def _file_bytes(path: Path, limits: Limits) -> bytes:
+def _file_bytes(path: Path, limits: FileLimits) -> bytes:
     try:
         with path.open("rb") as file:
             raw = file.read(limits.file_bytes + 1)
@@ -66,7 +66,7 @@ def _file_bytes(path: Path, limits: Limits) -> bytes:
     return raw
 
 
-def _decompress(path: Path, raw: bytes, limits: Limits) -> bytes:
+def _decompress(path: Path, raw: bytes, limits: FileLimits) -> bytes:
     # Asking for one byte more than allowed stops a decompression bomb there.
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
@@ -75,7 +75,7 @@ def _decompress(path: Path, raw: bytes, limits: Limits) -> bytes:
         raise InputError(f"{one_line(path)}: damaged gzip data: {error}") from error
 
 
-def _parse(path: Path, raw: bytes, limits: Limits) -> object:
+def _parse(path: Path, raw: bytes, limits: FileLimits) -> object:
     try:
         document: object = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant
@@ -88,7 +88,7 @@ def _parse(path: Path, raw: bytes, limits: Limits) -> object:
     return document
 
 
-def _too_deep(path: Path, limits: Limits) -> InputError:
+def _too_deep(path: Path, limits: FileLimits) -> InputError:
     return InputError(f"{one_line(path)}: nested too deep: more than {limits.depth} levels")
 
 

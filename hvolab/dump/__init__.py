@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 from hvolab.checked.error import InputError
-from hvolab.checked.load import DEFAULT_LIMITS, Limits, load_json, one_line
+from hvolab.checked.load import DEFAULT_LIMITS, FileLimits, load_json, one_line
 from hvolab.dump.build import dump_of, summary_of, with_mappings
 from hvolab.dump.decode import dump_from
 from hvolab.dump.encode import document_of
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 
-def read_dump(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Dump:
+def read_dump(path: Path | str, limits: FileLimits = DEFAULT_LIMITS) -> Dump:
     """The dump in `path`, JSON or gzip-compressed JSON by its first bytes, whatever its name.
 
     Raises `InputError`, one line naming the file and what is wrong where: it cannot be read, passes the

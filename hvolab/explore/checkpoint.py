@@ -14,12 +14,12 @@ from pathlib import Path
 
 from hvolab.checked.error import InputError
 from hvolab.checked.json_value import Json
-from hvolab.checked.load import Limits, load_json, one_line
+from hvolab.checked.load import FileLimits, load_json, one_line
 from hvolab.checked.place import Place
 
 SCHEMA = 1
 SECONDS_BETWEEN = 5.0
-_LIMITS = Limits(file_bytes=256 << 20, document_bytes=256 << 20, depth=32)
+_LIMITS = FileLimits(file_bytes=256 << 20, document_bytes=256 << 20, depth=32)
 
 
 class CheckpointError(ValueError):

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from hvolab.checked.error import InputError
-from hvolab.checked.load import DEFAULT_LIMITS, Limits, load_json, one_line
+from hvolab.checked.load import DEFAULT_LIMITS, FileLimits, load_json, one_line
 
 
-def loaded(data: bytes, tmp_path: Path, limits: Limits = DEFAULT_LIMITS) -> object:
+def loaded(data: bytes, tmp_path: Path, limits: FileLimits = DEFAULT_LIMITS) -> object:
     path = tmp_path / "file"
     path.write_bytes(data)
     return load_json(path, limits)
 
 
-def refusal(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
+def refusal(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> str:
     """The message that `path` is refused with, the path itself taken off."""
     with pytest.raises(InputError) as error:
         load_json(path, limits)
@@ -28,7 +28,7 @@ def refusal(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
     return problem
 
 
-def refusal_of(data: bytes, tmp_path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
+def refusal_of(data: bytes, tmp_path: Path, limits: FileLimits = DEFAULT_LIMITS) -> str:
     path = tmp_path / "file"
     path.write_bytes(data)
     return refusal(path, limits)
@@ -56,13 +56,13 @@ def test_a_name_of_two_lines_gives_one_line(tmp_path: Path) -> None:
 
 
 def test_a_file_too_large_as_it_is(tmp_path: Path) -> None:
-    limits = Limits(file_bytes=10)
+    limits = FileLimits(file_bytes=10)
     assert loaded(b'"12345678"', tmp_path, limits) == "12345678"
     assert refusal_of(b'"123456789"', tmp_path, limits) == "too large: more than 10 bytes"
 
 
 def test_a_file_too_large_once_decompressed(tmp_path: Path) -> None:
-    limits = Limits(document_bytes=10)
+    limits = FileLimits(document_bytes=10)
     fits, bomb = gzip.compress(b'"12345678"', mtime=0), gzip.compress(b" " * 1_000_000)
     assert loaded(fits, tmp_path, limits) == "12345678"
     assert refusal_of(bomb, tmp_path, limits) == "too large: more than 10 bytes decompressed"
@@ -70,7 +70,7 @@ def test_a_file_too_large_once_decompressed(tmp_path: Path) -> None:
 
 
 def test_the_limits_when_none_are_given() -> None:
-    assert Limits() == Limits(file_bytes=64 * 2**20, document_bytes=256 * 2**20, depth=32)
+    assert FileLimits() == FileLimits(file_bytes=64 * 2**20, document_bytes=256 * 2**20, depth=32)
 
 
 PACKED = gzip.compress(b"{}", mtime=0)

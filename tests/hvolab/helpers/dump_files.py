@@ -14,7 +14,7 @@ from dumps import BASE, LARGE, LINUX_6_12, PAGE, REGION, RO, RW
 from hvolab.checked.error import InputError
 from hvolab.dump import (
     Dump,
-    Limits,
+    FileLimits,
     dump_of,
     read_dump,
     with_mappings,
@@ -39,7 +39,7 @@ def real_document(name: str) -> Json:
     return document
 
 
-def refusal(path: Path, limits: Limits | None = None) -> str:
+def refusal(path: Path, limits: FileLimits | None = None) -> str:
     """The message `read_dump` refuses `path` with, the path itself taken off."""
     with pytest.raises(InputError) as error:
         read_dump(path, limits) if limits else read_dump(path)
@@ -49,7 +49,7 @@ def refusal(path: Path, limits: Limits | None = None) -> str:
     return problem
 
 
-def refusal_of(data: bytes, tmp_path: Path, limits: Limits | None = None) -> str:
+def refusal_of(data: bytes, tmp_path: Path, limits: FileLimits | None = None) -> str:
     path = tmp_path / "dump.json"
     path.write_bytes(data)
     return refusal(path, limits)
