@@ -17,7 +17,7 @@ from keystone.keystone_const import KS_ERR_ASM_INVALIDOPERAND, KS_ERR_ASM_MNEMON
 from firmware.assembly_error import AssemblyError
 from firmware.operand import LABEL_PREFIX
 from firmware.program import PAGE_SIZE
-from firmware.syntax import Line, parse
+from firmware.syntax import SourceLine, parse
 
 __all__ = ["Assembled", "AssemblyError", "assemble"]
 
@@ -94,7 +94,7 @@ def _addresses(text: str, origin: int, code: bytes, labels: list[str]) -> dict[s
     return dict(zip(labels, struct.unpack(f"<{len(labels)}Q", both[len(code) :]), strict=True))
 
 
-def _at_fault(lines: tuple[Line, ...], origin: int, name: str, whole: _RefusedText) -> AssemblyError:
+def _at_fault(lines: tuple[SourceLine, ...], origin: int, name: str, whole: _RefusedText) -> AssemblyError:
     """The error for the first statement that Keystone refuses: Keystone itself does not say which."""
     for line in lines:
         if not line.statement:

@@ -52,7 +52,7 @@ _SHORT_BRANCHES = ("loop", "loope", "loopz", "loopne", "loopnz", "jcxz", "jecxz"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SourceLine:
     """One line that holds something.
 
     `number` counts from 1; `written` is the line without comment and indentation; `statement` is its
@@ -67,7 +67,7 @@ class Line:
     uses: tuple[str, ...]
 
 
-def parse(source: str, program: str) -> tuple[Line, ...]:
+def parse(source: str, program: str) -> tuple[SourceLine, ...]:
     """The lines of `source` that hold something, in order; `program` is the name errors carry.
 
     Raises AssemblyError with the line at fault, or without one when the text is too long or has no statement.
@@ -93,8 +93,8 @@ def parse(source: str, program: str) -> tuple[Line, ...]:
     return lines
 
 
-def _parse_lines(source: str, program: str) -> tuple[Line, ...]:
-    lines: list[Line] = []
+def _parse_lines(source: str, program: str) -> tuple[SourceLine, ...]:
+    lines: list[SourceLine] = []
     for number, raw in enumerate(source.splitlines(), start=1):
         written = re.split("[#;]", raw, maxsplit=1)[0].strip()
         if not written:
@@ -106,7 +106,7 @@ def _parse_lines(source: str, program: str) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _parse_line(number: int, written: str) -> Line:
+def _parse_line(number: int, written: str) -> SourceLine:
     labels: list[str] = []
     rest = written
     while match := _LABEL_RE.match(rest):
@@ -115,7 +115,7 @@ def _parse_line(number: int, written: str) -> Line:
         labels.append(match[1])
         rest = rest[match.end() :]
     statement, uses = _parse_statement(rest.strip())
-    return Line(number, written, tuple(labels), statement, uses)
+    return SourceLine(number, written, tuple(labels), statement, uses)
 
 
 def _parse_statement(text: str) -> tuple[str, tuple[str, ...]]:
