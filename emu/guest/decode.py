@@ -65,7 +65,7 @@ class RegisterValues(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
+class MemoryOperand:
     """One memory operand: base + index * scale + disp in a segment. `base`, `index`: numbers in REGISTERS."""
 
     access: Access
@@ -98,7 +98,7 @@ class Decoded:
     text: str
     length: int
     kind: InstructionKind
-    operands: tuple[Operand, ...]
+    operands: tuple[MemoryOperand, ...]
     repeats: bool  # REP: with RCX = 0 it touches nothing
     compares: bool  # CMPXCHG: a write access that may leave memory as it was
     may_stay: bool = False  # RIP may be the same afterwards: a branch, or a repeated instruction
@@ -183,7 +183,7 @@ def _register(number: int) -> int | None:
     return _CAPSTONE_REGISTERS[number]
 
 
-def _explicit(insn: CsInsn, name: str) -> list[Operand]:
+def _explicit(insn: CsInsn, name: str) -> list[MemoryOperand]:
     found = []
     for position, operand in enumerate(insn.operands):
         if operand.type != CS_OP_MEM:
@@ -201,7 +201,9 @@ def _explicit(insn: CsInsn, name: str) -> list[Operand]:
         if name in _BIT_STRING and position == 0 and insn.operands[1].type == x86.X86_OP_REG:
             bit = _GENERAL[insn.reg_name(insn.operands[1].reg)]
         index = _register(mem.index)
-        found.append(Operand(access, operand.size, _register(base), index, mem.scale, disp, segment, bit))
+        found.append(
+            MemoryOperand(access, operand.size, _register(base), index, mem.scale, disp, segment, bit)
+        )
     return found
 
 
@@ -229,7 +231,7 @@ def decode(code: bytes, rip: int) -> Decoded:
         raise UnsupportedInstruction(rip, text) from None
     if name in _IMPLICIT:
         access, base, disp = _IMPLICIT[name]
-        operands.append(Operand(access, 8, base, None, 1, disp, Segment.STACK))
+        operands.append(MemoryOperand(access, 8, base, None, 1, disp, Segment.STACK))
     operands.sort(key=lambda operand: operand.access is Access.WRITE)
     kind = _KINDS.get(name, InstructionKind.ENGINE)
     may_stay = repeats or name in _BRANCHES

@@ -21,7 +21,7 @@ from emu.guest.decode import (
     REGISTERS,
     Decoded,
     InstructionKind,
-    Operand,
+    MemoryOperand,
     Segment,
     decode,
     is_whole,
@@ -243,7 +243,7 @@ class GuestCore:
 
     # -- addresses -----------------------------------------------------------------------------------
 
-    def _address(self, operand: Operand) -> VirtAddr:
+    def _address(self, operand: MemoryOperand) -> VirtAddr:
         match operand.segment:
             case Segment.FLAT | Segment.STACK:
                 base = 0
