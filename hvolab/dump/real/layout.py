@@ -10,7 +10,7 @@ from hvolab.checked.error import InputError
 from hvolab.dump import Dump, FolioRow, Leaf
 from hvolab.dump.real.actors import actors_of
 from hvolab.dump.real.inherit import inherited_from
-from hvolab.dump.real.operations import Operation, Optimize
+from hvolab.dump.real.operations import Optimize, PoolOperation
 from hvolab.dump.real.plan import plan_of
 from hvolab.subject.scenario import Setup, vmemmap_page
 from kernel_model.boot import BootConfig, PoolAtBoot
@@ -22,7 +22,7 @@ _BOOT_FLAGS = "P W A D G NX PSE"
 _HSTATES = {hstate.order: hstate for hstate in HSTATES}
 
 
-def setup_from(layout: Dump, operations: Sequence[Operation], cpus: int) -> Setup:
+def setup_from(layout: Dump, operations: Sequence[PoolOperation], cpus: int) -> Setup:
     """Boot with the leaves of `layout`, its folios in the pool, and do the operations on CPU 0, in order.
 
     Raises InputError when dumps and operations do not describe such a run.
@@ -44,7 +44,7 @@ def setup_from(layout: Dump, operations: Sequence[Operation], cpus: int) -> Setu
     return Setup(boot, actors_of(plan), (), watched)
 
 
-def _check_machine(layout: Dump, operations: Sequence[Operation]) -> None:
+def _check_machine(layout: Dump, operations: Sequence[PoolOperation]) -> None:
     if not SMALLEST <= layout.ram_mb << 20 <= LARGEST or layout.ram_mb % 2:
         raise InputError(f"the machine has {layout.ram_mb} MiB; the model's have 16 to 32768, an even number")
     for operation in operations:

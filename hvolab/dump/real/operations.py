@@ -57,17 +57,17 @@ class Shrink:
     count: int
 
 
-Operation: TypeAlias = Optimize | Restore | Sysctl | Shrink
+PoolOperation: TypeAlias = Optimize | Restore | Sysctl | Shrink
 
 
-def operations_from(texts: Sequence[str], read: Callable[[str], Dump]) -> tuple[Operation, ...]:
+def operations_from(texts: Sequence[str], read: Callable[[str], Dump]) -> tuple[PoolOperation, ...]:
     """What each `--do` says; `read` gives the dump in a file. Raises InputError, also that of `read`."""
     if len(texts) > MOST_OPERATIONS:
         raise InputError(f"--do: {len(texts)} operations; at most {MOST_OPERATIONS}")
     return tuple(_operation(text, read) for text in texts)
 
 
-def _operation(text: str, read: Callable[[str], Dump]) -> Operation:
+def _operation(text: str, read: Callable[[str], Dump]) -> PoolOperation:
     if text.startswith("optimize:"):
         return Optimize(text, read(text.removeprefix("optimize:")))
     if text == "restore":

@@ -12,7 +12,7 @@ from typing import TypeAlias, assert_never
 
 from hvolab.checked.error import InputError
 from hvolab.dump import FolioRow
-from hvolab.dump.real.operations import Operation, Optimize, Restore, Shrink, Sysctl
+from hvolab.dump.real.operations import Optimize, PoolOperation, Restore, Shrink, Sysctl
 from kernel_model.mm.hstate import HSTATES, Hstate
 from kernel_model.mm.image import HugePage
 
@@ -55,7 +55,7 @@ class Plan:
 
 
 def plan_of(
-    operations: Sequence[Operation], pooled: Sequence[HugePage], huge_page: Callable[[FolioRow], HugePage]
+    operations: Sequence[PoolOperation], pooled: Sequence[HugePage], huge_page: Callable[[FolioRow], HugePage]
 ) -> Plan:
     """The plan for a pool that has `pooled` at time zero, in the order of its free list. Raises InputError.
 
@@ -76,7 +76,7 @@ class _Pool:
     known: set[HugePage]
     newcomers: list[HugePage] = field(default_factory=list)
 
-    def steps(self, operation: Operation, huge_page: Callable[[FolioRow], HugePage]) -> Iterator[Step]:
+    def steps(self, operation: PoolOperation, huge_page: Callable[[FolioRow], HugePage]) -> Iterator[Step]:
         match operation:
             case Optimize():
                 yield from self._join(operation, [huge_page(row) for row in operation.dump.folios])

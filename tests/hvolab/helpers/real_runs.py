@@ -8,13 +8,13 @@ from dumps import real
 
 from hvolab.dump import Dump
 from hvolab.dump.real.layout import setup_from
-from hvolab.dump.real.operations import Operation, operations_from
+from hvolab.dump.real.operations import PoolOperation, operations_from
 from hvolab.dump.real.system_dump import dump_system
 from hvolab.subject.run import Run, run
 from hvolab.subject.strategy import InOrder
 
 
-def do(*texts: str) -> tuple[Operation, ...]:
+def do(*texts: str) -> tuple[PoolOperation, ...]:
     """The operations, files being names of fixtures."""
     return operations_from(texts, real)
 

@@ -9,8 +9,8 @@ from hvolab.checked.error import InputError
 from hvolab.dump.real.operations import (
     MOST_OPERATIONS,
     WORDS,
-    Operation,
     Optimize,
+    PoolOperation,
     Restore,
     Shrink,
     Sysctl,
@@ -31,7 +31,7 @@ from hvolab.dump.real.operations import (
         ("shrink=1G:0", Shrink("shrink=1G:0", 18, 0)),
     ],
 )
-def test_an_operation(text: str, operation: Operation) -> None:
+def test_an_operation(text: str, operation: PoolOperation) -> None:
     assert operations_from((text,), real) == (operation,)
 
 

@@ -11,7 +11,7 @@ from real_runs import do
 from emu.addr import Pfn
 from hvolab.checked.error import InputError
 from hvolab.dump import Dump, FolioRow
-from hvolab.dump.real.operations import Operation, Optimize
+from hvolab.dump.real.operations import Optimize, PoolOperation
 from hvolab.dump.real.plan import Join, Resize, Write, plan_of
 from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M
 from kernel_model.mm.image import HugePage
@@ -95,7 +95,7 @@ def test_both_sizes_the_larger_first() -> None:
 
 
 BOTH = Optimize("optimize:both", dump((*folios(0x1000).dump.folios, *folios(0x40000, order=18).dump.folios)))
-WRONG: list[tuple[tuple[Operation, ...], str]] = [
+WRONG: list[tuple[tuple[PoolOperation, ...], str]] = [
     (do("restore"), "--do restore: the pool is empty, there is nothing to restore"),
     ((folios(1), *do("restore", "restore")), "--do restore: the pool is empty, there is nothing to restore"),
     (do("shrink=0"), "--do shrink=0: the pool is empty"),
@@ -113,7 +113,7 @@ WRONG: list[tuple[tuple[Operation, ...], str]] = [
 
 
 @pytest.mark.parametrize(("operations", "message"), WRONG, ids=[message[:50] for _, message in WRONG])
-def test_a_list_that_cannot_be(operations: tuple[Operation, ...], message: str) -> None:
+def test_a_list_that_cannot_be(operations: tuple[PoolOperation, ...], message: str) -> None:
     with pytest.raises(InputError) as caught:
         plan_of(operations, (), of_row)
     assert str(caught.value) == message
