@@ -7,7 +7,7 @@ from typing import assert_never
 
 from emu.cpu.ops import CmpXchg, FetchAdd, ThisCpu
 from hvolab.checked.error import InputError
-from hvolab.dump.real.plan import Join, Plan, Resize, Step, Write
+from hvolab.dump.real.plan import Join, Plan, PoolStep, Resize, Write
 from hvolab.subject.scenario import KernelActor
 from kernel_model.boot import Kernel
 from kernel_model.layout import HstateFields
@@ -20,7 +20,7 @@ def actors_of(plan: Plan) -> tuple[KernelActor, ...]:
     return tuple(KernelActor(0, _name(step), partial(_run, step)) for step in plan.steps)
 
 
-def _name(step: Step) -> str:
+def _name(step: PoolStep) -> str:
     """In the words of `--do`; it tells apart what differs, since a schedule's fingerprint has it."""
     match step:
         case Join(hstate=h, pages=pages):
@@ -33,7 +33,7 @@ def _name(step: Step) -> str:
             assert_never(step)
 
 
-async def _run(step: Step, kernel: Kernel, _huge: HugePage) -> None:
+async def _run(step: PoolStep, kernel: Kernel, _huge: HugePage) -> None:
     match step:
         case Join():
             await _join(kernel, step)

@@ -43,14 +43,14 @@ class Write:
     enabled: int
 
 
-Step: TypeAlias = Join | Resize | Write
+PoolStep: TypeAlias = Join | Resize | Write
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The steps, and every folio that is not in the pool at time zero, in the order in which they join."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PoolStep, ...]
     newcomers: tuple[HugePage, ...]
 
 
@@ -76,7 +76,9 @@ class _Pool:
     known: set[HugePage]
     newcomers: list[HugePage] = field(default_factory=list)
 
-    def steps(self, operation: PoolOperation, huge_page: Callable[[FolioRow], HugePage]) -> Iterator[Step]:
+    def steps(
+        self, operation: PoolOperation, huge_page: Callable[[FolioRow], HugePage]
+    ) -> Iterator[PoolStep]:
         match operation:
             case Optimize():
                 yield from self._join(operation, [huge_page(row) for row in operation.dump.folios])
@@ -94,7 +96,7 @@ class _Pool:
             case _:
                 assert_never(operation)
 
-    def _join(self, operation: Optimize, listed: Sequence[HugePage]) -> Iterator[Step]:
+    def _join(self, operation: Optimize, listed: Sequence[HugePage]) -> Iterator[PoolStep]:
         in_pool = {page for pages in self.free.values() for page in pages}
         pages = [page for page in listed if page not in in_pool]
         if not pages:
