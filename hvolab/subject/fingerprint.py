@@ -27,12 +27,12 @@ from kernel_model.mm.failures import (
 )
 from kernel_model.mm.inherited import Inherited
 
-Plain: TypeAlias = "str | int | Sequence[Plain] | Mapping[str, Plain]"
+PlainValue: TypeAlias = "str | int | Sequence[PlainValue] | Mapping[str, PlainValue]"
 
 
 def fingerprint(setup: Setup) -> str:
     """8 hexadecimal digits, the same in every process."""
-    plain: Plain = {"boot": _boot(setup.boot), "actors": [_actor(actor) for actor in setup.actors]}
+    plain: PlainValue = {"boot": _boot(setup.boot), "actors": [_actor(actor) for actor in setup.actors]}
     # JSON because it quotes names: a program's may be any file's.
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return sha256(text.encode("ascii")).hexdigest()[:FINGERPRINT_DIGITS]
@@ -43,9 +43,9 @@ def stamped(schedule: Schedule, setup: Setup) -> Schedule:
     return replace(schedule, fingerprint=fingerprint(setup))
 
 
-def _boot(config: BootConfig) -> Plain:
+def _boot(config: BootConfig) -> PlainValue:
     blocks = blocks_of(config)
-    at_boot: dict[str, Plain] = {}
+    at_boot: dict[str, PlainValue] = {}
     if not isinstance(config.boot_failures, NoFailures):
         at_boot["boot_failures"] = _failures(config.boot_failures)
     if config.inherited != Inherited():
@@ -66,7 +66,7 @@ def _boot(config: BootConfig) -> Plain:
     }
 
 
-def _inherited(inherited: Inherited) -> Plain:
+def _inherited(inherited: Inherited) -> PlainValue:
     tables = sorted(inherited.tables.items())
     return {
         "tables": [[int(va), int(table.pmd), [int(pte) for pte in table.ptes]] for va, table in tables],
@@ -77,7 +77,7 @@ def _inherited(inherited: Inherited) -> Plain:
     }
 
 
-def _failures(failures: AllocationFailures) -> Plain:
+def _failures(failures: AllocationFailures) -> PlainValue:
     match failures:
         case NoFailures():
             return ["none"]
@@ -93,7 +93,7 @@ def _failures(failures: AllocationFailures) -> Plain:
             assert_never(failures)
 
 
-def _actor(actor: GuestActor | KernelActor) -> Plain:
+def _actor(actor: GuestActor | KernelActor) -> PlainValue:
     match actor:
         case GuestActor(cpu=cpu, program=program, arguments=arguments):
             return {
