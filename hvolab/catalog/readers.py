@@ -8,7 +8,7 @@ from emu.addr import VirtAddr
 from firmware.catalog import program
 from firmware.load import load_program
 from firmware.program import Program
-from hvolab.judge.question import Asks, Question
+from hvolab.judge.question import Asks, PageQuestion
 from hvolab.subject.scenario import GuestActor
 
 
@@ -25,7 +25,7 @@ def three_loads(cpu: int, word: VirtAddr) -> GuestActor:
 
 def compound_head(cpu: int, page: VirtAddr) -> GuestActor:
     """compound_head() of a struct page, its answer judged."""
-    asks = Asks(Question.COMPOUND_HEAD, page, "rax")
+    asks = Asks(PageQuestion.COMPOUND_HEAD, page, "rax")
     return GuestActor(cpu, program("compound_head"), (("page", int(page)),), asks)
 
 

@@ -14,7 +14,7 @@ from emu.cpu.ops import Store
 from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize
 from hvolab.catalog.races import FREEZE_GET_PAGE, UNFREEZE_GET_PAGE
-from hvolab.judge.question import Asks, Question
+from hvolab.judge.question import Asks, PageQuestion
 from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.layout import PerCpu
@@ -50,7 +50,7 @@ def _read_by(scenario: Scenario, name: str) -> Callable[[int], Setup]:
 
 def _kpageflags(cpu: int) -> GuestActor:
     """Of the first struct page in the first tail page: reported as a tail (1) or not (0)."""
-    asks = Asks(Question.PAGE_TAIL, TAIL_1, "r10")
+    asks = Asks(PageQuestion.PAGE_TAIL, TAIL_1, "r10")
     return GuestActor(cpu, program("kpageflags"), (("first", int(TAIL_1)), ("count", 1)), asks)
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 from emu.addr import VirtAddr
 
 
-class Question(Enum):
+class PageQuestion(Enum):
     """By the kernel's names. The last three are answered 0 or 1, or with a number."""
 
     COMPOUND_HEAD = "compound_head"
@@ -21,6 +21,6 @@ class Question(Enum):
 class Asks:
     """A guest program that answers `question` about `page`, with its answer in `register` at its end."""
 
-    question: Question
+    question: PageQuestion
     page: VirtAddr
     register: str

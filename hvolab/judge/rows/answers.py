@@ -14,7 +14,7 @@ from typing import TypeAlias, assert_never
 from emu.addr import PAGE_MASK, VirtAddr
 from emu.events import Copied, Filled, Finished, Loaded, MachineEvent, Site, Started, Stored
 from hvolab.judge.describe import place_of
-from hvolab.judge.question import Asks, Question
+from hvolab.judge.question import Asks, PageQuestion
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.tlb_rows import tlb_rows
 from hvolab.judge.told import Told
@@ -136,14 +136,14 @@ class Answers:
     def _right(self, asks: Asks) -> int | None:
         head = self._compound_head(asks.page)
         match asks.question:
-            case Question.COMPOUND_HEAD:
+            case PageQuestion.COMPOUND_HEAD:
                 return head
-            case Question.PAGE_TAIL:
+            case PageQuestion.PAGE_TAIL:
                 return None if head is None else int(head != asks.page)
-            case Question.PAGE_HEAD:
+            case PageQuestion.PAGE_HEAD:
                 flags = self._sight.word(VirtAddr(asks.page + Offset.FLAGS))
                 return None if flags is None else int(bool(flags & PageFlag.HEAD) and head == asks.page)
-            case Question.PAGE_COUNT:
+            case PageQuestion.PAGE_COUNT:
                 count = None if head is None else self._sight.word(VirtAddr((head + Offset.REFCOUNT) & ~7))
                 return None if count is None else count >> 32
             case _:

@@ -13,7 +13,7 @@ from emu.paging.models import LAZY, LAZY_SINGLE, CpuModel
 from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, optimize_list, restore, restore_list
 from hvolab.catalog.races import NEIGHBOUR
-from hvolab.judge.question import Asks, Question
+from hvolab.judge.question import Asks, PageQuestion
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
@@ -95,7 +95,7 @@ def writer(cpu: int) -> GuestActor:
 
 
 def compound_head(cpu: int) -> GuestActor:
-    asks = Asks(Question.COMPOUND_HEAD, TAIL_1, "rax")
+    asks = Asks(PageQuestion.COMPOUND_HEAD, TAIL_1, "rax")
     return GuestActor(cpu, program("compound_head"), (("page", int(TAIL_1)),), asks)
 
 

@@ -16,7 +16,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
-from hvolab.judge.question import Asks, Question
+from hvolab.judge.question import Asks, PageQuestion
 from hvolab.judge.rows.answers import Answers
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.told import Told
@@ -48,16 +48,16 @@ def poke(system: System, asked: Answers, va: VirtAddr, value: int) -> None:
 @pytest.mark.parametrize(
     ("question", "page", "right"),
     [
-        (Question.COMPOUND_HEAD, HEAD, HEAD),
-        (Question.COMPOUND_HEAD, TAIL, HEAD),
-        (Question.PAGE_HEAD, HEAD, 1),
-        (Question.PAGE_HEAD, TAIL, 0),
-        (Question.PAGE_TAIL, HEAD, 0),
-        (Question.PAGE_TAIL, TAIL, 1),
-        (Question.PAGE_COUNT, TAIL, 0),
+        (PageQuestion.COMPOUND_HEAD, HEAD, HEAD),
+        (PageQuestion.COMPOUND_HEAD, TAIL, HEAD),
+        (PageQuestion.PAGE_HEAD, HEAD, 1),
+        (PageQuestion.PAGE_HEAD, TAIL, 0),
+        (PageQuestion.PAGE_TAIL, HEAD, 0),
+        (PageQuestion.PAGE_TAIL, TAIL, 1),
+        (PageQuestion.PAGE_COUNT, TAIL, 0),
     ],
 )
-def test_what_is_true_of_a_folio_in_the_pool(question: Question, page: VirtAddr, right: int) -> None:
+def test_what_is_true_of_a_folio_in_the_pool(question: PageQuestion, page: VirtAddr, right: int) -> None:
     _, asked = answers()
     asked.ask(0, Asks(question, page, "rax"))
     asked.accessed(0)
@@ -69,7 +69,7 @@ def test_what_is_true_of_a_folio_in_the_pool(question: Question, page: VirtAddr,
 
 def test_an_answer_that_was_true_for_a_moment_between_two_accesses_is_right() -> None:
     system, asked = answers()
-    asked.ask(0, Asks(Question.COMPOUND_HEAD, TAIL, "rax"))
+    asked.ask(0, Asks(PageQuestion.COMPOUND_HEAD, TAIL, "rax"))
     asked.accessed(0)
     poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), 0x1001)
     poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), HEAD + 1)
@@ -79,7 +79,7 @@ def test_an_answer_that_was_true_for_a_moment_between_two_accesses_is_right() ->
 
 def test_an_answer_that_became_true_after_the_last_access_is_wrong() -> None:
     system, asked = answers()
-    asked.ask(0, Asks(Question.COMPOUND_HEAD, TAIL, "rax"))
+    asked.ask(0, Asks(PageQuestion.COMPOUND_HEAD, TAIL, "rax"))
     asked.accessed(0)
     poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), 0x1001)
     wrong = asked.answer(0, 0x1000)
@@ -95,14 +95,14 @@ def test_a_fake_head_is_a_tail() -> None:
     system, asked = answers()
     poke(system, asked, TAIL, PageFlag.HEAD)
     poke(system, asked, field(TAIL, Offset.COMPOUND_HEAD), 0)
-    asked.ask(0, Asks(Question.COMPOUND_HEAD, TAIL, "rax"))
+    asked.ask(0, Asks(PageQuestion.COMPOUND_HEAD, TAIL, "rax"))
     asked.accessed(0)
     assert asked.answer(0, TAIL) is not None
 
 
 def test_a_reader_that_never_looked_is_not_judged() -> None:
     _, asked = answers()
-    asked.ask(0, Asks(Question.COMPOUND_HEAD, TAIL, "rax"))
+    asked.ask(0, Asks(PageQuestion.COMPOUND_HEAD, TAIL, "rax"))
     assert asked.answer(0, 7) is None
     assert asked.idle
 
