@@ -48,8 +48,8 @@ class Wrong:
         return f"{asked} was answered {self.answer:#x}, which was true at no instant while the reader looked"
 
 
-_Question: TypeAlias = _Open | None
-_NONE: _Question = None
+_OpenOrNone: TypeAlias = _Open | None
+_NONE: _OpenOrNone = None
 
 
 class Answers:
