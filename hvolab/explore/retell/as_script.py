@@ -120,14 +120,14 @@ def _shows(system: System, setup: Setup, script: Script, key: tuple[Verdict, Whe
 
 
 def _recorded(system: System, setup: Setup, schedule: Schedule) -> list[_Picked]:
-    recorder = _Recorder(schedule, system, setup)
+    recorder = _NotingReplay(schedule, system, setup)
     run_on(system, setup, lambda _system: recorder, (lambda _system: recorder.observe,))
     recorder.close()
     system.reset()
     return recorder.picked
 
 
-class _Recorder:
+class _NotingReplay:
     """Replays a schedule and notes what each step did that a script can name."""
 
     def __init__(self, schedule: Schedule, system: System, setup: Setup) -> None:
