@@ -24,7 +24,7 @@ from emu.mmu import Mmu
 Routine: TypeAlias = Coroutine[Any, Any, Any]
 
 
-class Role(Enum):
+class RoutineRole(Enum):
     """Why a routine runs, which is what its end means."""
 
     THREAD = "a thread"
@@ -40,7 +40,7 @@ class RoutineContext:
     """
 
     name: str
-    role: Role
+    role: RoutineRole
     routine: Routine
     interrupts_before: bool
     pending: Op | None = None

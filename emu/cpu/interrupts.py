@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from emu.cpu.apic import Apic, Ipi
-from emu.cpu.cpu import Cpu, Role, Routine, RoutineContext
+from emu.cpu.cpu import Cpu, Routine, RoutineContext, RoutineRole
 from emu.cpu.execute import Blocked, Executor
 from emu.cpu.ops import Await, Op
 from emu.cpu.software import ContextKilled, Grain, InterruptHandler
@@ -44,7 +44,7 @@ class Interrupts:
         match handler.grain:
             case Grain.STEPWISE:
                 name = f"interrupt {ipi.vector:#x}"
-                context = RoutineContext(name, Role.INTERRUPT, routine, cpu.interrupts_enabled)
+                context = RoutineContext(name, RoutineRole.INTERRUPT, routine, cpu.interrupts_enabled)
                 cpu.interrupts_enabled = False
                 self._threads.enter(cpu, context)
             case Grain.ATOMIC:

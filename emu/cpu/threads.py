@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from emu.cpu.cpu import Cpu, GuestContext, GuestThread, KernelThread, Role, RoutineContext, Thread
+from emu.cpu.cpu import Cpu, GuestContext, GuestThread, KernelThread, RoutineContext, RoutineRole, Thread
 from emu.cpu.execute import Executor
 from emu.cpu.ops import Count, Op, ThisCpu
 from emu.cpu.software import ContextKilled, TrapOutcome
@@ -68,7 +68,7 @@ class Threads:
                 cpu.contexts.append(GuestContext(name, cpu.core))
                 self.busy.add(cpu.number)
             case KernelThread(name=name, routine=routine):
-                self._push(cpu, RoutineContext(name, Role.THREAD, routine(), cpu.interrupts_enabled))
+                self._push(cpu, RoutineContext(name, RoutineRole.THREAD, routine(), cpu.interrupts_enabled))
             case _:
                 assert_never(thread)
 
@@ -93,11 +93,11 @@ class Threads:
 
     def _end(self, cpu: Cpu, context: RoutineContext, value: object) -> None:
         match context.role:
-            case Role.THREAD:
+            case RoutineRole.THREAD:
                 self._finish(cpu, killed=False)
-            case Role.INTERRUPT:
+            case RoutineRole.INTERRUPT:
                 self._leave(cpu, context)
-            case Role.TRAP:
+            case RoutineRole.TRAP:
                 self._leave(cpu, context)
                 if value is TrapOutcome.KILL:
                     self._finish(cpu, killed=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from emu.cpu.cpu import Cpu, Role, RoutineContext
+from emu.cpu.cpu import Cpu, RoutineContext, RoutineRole
 from emu.cpu.software import Trap, TrapHandler
 from emu.cpu.threads import Threads
 from emu.events import BusErrorSeen, Faulted, Trapped
@@ -35,6 +35,6 @@ class Traps:
             case _:
                 assert_never(why)
         routine = self._handler(Trap(cpu.number, site, cpu.contexts[-1].name, why))
-        handler = RoutineContext("trap", Role.TRAP, routine, cpu.interrupts_enabled)
+        handler = RoutineContext("trap", RoutineRole.TRAP, routine, cpu.interrupts_enabled)
         cpu.interrupts_enabled = False  # an interrupt gate
         self._threads.enter(cpu, handler)

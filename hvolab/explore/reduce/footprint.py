@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.choice import Choice, TakeInterrupt
 from emu.cpu.condition import Word
-from emu.cpu.cpu import Cpu, Role, RoutineContext
+from emu.cpu.cpu import Cpu, RoutineContext, RoutineRole
 from emu.cpu.ops import AddWords, Await
 from emu.events import (
     Copied,
@@ -47,7 +47,8 @@ _ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
 def in_handler(cpu: Cpu) -> bool:
     """Whether a stepwise interrupt handler is among the CPU's contexts."""
     return any(
-        isinstance(context, RoutineContext) and context.role is Role.INTERRUPT for context in cpu.contexts
+        isinstance(context, RoutineContext) and context.role is RoutineRole.INTERRUPT
+        for context in cpu.contexts
     )
 
 
