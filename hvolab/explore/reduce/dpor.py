@@ -46,7 +46,7 @@ class Reduced:
         self._nodes: list[Node] = []
         self._history = HappensBefore()
         self._tables: Tables | None = None
-        self._run: _Run | None = None
+        self._run: _PathStrategy | None = None
         self._learned: Place | None = None  # out of a checkpoint, until there is a machine
         self._begun = False
         self._floor = -1
@@ -68,7 +68,7 @@ class Reduced:
             self._tables = Tables(system.machine.memory, model)
             if self._learned is not None:
                 self._tables.load(self._learned)
-        self._run = _Run(
+        self._run = _PathStrategy(
             system.machine, sight, self._nodes, self._history, self._tables, freedoms, self._without
         )
         return self._run
@@ -139,7 +139,7 @@ class Reduced:
         return tuple(self._nodes)
 
 
-class _Run:
+class _PathStrategy:
     """The strategy of one run: follows the path to its last node, then goes on where nothing sleeps."""
 
     def __init__(
