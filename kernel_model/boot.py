@@ -42,7 +42,7 @@ from kernel_model.mm.hstate import HSTATES, Hstate
 from kernel_model.mm.image import HugePage, Image, VmemmapOrigin
 from kernel_model.mm.inherited import Inherited
 from kernel_model.mm.page import HugetlbFlag, lru
-from kernel_model.mm.traps import Traps
+from kernel_model.mm.traps import TrapHandlers
 from kernel_model.pool.hugetlb import Hugetlb
 from kernel_model.pool.hugetlb_pool import PoolPrimitives
 from kernel_model.pool.hwpoison import RawHwpoison
@@ -155,7 +155,7 @@ def boot(config: BootConfig) -> System:
     _give_frames(pages, config, blocks)
     pages.write_free_lists(image)
     software = Software(
-        Traps(image.root).handle,
+        TrapHandlers(image.root).handle,
         {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, config.policy.grain)},
     )
     machine = Machine(memory, config.cpus, config.model, image.root, software)

@@ -27,7 +27,7 @@ _TRAPS = {
 }
 
 
-class Traps:
+class TrapHandlers:
     """Handlers over the page tables of init_mm."""
 
     def __init__(self, root: Pfn) -> None:
