@@ -19,22 +19,22 @@ from hvolab.show.report import (
     show_uses,
 )
 from hvolab.show.timeline import Timeline
-from hvolab.subject.run import NO_LIMITS, Limits, Run, StrategyFor, run
+from hvolab.subject.run import NO_LIMITS, Limits, PickerFor, Run, run
 from hvolab.subject.scenario import Group, GuestActor, Setup
-from hvolab.subject.script import Script, ScriptStrategy
+from hvolab.subject.script import Script, ScriptPicker
 from kernel_model.boot import System
 
 
-def following(script: Script) -> StrategyFor:
-    """The strategy that resolves that script."""
-    return lambda system: ScriptStrategy(script, system.machine)
+def following(script: Script) -> PickerFor:
+    """The picker that resolves that script."""
+    return lambda system: ScriptPicker(script, system.machine)
 
 
 def run_and_show(
     console: Console,
     invocation: Invocation,
     setup: Setup,
-    strategy_for: StrategyFor,
+    picker_for: PickerFor,
     listeners: tuple[Callable[[System], Listener], ...],
     order: Order,
     limits: Limits = NO_LIMITS,
@@ -53,7 +53,7 @@ def run_and_show(
         timelines.append(Timeline(system))
         return timelines[-1]
 
-    done = run(setup, strategy_for, (*listeners, watch), limits)
+    done = run(setup, picker_for, (*listeners, watch), limits)
     for timeline in timelines:
         show_timeline(console, timeline.lines, cpus)
     for view in pages:

@@ -21,11 +21,11 @@ from hvolab.explore.search.randomly import Pct
 from hvolab.show.json_output import run_json
 from hvolab.show.report import Invocation, Order
 from hvolab.subject.fingerprint import fingerprint
-from hvolab.subject.run import MOST_STEPS, Limits, StrategyFor, run
+from hvolab.subject.picker import InOrder, Picker, Replay, ReplayThenInOrder
+from hvolab.subject.run import MOST_STEPS, Limits, PickerFor, run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import parse
 from hvolab.subject.script_text import parse_script
-from hvolab.subject.strategy import InOrder, Replay, ReplayThenInOrder, Strategy
 from kernel_model.boot import System
 
 # As `hvolab explore --strategy pct` has them when it is told nothing else.
@@ -86,7 +86,7 @@ def run_command(
         raise click.UsageError("--past-divergence goes with --schedule")
     follow = ReplayThenInOrder if past_divergence else Replay
     replay = None if schedule is None else follow(parse(schedule), fingerprint(setup))
-    strategy_for = _strategy(own_order, setup, seed, replay, script)
+    picker_for = _picker(own_order, setup, seed, replay, script)
     invocation = Invocation(chosen, count, (*wanted.words(), *repeated_input(layout, operations)))
     given = (seed, schedule, script, layout)
     own = wanted.nothing and all(one is None for one in given)
@@ -94,10 +94,10 @@ def run_command(
     with ExitStack() as files:
         listeners = trace_listener(trace, files)
         if as_json:
-            done = run(setup, strategy_for, listeners, Limits(steps))
+            done = run(setup, picker_for, listeners, Limits(steps))
             click.echo(json.dumps(run_json(invocation, done), indent=1))
         else:
-            done = run_and_show(Console(), invocation, setup, strategy_for, listeners, order, Limits(steps))
+            done = run_and_show(Console(), invocation, setup, picker_for, listeners, order, Limits(steps))
     if dump is not None:
         write_end(done.system, operations, dump)
     if replay is not None:
@@ -105,17 +105,17 @@ def run_command(
     return status_of(done)
 
 
-def _in_order(_system: System) -> Strategy:
+def _in_order(_system: System) -> Picker:
     return InOrder()
 
 
-def _strategy(
-    own_order: StrategyFor,
+def _picker(
+    own_order: PickerFor,
     setup: Setup,
     seed: int | None,
     replay: Replay | ReplayThenInOrder | None,
     script: Path | None,
-) -> StrategyFor:
+) -> PickerFor:
     given = {"--seed": seed, "--schedule": replay, "--script": script}
     names = [name for name, value in given.items() if value is not None]
     if len(names) > 1:
@@ -129,16 +129,16 @@ def _strategy(
     return own_order
 
 
-def _seeded(setup: Setup, seed: int) -> StrategyFor:
+def _seeded(setup: Setup, seed: int) -> PickerFor:
     """Random priorities. PCT spreads its change points over a run's length, which a run before tells it."""
     search = Pct(seed, runs=2, depth=PCT_DEPTH)
 
-    def strategy_for(_system: System) -> Strategy:
+    def picker_for(_system: System) -> Picker:
         search.begin()
         return search.guide(PCT_FREEDOMS)
 
-    run(setup, strategy_for, limits=Limits(Budget().steps))
-    return strategy_for
+    run(setup, picker_for, limits=Limits(Budget().steps))
+    return picker_for
 
 
 def _tell(replay: Replay | ReplayThenInOrder) -> None:

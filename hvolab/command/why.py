@@ -15,10 +15,10 @@ from hvolab.judge.why import Explanation, explain
 from hvolab.show.json_output import why_json
 from hvolab.show.report import Invocation, show_finding
 from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.picker import Replay
 from hvolab.subject.run import run
 from hvolab.subject.schedule import parse
-from hvolab.subject.script import ScriptStrategy
-from hvolab.subject.strategy import Replay
+from hvolab.subject.script import ScriptPicker
 
 
 @click.command(
@@ -42,7 +42,7 @@ def why_command(name: str, schedule: str | None, as_json: bool) -> int:  # noqa:
     setup = shaped(chosen.build(count), wanted)
     if schedule is None:
         order = order_of(chosen, setup)
-        done = run(setup, lambda system: ScriptStrategy(order, system.machine))
+        done = run(setup, lambda system: ScriptPicker(order, system.machine))
     else:
         replay = Replay(parse(schedule), fingerprint(setup))
         done = run(setup, lambda _system: replay)

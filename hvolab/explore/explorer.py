@@ -18,11 +18,11 @@ from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.fingerprint import stamped
+from hvolab.subject.picker import Picker, Replay
 from hvolab.subject.run import Limits, Run, run_on, run_watched
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
 from hvolab.subject.script import Script
-from hvolab.subject.strategy import Replay, Strategy
 from kernel_model.boot import System, boot
 
 
@@ -117,7 +117,7 @@ class Exploring:
         self.ran = True
         done: Run | None = None
         try:
-            done = run_watched(self._system, self._setup, self._strategy, (), self._limits())
+            done = run_watched(self._system, self._setup, self._picker, (), self._limits())
             self.tally.completed(done)
             self._note(done)
             self.lock_orders |= done.lock_orders
@@ -177,8 +177,8 @@ class Exploring:
             "search": self._search.save(),
         }
 
-    def _strategy(self, system: System, sight: Sight) -> Strategy:
-        return self._search.strategy(system, sight, self._freedoms)
+    def _picker(self, system: System, sight: Sight) -> Picker:
+        return self._search.picker(system, sight, self._freedoms)
 
     def _note(self, done: Run) -> None:
         for finding in done.findings:

@@ -1,4 +1,4 @@
-"""Running a scenario: boot, let a strategy pick until nothing is left, hand back what happened.
+"""Running a scenario: boot, let a picker pick until nothing is left, hand back what happened.
 
 `run` is a function: the same setup and the same picks give the same run.
 """
@@ -20,9 +20,9 @@ from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.subject.costs import NO_COSTS, CostCounter, Costs
 from hvolab.subject.fingerprint import stamped
+from hvolab.subject.picker import Picker
 from hvolab.subject.scenario import Setup, questions_of, start_actors
 from hvolab.subject.schedule import Pick, Schedule, answer_to
-from hvolab.subject.strategy import Strategy
 from kernel_model.boot import System, boot
 
 MOST_STEPS = 1_000_000
@@ -116,43 +116,43 @@ class Run:
 NO_LIMITS = Limits()
 _STEPS_A_LOOK = 256  # a look at the clock costs as much as a step
 
-StrategyFor: TypeAlias = Callable[[System], Strategy]
-# For a strategy that must know what judges ask.
-WatchingStrategyFor: TypeAlias = Callable[[System, Sight], Strategy]
+PickerFor: TypeAlias = Callable[[System], Picker]
+# For a picker that must know what judges ask.
+WatchingPickerFor: TypeAlias = Callable[[System, Sight], Picker]
 
 
 class _Transcript:
-    """Answers through the strategy and writes down every pick."""
+    """Answers through the picker and writes down every pick."""
 
-    def __init__(self, strategy: Strategy) -> None:
-        self.strategy = strategy
+    def __init__(self, picker: Picker) -> None:
+        self.picker = picker
         self.picks: list[Pick] = []
 
     def answer(self, question: Question) -> int:
-        pick = self.strategy.answer(question)
+        pick = self.picker.answer(question)
         self.picks.append(answer_to(question, pick))
         return pick
 
 
 def run(
     setup: Setup,
-    strategy_for: StrategyFor,
+    picker_for: PickerFor,
     listeners: tuple[Callable[[System], Listener], ...] = (),
     limits: Limits = NO_LIMITS,
 ) -> Run:
     """Boot `setup` and run it. The schedule has the fingerprint of the setup.
 
-    Raises what the strategy raises when it cannot go on: ScriptError, ScheduleError.
+    Raises what the picker raises when it cannot go on: ScriptError, ScheduleError.
     """
     counter = CostCounter()
-    done = run_on(boot(setup.boot), setup, strategy_for, (*listeners, counter.listener), limits)
+    done = run_on(boot(setup.boot), setup, picker_for, (*listeners, counter.listener), limits)
     return replace(done, schedule=stamped(done.schedule, setup), costs=counter.costs)
 
 
 def run_on(
     system: System,
     setup: Setup,
-    strategy_for: StrategyFor,
+    picker_for: PickerFor,
     listeners: tuple[Callable[[System], Listener], ...] = (),
     limits: Limits = NO_LIMITS,
 ) -> Run:
@@ -161,8 +161,8 @@ def run_on(
     The schedule has no fingerprint: who makes many runs of one setup stamps those that are kept.
     """
 
-    def for_system(system: System, _sight: Sight) -> Strategy:
-        return strategy_for(system)
+    def for_system(system: System, _sight: Sight) -> Picker:
+        return picker_for(system)
 
     return run_watched(system, setup, for_system, listeners, limits)
 
@@ -170,11 +170,11 @@ def run_on(
 def run_watched(
     system: System,
     setup: Setup,
-    strategy_for: WatchingStrategyFor,
+    picker_for: WatchingPickerFor,
     listeners: tuple[Callable[[System], Listener], ...] = (),
     limits: Limits = NO_LIMITS,
 ) -> Run:
-    """The same with a strategy that is given what judges see with."""
+    """The same with a picker that is given what judges see with."""
     machine = system.machine
     sight = Sight(machine, setup.boot.huge_pages, setup.judged)
     monitor = Monitor(sight, setup.boot.huge_pages, questions_of(setup))
@@ -182,9 +182,9 @@ def run_watched(
     machine.trace.listen(monitor.observe)
     for listener in listeners:
         machine.trace.listen(listener(system))
-    strategy = strategy_for(system, sight)
+    picker = picker_for(system, sight)
     start_actors(setup, system)
-    transcript = _Transcript(strategy)
+    transcript = _Transcript(picker)
     outcome = _loop(system, transcript, monitor, limits)
     match outcome:
         case Completed():
@@ -214,11 +214,11 @@ def _loop(system: System, transcript: _Transcript, monitor: Monitor, limits: Lim
             return OutOfSteps(limits.steps, _where(machine))
         if limits.until is not None and not machine.steps % _STEPS_A_LOOK and time.monotonic() > limits.until:
             return OutOfTime(limits.seconds, _where(machine))
-        choice = transcript.strategy.pick(enabled)
+        choice = transcript.picker.pick(enabled)
         transcript.picks.append(choice)
         monitor.before(choice)
         machine.perform(choice, transcript)
-    transcript.strategy.finish()
+    transcript.picker.finish()
     if machine.busy:
         return Deadlocked(tuple(machine.blocked().items()))
     return Completed()

@@ -178,7 +178,7 @@ class ScriptError(Exception):
     """A constraint cannot be met."""
 
 
-class ScriptStrategy:
+class ScriptPicker:
     """Resolves a script to picks. After its last constraint, runs what is left, lowest CPU first."""
 
     def __init__(self, script: Script, machine: Machine) -> None:

@@ -27,7 +27,7 @@ from hvolab.explore.reduce.tables import Tables
 from hvolab.explore.search.interface import Freedom, Next, Redundant
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 from hvolab.judge.sight.sight import Sight
-from hvolab.subject.strategy import Strategy
+from hvolab.subject.picker import Picker
 from kernel_model.boot import System
 
 
@@ -46,7 +46,7 @@ class Reduced:
         self._nodes: list[Node] = []
         self._history = HappensBefore()
         self._tables: Tables | None = None
-        self._run: _PathStrategy | None = None
+        self._run: _PathPicker | None = None
         self._learned: Place | None = None  # out of a checkpoint, until there is a machine
         self._begun = False
         self._floor = -1
@@ -57,7 +57,7 @@ class Reduced:
         self._begun = True
         return True
 
-    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
+    def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         """Raises CannotReduce where reduction would not be sound."""
         if not freedoms >= {Freedom.SCHEDULE, Freedom.IRQ}:
             raise CannotReduce("reduction needs the freedoms schedule and irq")
@@ -68,7 +68,7 @@ class Reduced:
             self._tables = Tables(system.machine.memory, model)
             if self._learned is not None:
                 self._tables.load(self._learned)
-        self._run = _PathStrategy(
+        self._run = _PathPicker(
             system.machine, sight, self._nodes, self._history, self._tables, freedoms, self._without
         )
         return self._run
@@ -139,8 +139,8 @@ class Reduced:
         return tuple(self._nodes)
 
 
-class _PathStrategy:
-    """The strategy of one run: follows the path to its last node, then goes on where nothing sleeps."""
+class _PathPicker:
+    """The picker of one run: follows the path to its last node, then goes on where nothing sleeps."""
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from hvolab.subject.pattern import (
     Stores,
     matches,
 )
+from hvolab.subject.picker import Replay
 from hvolab.subject.run import run_on
 from hvolab.subject.scenario import Setup, vmemmap_page
 from hvolab.subject.schedule import Schedule
@@ -40,13 +41,12 @@ from hvolab.subject.script import (
     Makes,
     Script,
     ScriptError,
-    ScriptStrategy,
+    ScriptPicker,
     Standing,
     ToEnd,
     Translates,
     Until,
 )
-from hvolab.subject.strategy import Replay
 from kernel_model.boot import System
 from kernel_model.core.events import FlushBegun, PageFreed
 from kernel_model.mm.hstate import hugetlb_vmemmap_size
@@ -111,7 +111,7 @@ def _merged(script: Script) -> Script:
 
 def _shows(system: System, setup: Setup, script: Script, key: tuple[Verdict, Where]) -> bool:
     try:
-        done = run_on(system, setup, lambda started: ScriptStrategy(script, started.machine))
+        done = run_on(system, setup, lambda started: ScriptPicker(script, started.machine))
     except ScriptError:
         return False
     finally:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 from emu.choice import Choice, Question, Step, TakeInterrupt
 from hvolab.explore.budget import Budget
 from hvolab.judge.verdict import Finding, Verdict, Where
+from hvolab.subject.picker import Replay
 from hvolab.subject.run import Limits, Run, run_on
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import DecidePick, Schedule, VersionPick
-from hvolab.subject.strategy import Replay
 from kernel_model.boot import System
 
 RUNS = 300

@@ -9,7 +9,7 @@ from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.search.interface import AnswerPoint, Freedom, Next, Point, SchedulePoint
 from hvolab.judge.sight.sight import Sight
-from hvolab.subject.strategy import Strategy
+from hvolab.subject.picker import Picker
 from kernel_model.boot import System
 
 
@@ -39,12 +39,12 @@ class PointSearch(ABC):
     def load(self, place: Place) -> None:
         """Go on from there."""
 
-    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
+    def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         del system, sight
         return self.guide(freedoms)
 
     def guide(self, freedoms: frozenset[Freedom]) -> Guide:
-        """The strategy of the run just begun, which needs to know nothing of its machine."""
+        """The picker of the run just begun, which needs to know nothing of its machine."""
         return Guide(self, freedoms)
 
     def end(self, system: System) -> Next:
@@ -54,7 +54,7 @@ class PointSearch(ABC):
 
 
 class Guide:
-    """The strategy of one run."""
+    """The picker of one run."""
 
     def __init__(self, search: PointSearch, freedoms: frozenset[Freedom]) -> None:
         self._search = search

@@ -10,7 +10,7 @@ from emu.choice import Choice
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.judge.sight.sight import Sight
-from hvolab.subject.strategy import Strategy
+from hvolab.subject.picker import Picker
 from kernel_model.boot import System
 
 
@@ -57,13 +57,13 @@ class Next(Enum):
 
 
 class Search(Protocol):
-    """A way through the runs. The explorer owns the loop: begin, a run with the strategy, end, and again."""
+    """A way through the runs. The explorer owns the loop: begin, a run with the picker, end, and again."""
 
     def begin(self) -> bool:
         """Start another run. False when there is nothing left to explore."""
         ...
 
-    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
+    def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         """What picks in the run just begun, and may watch Sight. It may raise `Redundant` from `pick`."""
         ...
 

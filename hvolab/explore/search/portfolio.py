@@ -8,7 +8,7 @@ from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.search.interface import Freedom, Next, Search
 from hvolab.judge.sight.sight import Sight
-from hvolab.subject.strategy import Strategy
+from hvolab.subject.picker import Picker
 from kernel_model.boot import System
 
 
@@ -31,8 +31,8 @@ class Portfolio:
                 self._ended[self._turn] = True
         return False
 
-    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
-        return self._members[self._turn].strategy(system, sight, freedoms)
+    def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
+        return self._members[self._turn].picker(system, sight, freedoms)
 
     def end(self, system: System) -> Next:
         # A member that starts again does not undo what others have covered.

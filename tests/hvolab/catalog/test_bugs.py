@@ -19,7 +19,7 @@ from hvolab.subject.axes import variant
 from hvolab.subject.names import UnknownName
 from hvolab.subject.run import Completed, Run, run
 from hvolab.subject.scenario import Bug, Group, Scenario, Setup, with_deviation
-from hvolab.subject.script import Script, ScriptStrategy, ordering
+from hvolab.subject.script import Script, ScriptPicker, ordering
 from hvolab.subject.script_text import parse_script
 from kernel_model.variants.catalog import VARIANTS
 from kernel_model.variants.named import UPSTREAM_HVO, Effect
@@ -36,7 +36,7 @@ def built(chosen: Scenario) -> Setup:
 
 
 def followed(setup: Setup, script: Script) -> Run:
-    return run(setup, lambda system: ScriptStrategy(script, system.machine))
+    return run(setup, lambda system: ScriptPicker(script, system.machine))
 
 
 def wrong(done: Run) -> set[Verdict]:

@@ -22,11 +22,11 @@ from hvolab.catalog.pool import POOL
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import PagesView, Phase, meaning
 from hvolab.subject.names import UnknownName
+from hvolab.subject.picker import Replay
 from hvolab.subject.run import Completed, Run, collect, run
 from hvolab.subject.scenario import Group, GuestActor, Scenario
 from hvolab.subject.schedule import parse
-from hvolab.subject.script import ScriptStrategy
-from hvolab.subject.strategy import Replay
+from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 from kernel_model.core.events import FlushBegun, FlushCompleted, PageFreed, SpuriousFault
 from kernel_model.core.smp import FlushEverything, FlushPages
@@ -84,7 +84,7 @@ def own_run(chosen: Scenario, cpus: int) -> Seen:
     """In the order of the scenario's script."""
     setup = chosen.build(cpus)
     events: list[tuple[int, MachineEvent]] = []
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (collect(events),))
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine), (collect(events),))
     return Seen(done, events)
 
 
@@ -440,7 +440,7 @@ def phases_of(
         views.append(PagesView(system, setup.watched, readers))
         return views[-1]
 
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (view, also))
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine), (view, also))
     return done, views[0].phases
 
 

@@ -26,9 +26,9 @@ from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Pct, Uniform
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.picker import Replay
 from hvolab.subject.run import run
 from hvolab.subject.scenario import KernelActor, Setup
-from hvolab.subject.strategy import Replay
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.layout import PerCpu
 from kernel_model.mm.image import HugePage

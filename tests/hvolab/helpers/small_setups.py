@@ -35,8 +35,8 @@ from firmware.program import Argument
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.explore.search.interface import Freedom, Next, Search
 from hvolab.judge.sight.sight import Sight
+from hvolab.subject.picker import Picker
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
-from hvolab.subject.strategy import Strategy
 from kernel_model.boot import BootConfig, Kernel, System, boot
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned, PageFreed
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushPages, SyncCore
@@ -411,8 +411,8 @@ class Outcomes:
         seen.clear()
         return self._search.begin()
 
-    def strategy(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Strategy:
-        return self._search.strategy(system, sight, freedoms)
+    def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
+        return self._search.picker(system, sight, freedoms)
 
     def end(self, system: System) -> Next:
         if not system.machine.enabled():

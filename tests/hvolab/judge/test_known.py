@@ -18,7 +18,7 @@ from hvolab.judge.known import KNOWN, Shown, known
 from hvolab.judge.verdict import Finding
 from hvolab.subject.run import run
 from hvolab.subject.scenario import Group, Setup
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 from hvolab.subject.script_text import parse_script
 
 ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
@@ -121,7 +121,7 @@ def test_upstream_has_no_unknown_finding_in_the_first_orders_of_very_long_ones(n
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_shows_what_is_known_of_those(name: str) -> None:
     script = parse_script(SCRIPTS[name])
-    done = run(built(name), lambda system: ScriptStrategy(script, system.machine))
+    done = run(built(name), lambda system: ScriptPicker(script, system.machine))
     seen = shown(name, list(done.findings))
     assert seen
     assert seen <= listed(name)

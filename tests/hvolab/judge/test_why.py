@@ -14,12 +14,12 @@ from hvolab.catalog import scenario
 from hvolab.judge.verdict import RULES, Verdict
 from hvolab.judge.why import Explanation, explain
 from hvolab.subject.run import run
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 
 
 def explained(name: str) -> list[Explanation]:
     setup = scenario(name).build(2)
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine))
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine))
     return [explain(finding, done.sight) for finding in done.findings]
 
 

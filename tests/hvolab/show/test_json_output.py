@@ -19,7 +19,7 @@ from hvolab.show.json_output import SCHEMA, list_json, run_json
 from hvolab.show.report import Invocation
 from hvolab.subject.run import Deadlocked, OutOfSteps, Run, run
 from hvolab.subject.schedule import Schedule, parse
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMAS = ROOT / "hvolab" / "schema"
@@ -36,7 +36,7 @@ def schema(name: str) -> jsonschema.Draft202012Validator:
 @cache
 def own_run(name: str) -> Run:
     setup = scenario(name).build(3)
-    return run(setup, lambda system: ScriptStrategy(setup.script, system.machine))
+    return run(setup, lambda system: ScriptPicker(setup.script, system.machine))
 
 
 def document_of(name: str, cpus: int = 3) -> dict[str, Any]:

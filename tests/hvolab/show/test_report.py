@@ -25,7 +25,7 @@ from hvolab.show.report import (
 from hvolab.show.timeline import Line, Timeline
 from hvolab.subject.run import Completed, Deadlocked, OutOfSteps, Run, run
 from hvolab.subject.scenario import GuestActor, Setup, with_program
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 
 NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
@@ -67,7 +67,7 @@ def ran(name: str, cpus: int = 3) -> tuple[Setup, Run, tuple[Line, ...], tuple[P
         return views[0]
 
     listeners = (view,) if name == "remap" else (watch,)
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), listeners)
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine), listeners)
     return (
         setup,
         done,
@@ -392,7 +392,7 @@ def test_a_program_with_a_name_like_markup_can_be_run_and_shown() -> None:
         timelines.append(Timeline(system))
         return timelines[0]
 
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (watch,))
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine), (watch,))
     console = screen(200)
     show_timeline(console, timelines[0].lines, 2)
     show_finding(console, done.findings[0], "hvolab run x")

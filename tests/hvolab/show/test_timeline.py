@@ -11,7 +11,7 @@ import pytest
 from hvolab.catalog import scenario
 from hvolab.show.timeline import Line, Timeline
 from hvolab.subject.run import Run, run
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 
 FIRST_FRAME = 0x7F00
@@ -27,7 +27,7 @@ def told(name: str, cpus: int) -> tuple[Run, tuple[Line, ...]]:
         timelines.append(Timeline(system))
         return timelines[0]
 
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (watch,))
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine), (watch,))
     return done, tuple(timelines[0].lines)
 
 

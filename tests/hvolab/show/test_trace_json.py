@@ -37,7 +37,7 @@ from hvolab.catalog import SCENARIOS, scenario
 from hvolab.show.trace_json import TraceWriter
 from hvolab.subject.run import run
 from hvolab.subject.scenario import with_program
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 from kernel_model.core.events import BadPage, KernelEvent, OperationBegun
 
@@ -81,7 +81,7 @@ def trace_of(setup: Any) -> tuple[tuple[Json, ...], tuple[MachineEvent, ...]]:
 
         return listen
 
-    run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (both,))
+    run(setup, lambda system: ScriptPicker(setup.script, system.machine), (both,))
     return tuple(json.loads(line) for line in stream.getvalue().splitlines()), tuple(events)
 
 

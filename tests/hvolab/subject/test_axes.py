@@ -25,8 +25,8 @@ from hvolab.subject.axes import (
 )
 from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.names import Table, UnknownName
+from hvolab.subject.picker import InOrder
 from hvolab.subject.run import run_on
-from hvolab.subject.strategy import InOrder
 from kernel_model.boot import BootConfig, boot
 from kernel_model.flush.broken import LOCAL_ONLY
 from kernel_model.flush.policy import FlushSite, NamedPolicy

@@ -11,7 +11,7 @@ from hvolab.catalog.common import flush_all, optimize
 from hvolab.subject.costs import Costs
 from hvolab.subject.run import Run, run
 from hvolab.subject.scenario import Scenario, Setup, with_deviation
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 from kernel_model.variants.catalog import FLAGS_AND, VARIANTS
 from kernel_model.variants.named import UPSTREAM_HVO, Effect, NamedVariant
 
@@ -19,7 +19,7 @@ DEAR = [(chosen, variant) for chosen in SCENARIOS for variant in chosen.costlier
 
 
 def followed(setup: Setup) -> Run:
-    return run(setup, lambda system: ScriptStrategy(setup.script, system.machine))
+    return run(setup, lambda system: ScriptPicker(setup.script, system.machine))
 
 
 def batch(variant: NamedVariant, cpus: int) -> Run:

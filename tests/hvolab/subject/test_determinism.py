@@ -24,10 +24,10 @@ from hvolab.explore.search.guide import Guide
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Uniform
 from hvolab.subject.pattern import BeginsFlush, Loads
+from hvolab.subject.picker import Replay
 from hvolab.subject.run import Run, collect, run
 from hvolab.subject.scenario import GuestActor, Setup, start_actors
-from hvolab.subject.script import ScriptStrategy, ToEnd, Until
-from hvolab.subject.strategy import Replay
+from hvolab.subject.script import ScriptPicker, ToEnd, Until
 from kernel_model.boot import System, boot
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,7 +36,7 @@ QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-
 
 
 def own_run(setup: Setup, events: list[tuple[int, MachineEvent]]) -> Run:
-    return run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (collect(events),))
+    return run(setup, lambda system: ScriptPicker(setup.script, system.machine), (collect(events),))
 
 
 def at_random(seed: int) -> Guide:
@@ -163,9 +163,9 @@ def follow(system: System, setup: Setup, seed: int) -> list[tuple[int, MachineEv
     machine = system.machine
     machine.trace.listen(lambda number, event: events.append((number, event)))
     start_actors(setup, system)
-    strategy = at_random(seed)
+    picker = at_random(seed)
     while enabled := machine.enabled():
-        machine.perform(strategy.pick(enabled), strategy)
+        machine.perform(picker.pick(enabled), picker)
     return events
 
 
@@ -191,7 +191,7 @@ def test_the_window_of_a_lazy_tlb_begins_at_time_zero() -> None:
     setup = replace(base, script=script, boot=replace(base.boot, model=LAZY))
     asked: list[list[str]] = []
 
-    class Asked(ScriptStrategy):
+    class Asked(ScriptPicker):
         def answer(self, question: Question) -> int:
             if isinstance(question, VersionQuestion) and question.cpu == 1:
                 asked.append([str(entry.size) for entry in question.entries])

@@ -17,11 +17,11 @@ from emu.paging.models import MODELS
 from firmware.load import load_program
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.subject.fingerprint import fingerprint, stamped
+from hvolab.subject.picker import InOrder
 from hvolab.subject.run import run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup
 from hvolab.subject.schedule import Schedule, parse
 from hvolab.subject.script import ToEnd
-from hvolab.subject.strategy import InOrder
 from kernel_model.boot import BootConfig, Kernel, blocks_at_the_top
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.flush.broken import NEVER

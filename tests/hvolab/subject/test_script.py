@@ -29,7 +29,7 @@ from hvolab.subject.pattern import (
 from hvolab.subject.run import Run, collect, run
 from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
 from hvolab.subject.schedule import parse
-from hvolab.subject.script import Constraint, Interrupt, Script, ScriptError, ScriptStrategy, ToEnd, Until
+from hvolab.subject.script import Constraint, Interrupt, Script, ScriptError, ScriptPicker, ToEnd, Until
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.core.events import GracePeriodEnded
 from kernel_model.layout import PerCpu
@@ -70,9 +70,9 @@ def writer(cpu: int, name: str = "writer", words: int = 3) -> KernelActor:
 
 @dataclass
 class Watched:
-    """A script's strategy, and what it picked among what."""
+    """A script's picker, and what it picked among what."""
 
-    inner: ScriptStrategy
+    inner: ScriptPicker
     picked: list[tuple[Choice, dict[int, str]]] = field(default_factory=list)
     system: System | None = None
 
@@ -111,11 +111,11 @@ def go(script: Script, *actors: KernelActor, cpus: int = 2) -> Scripted:
     events: list[tuple[int, MachineEvent]] = []
     watched: list[Watched] = []
 
-    def strategy(system: System) -> Watched:
-        watched.append(Watched(ScriptStrategy(setup.script, system.machine), system=system))
+    def picker(system: System) -> Watched:
+        watched.append(Watched(ScriptPicker(setup.script, system.machine), system=system))
         return watched[0]
 
-    done = run(setup, strategy, (collect(events),))
+    done = run(setup, picker, (collect(events),))
     return Scripted(done, [event for _, event in events], watched[0].picked)
 
 
@@ -219,7 +219,7 @@ def test_a_script_stops_right_after_the_first_event_of_the_pattern(name: str) ->
     def listener(system: System) -> Callable[[int, MachineEvent], None]:
         return lambda _number, event: heard.append((event, matches(pattern, event, system.machine)))
 
-    run(setup, lambda system: ScriptStrategy(setup.script, system.machine), (listener,))
+    run(setup, lambda system: ScriptPicker(setup.script, system.machine), (listener,))
     first = next(index for index, (_, hit) in enumerate(heard) if hit)
     marker = next(
         index for index, (e, _) in enumerate(heard) if isinstance(e, Annotated) and e.payload == HERE

@@ -16,7 +16,7 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.subject.run import Completed, Run, collect, run
 from hvolab.subject.scenario import Bug, Scenario, Setup, with_deviation
-from hvolab.subject.script import Script, ScriptStrategy, ordering
+from hvolab.subject.script import Script, ScriptPicker, ordering
 from hvolab.subject.script_text import parse_script
 from kernel_model.core.events import AllocationFailed, PageFreed
 from kernel_model.layout import PAGE_OFFSET, HstateFields
@@ -27,14 +27,14 @@ ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 
 
 def followed(setup: Setup, script: Script) -> Run:
-    return run(setup, lambda system: ScriptStrategy(script, system.machine))
+    return run(setup, lambda system: ScriptPicker(script, system.machine))
 
 
 def in_order(setup: Setup) -> tuple[Run, list[object]]:
     """A run with the actors one after the other, and what the kernel announced in it."""
     events: list[tuple[int, MachineEvent]] = []
     script = ordering(parse_script("cpu0 to its end"))
-    done = run(setup, lambda system: ScriptStrategy(script, system.machine), (collect(events),))
+    done = run(setup, lambda system: ScriptPicker(script, system.machine), (collect(events),))
     assert isinstance(done.outcome, Completed)
     assert done.findings == ()
     return done, [event.payload for _, event in events if isinstance(event, Annotated)]

@@ -16,8 +16,8 @@ from hvolab.dump.compare import compare
 from hvolab.dump.real.layout import setup_from
 from hvolab.dump.real.operations import Optimize
 from hvolab.dump.real.system_dump import dump_system
+from hvolab.subject.picker import InOrder
 from hvolab.subject.run import run
-from hvolab.subject.strategy import InOrder
 from kernel_model.boot import LayoutError
 
 BEFORE, AFTER = real("main0_before"), real("main1_alloc64")

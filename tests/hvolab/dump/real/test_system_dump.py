@@ -16,8 +16,8 @@ from hvolab.dump import read_dump, write_dump
 from hvolab.dump.compare import compare
 from hvolab.dump.real.layout import setup_from
 from hvolab.dump.real.system_dump import KERNEL, dump_system
+from hvolab.subject.picker import InOrder
 from hvolab.subject.run import run
-from hvolab.subject.strategy import InOrder
 from kernel_model.boot import boot
 
 SCHEMA = Path(__file__).resolve().parents[4] / "hvolab" / "schema" / "dump.json"

@@ -26,7 +26,7 @@ from hvolab.explore.search.randomly import UniformWalk
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
-from hvolab.subject.script import EndsDead, ScriptStrategy, Translates
+from hvolab.subject.script import EndsDead, ScriptPicker, Translates
 from hvolab.subject.script_text import parse_script
 from kernel_model.boot import boot
 from kernel_model.mm.failures import EachMayFail
@@ -51,7 +51,7 @@ def test_a_script_shows_what_the_schedule_showed(name: str, search: Search) -> N
     for one in found:
         key = (one.finding.verdict, one.finding.where)
         script = as_script(system, setup, one.schedule, key)
-        again = run(setup, lambda started, script=script: ScriptStrategy(script, started.machine))
+        again = run(setup, lambda started, script=script: ScriptPicker(script, started.machine))
         assert key in {(finding.verdict, finding.where) for finding in again.findings}
         assert parse_script("\n".join(map(str, script))) == script
 
@@ -79,7 +79,7 @@ def test_a_script_says_that_a_walk_from_a_remembered_entry_found_nothing() -> No
     assert str(asked) == f"cpu1 walks {PAGE:#x} from a remembered entry to nothing in pfn 0x3000"
     assert parse_script("\n".join(map(str, script))) == script
     without = tuple(constraint for constraint in script if constraint != asked)
-    clean = run(setup, lambda started: ScriptStrategy(without, started.machine))
+    clean = run(setup, lambda started: ScriptPicker(without, started.machine))
     assert clean.findings == ()
 
 

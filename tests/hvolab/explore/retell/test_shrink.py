@@ -18,10 +18,10 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.retell.shrink import NotShown, shrink, switches
 from hvolab.explore.search.interface import Freedom
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.picker import InOrder, Replay
 from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import Schedule, parse
-from hvolab.subject.strategy import InOrder, Replay
 from kernel_model.boot import boot
 
 ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})

@@ -24,7 +24,7 @@ from hvolab.judge.verdict import Verdict
 from hvolab.subject.pattern import Loads, SetsPte
 from hvolab.subject.run import run
 from hvolab.subject.scenario import vmemmap_page
-from hvolab.subject.script import ScriptStrategy, ToEnd, Until
+from hvolab.subject.script import ScriptPicker, ToEnd, Until
 from kernel_model.boot import BootConfig, System, boot
 from kernel_model.mm.page import Offset, PageFlag, field
 
@@ -112,7 +112,7 @@ def test_two_loads_that_straddle_the_remap_give_an_answer_that_was_true() -> Non
     setup = scenario("optimize-compound-head").build(2)
     word = field(TAIL, Offset.COMPOUND_HEAD)
     setup = replace(setup, script=(Until(0, SetsPte(TAIL)), Until(1, Loads(word)), ToEnd(0), ToEnd(1)))
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine))
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine))
     assert done.findings == ()
 
 

@@ -11,9 +11,9 @@ from emu.paging.models import SKYLAKE
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, optimize_list, restore_list
 from hvolab.catalog.races import NEIGHBOUR
 from hvolab.judge.verdict import Finding
+from hvolab.subject.picker import InOrder
 from hvolab.subject.run import collect, run
 from hvolab.subject.scenario import KernelActor, Setup
-from hvolab.subject.strategy import InOrder
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.events import OperationBegun, OperationReturned
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap

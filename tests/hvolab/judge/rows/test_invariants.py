@@ -17,7 +17,7 @@ from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.run import Limits, Run, run
 from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
-from hvolab.subject.script import Script, ScriptStrategy, ToEnd
+from hvolab.subject.script import Script, ScriptPicker, ToEnd
 from hvolab.subject.script_text import parse_script
 from kernel_model.boot import BootConfig, Kernel, boot
 from kernel_model.core.events import MemoryFailed
@@ -39,7 +39,7 @@ def optimized_then(routine, model: CpuModel = SKYLAKE, policy: NamedPolicy = UPS
 
 
 def followed(setup: Setup, script: Script) -> Run:
-    return run(setup, lambda system: ScriptStrategy(script, system.machine))
+    return run(setup, lambda system: ScriptPicker(script, system.machine))
 
 
 def causes(done: Run) -> list[str]:
@@ -168,6 +168,6 @@ def test_a_spurious_fault_that_does_not_heal_is_told() -> None:
     config = BootConfig(MEMORY_BYTES, 2, (HUGE_PAGE,), model=model, policy=SKIPS_LAST_CPU)
     setup = Setup(config, (optimize(0), restore(0), KernelActor(1, "writer", writes)), (), (HEAD,))
     script = (*parse_script("cpu0 until free(pfn 0x7f07)\ncpu1 until Load(0xffffea0000101000)"), ToEnd(0))
-    done = run(setup, lambda system: ScriptStrategy((*script, ToEnd(1)), system.machine), limits=Limits(3000))
+    done = run(setup, lambda system: ScriptPicker((*script, ToEnd(1)), system.machine), limits=Limits(3000))
     told = [one.cause for one in done.findings if one.where.cpu == 1 and one.cause.startswith("I7")]
     assert told == ["I7: a second spurious fault of this CPU for one change of the page: it did not heal"]

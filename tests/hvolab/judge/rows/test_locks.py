@@ -15,9 +15,9 @@ from hvolab.judge.rows.locks import Taken, TakenInOrder, inversions
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.run import Deadlocked, run
 from hvolab.subject.scenario import KernelActor, Setup
-from hvolab.subject.script import ScriptStrategy
+from hvolab.subject.script import ScriptPicker
 from hvolab.subject.script_text import parse_script
-from hvolab.subject.strategy import InOrder
+from hvolab.subject.picker import InOrder
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.bug import bug
 from kernel_model.core.spinlock import HUGETLB_LOCK, ZONE_LOCK, spin_lock, spin_unlock
@@ -53,7 +53,7 @@ def actors(*bodies: Body) -> Setup:
 
 def test_a_deadlock_does_not_leave_open_who_holds_what_since_where() -> None:
     script = parse_script("cpu0 makes 1 step\ncpu1 makes 1 step")
-    done = run(actors(grow_a_pool, shrink_a_zone), lambda system: ScriptStrategy(script, system.machine))
+    done = run(actors(grow_a_pool, shrink_a_zone), lambda system: ScriptPicker(script, system.machine))
     assert isinstance(done.outcome, Deadlocked)
     (finding,) = done.findings
     assert finding.verdict is Verdict.KERNEL

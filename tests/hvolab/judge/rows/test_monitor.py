@@ -40,10 +40,10 @@ from hvolab.subject.pattern import (
     SetsPte,
     Stores,
 )
+from hvolab.subject.picker import Picker
 from hvolab.subject.run import Completed, Deadlocked, Limits, OutOfSteps, Run, run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page, with_program
-from hvolab.subject.script import Script, ScriptStrategy, ToEnd, Until
-from hvolab.subject.strategy import Strategy
+from hvolab.subject.script import Script, ScriptPicker, ToEnd, Until
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned
 from kernel_model.core.kconfig import KernelConfig
@@ -78,18 +78,18 @@ class Lab:
     boot: BootConfig
     actors: list[GuestActor | KernelActor]
     script: Script
-    strategy: Callable[[Lab], Strategy] | None = None
+    picker: Callable[[Lab], Picker] | None = None
     most_steps: int = 20_000
     system: System | None = None
 
     def run(self) -> Run:
         setup = Setup(self.boot, tuple(self.actors), self.script, (HEAD, TAIL_1))
 
-        def strategy_for(system: System) -> Strategy:
+        def picker_for(system: System) -> Picker:
             self.system = system
-            return self.strategy(self) if self.strategy else ScriptStrategy(self.script, system.machine)
+            return self.picker(self) if self.picker else ScriptPicker(self.script, system.machine)
 
-        return run(setup, strategy_for, limits=Limits(self.most_steps))
+        return run(setup, picker_for, limits=Limits(self.most_steps))
 
     def walk(self, va: int) -> Walk:
         assert self.system is not None
@@ -168,14 +168,14 @@ def verdicts(done: Run) -> list[Verdict]:
     return [finding.verdict for finding in done.findings]
 
 
-class Oldest(ScriptStrategy):
+class Oldest(ScriptPicker):
     """As the script says, by CPUs that keep every stale translation as long as they may."""
 
     def answer(self, question: Question) -> int:
         return 0 if isinstance(question, VersionQuestion) else question.default
 
 
-def oldest(made: Lab) -> Strategy:
+def oldest(made: Lab) -> Picker:
     assert made.system is not None
     return Oldest(made.script, made.system.machine)
 
@@ -494,7 +494,7 @@ def test_one_lazy_cpu_left_out_is_found_too() -> None:
     made = lab(
         SPLIT, (0, "remap", remap_and_flush), reader(), script=script, policy=SKIPS_LAST_CPU, model=LAZY
     )
-    made.strategy = oldest
+    made.picker = oldest
     assert Verdict.MISSED_FLUSH in verdicts(made.run())
 
 
@@ -929,7 +929,7 @@ def test_a_tlb_that_keeps_a_large_entry_through_the_flush_of_the_split_is_caught
     rule, config = LARGE_KEPT[name]
     script = (Until(1, Loads(WORD)), Until(0, SetsPte(HEAD)), ToEnd(1), ToEnd(0))
     made = lab(optimize(0), reader(), script=script, model=without_rule(model, rule), kernel=config)
-    made.strategy = oldest
+    made.picker = oldest
     done = made.run()
     assert Verdict.MODEL_ERROR in [f.verdict for f in done.findings if f.where.cpu == 1]
     assert done.model_error
@@ -939,7 +939,7 @@ def test_a_tlb_that_keeps_a_large_entry_through_the_flush_of_the_split_is_caught
 def test_with_all_its_rules_no_model_is_caught(model: CpuModel) -> None:
     script = (Until(0, SetsPte(HEAD)), Until(1, Loads(WORD)), ToEnd(0), ToEnd(1))
     made = lab(optimize(0), restore(0), reader(), script=script, model=model)
-    made.strategy = oldest
+    made.picker = oldest
     done = made.run()
     assert not done.model_error
     assert not done.findings
@@ -1027,7 +1027,7 @@ def busy_readers(cpus: int, model: CpuModel, seed: int) -> Run:
     """cpu0 optimizes and restores twice; all others read the head and two tails all the time."""
     readers = [guest(cpu, BUSY, "busy", head=int(HEAD), times=40) for cpu in range(1, cpus)]
     made = lab(optimize(0), restore(0), optimize(0), restore(0), *readers, cpus=cpus, model=model)
-    made.strategy = lambda _lab: AnyOrder(seed)
+    made.picker = lambda _lab: AnyOrder(seed)
     return made.run()
 
 
@@ -1047,7 +1047,7 @@ def test_the_same_readers_find_a_flush_that_leaves_a_cpu_out(model: CpuModel) ->
     """That the test above passes says something only if this one does."""
     readers = [guest(cpu, BUSY, "busy", head=int(HEAD), times=40) for cpu in (1, 2)]
     made = lab(optimize(0), restore(0), *readers, cpus=3, model=model, policy=SKIPS_LAST_CPU)
-    made.strategy = lambda _lab: AnyOrder(0)
+    made.picker = lambda _lab: AnyOrder(0)
     found = made.run().findings
     assert Verdict.MISSED_FLUSH in {finding.verdict for finding in found}
     assert {finding.where.cpu for finding in found} == {2}
@@ -1058,7 +1058,7 @@ def test_a_program_of_ones_own_finds_the_same() -> None:
     setup = with_program(
         scenario("missed-cpu").build(2), "mine.S", "mov rax, [rdi]\nnop\nmov rcx, [rdi]\nhlt"
     )
-    done = run(setup, lambda system: ScriptStrategy(setup.script, system.machine))
+    done = run(setup, lambda system: ScriptPicker(setup.script, system.machine))
     finding = only_finding(done)
     assert finding.verdict is Verdict.MISSED_FLUSH
     assert (finding.where.code, finding.where.instruction) == ("mine.S", "mov rcx, qword ptr [rdi]")

@@ -1,4 +1,4 @@
-"""The strategies: following a schedule, following it as far as it goes, and lowest CPU first."""
+"""The pickers: following a schedule, following it as far as it goes, and lowest CPU first."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hvolab.explore.search.guide import Guide
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Uniform
 from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.picker import Diverged, InOrder, Replay, ReplayThenInOrder, Stale
 from hvolab.subject.run import run
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
-from hvolab.subject.strategy import Diverged, InOrder, Replay, ReplayThenInOrder, Stale
 
 
 def versions(options: int) -> VersionQuestion:
-    """Which of that many versions, the last of them a walk? No strategy looks at the entries."""
+    """Which of that many versions, the last of them a walk? No picker looks at the entries."""
     entries: tuple[Any, ...] = (None,) * (options - 1)
     return VersionQuestion(0, VirtAddr(0x1000), entries, walk=True)
 
@@ -280,9 +280,9 @@ def test_only_what_can_happen_is_picked(wanted: list[Choice], offers: list[list[
 
 @given(enabled_lists)
 def test_in_order_takes_the_first(enabled: list[Choice]) -> None:
-    strategy = InOrder()
-    assert strategy.pick(enabled) == enabled[0]
-    strategy.finish()
+    picker = InOrder()
+    assert picker.pick(enabled) == enabled[0]
+    picker.finish()
 
 
 def test_in_order_answers_as_if_nothing_were_free() -> None:

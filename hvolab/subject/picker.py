@@ -9,7 +9,7 @@ from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
 from hvolab.subject.schedule import DecidePick, Pick, Schedule, ScheduleError, VersionPick, answer_to
 
 
-class Strategy(Protocol):
+class Picker(Protocol):
     """Picks what happens next and answers what is asked inside a step."""
 
     def pick(self, enabled: list[Choice]) -> Choice:
@@ -21,7 +21,7 @@ class Strategy(Protocol):
         ...
 
     def finish(self) -> None:
-        """Nothing more can happen. Raises an error if that is not what the strategy expects."""
+        """Nothing more can happen. Raises an error if that is not what the picker expects."""
         ...
 
 
