@@ -1,4 +1,4 @@
-"""Which search finds what how soon: `python -m benchmarks.explorers`.
+"""Which strategy finds what how soon: `python -m benchmarks.explorers`.
 
 Runs to the first violation, counted from 1; of the random ones the median over 30 seeds. Counts: they
 are the same on every machine.
@@ -20,7 +20,7 @@ from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Delays, Preemptions
 from hvolab.explore.search.depth_first import Deepening
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
 from hvolab.subject.scenario import Setup
 
@@ -42,7 +42,7 @@ class Contender:
     """A way to search; `seeds`: how many times, where chance has a part in it."""
 
     name: str
-    search: Callable[[int], Search]
+    strategy: Callable[[int], Strategy]
     seeds: int = SEEDS
 
 
@@ -76,21 +76,21 @@ def main() -> None:
 def _told(contender: Contender, name: str) -> str:
     setup = scenario(name).build(2)
     setup = replace(setup, boot=replace(setup.boot, model=LAZY))
-    counts = sorted(_runs_to_first(setup, contender.search(seed)) for seed in range(contender.seeds))
+    counts = sorted(_runs_to_first(setup, contender.strategy(seed)) for seed in range(contender.seeds))
     middle = statistics.median_high(counts)
     median = f"more than {MOST_RUNS}" if middle > MOST_RUNS else str(middle)
     missed = sum(count > MOST_RUNS for count in counts)
     return median if not missed or contender.seeds == 1 else f"{median} ({missed} not in {MOST_RUNS})"
 
 
-def _runs_to_first(setup: Setup, search: Search) -> int:
+def _runs_to_first(setup: Setup, strategy: Strategy) -> int:
     """More than MOST_RUNS when nothing was found in so many."""
 
     def told(_runs: int, found: int) -> None:
         if found:
             raise _Enough
 
-    done: Exploration = explore(setup, search, FREEDOMS, Budget(runs=MOST_RUNS), told)
+    done: Exploration = explore(setup, strategy, FREEDOMS, Budget(runs=MOST_RUNS), told)
     first = [one.at_run for one in done.found if one.finding.verdict.is_violation]
     return min(first, default=MOST_RUNS + 1)
 

@@ -1,4 +1,4 @@
-"""How fast each search goes through the schedules of the two-CPU optimize-against-reader scenario."""
+"""How fast each strategy goes through the schedules of the two-CPU optimize-against-reader scenario."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Delays, Preemptions
 from hvolab.explore.search.depth_first import Deepening, everything
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
 from hvolab.subject.scenario import Setup, start_actors
 from kernel_model.boot import boot
@@ -25,7 +25,7 @@ from kernel_model.boot import boot
 SCENARIO = "optimize-reader"
 FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 RUNS = 80
-SEARCHES: tuple[tuple[str, Callable[[], Search]], ...] = (
+STRATEGIES: tuple[tuple[str, Callable[[], Strategy]], ...] = (
     ("exhaustive, reduced", Reduced),
     ("unreduced", everything),
     ("bounded, 1 preemption", lambda: Deepening(Preemptions(1))),
@@ -44,10 +44,10 @@ def show(console: Console) -> None:
     table.add_column("search")
     for column in ("schedules /s", "steps /s", "ratio to bare steps"):
         table.add_column(column, justify="right")
-    for name, search in SEARCHES:
+    for name, strategy in STRATEGIES:
         bare = _bare_steps(setup)
         begun = time.perf_counter()
-        coverage = explore(setup, search(), FREEDOMS, Budget(runs=RUNS)).coverage
+        coverage = explore(setup, strategy(), FREEDOMS, Budget(runs=RUNS)).coverage
         seconds = time.perf_counter() - begun
         runs = coverage.schedules + coverage.redundant + coverage.learning
         steps = coverage.steps / seconds

@@ -27,7 +27,7 @@ from hvolab.explore.retell.as_script import NoScript, as_script
 from hvolab.explore.retell.shrink import shrink
 from hvolab.explore.search.bounds import Delays, Preemptions
 from hvolab.explore.search.depth_first import Deepening, everything
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.portfolio import Portfolio
 from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
 from hvolab.show.json_output import explore_json
@@ -184,7 +184,7 @@ def _freedoms(text: str) -> frozenset[Freedom]:
     return frozenset(known[word] for word in words)
 
 
-def _search(plan: ExplorePlan) -> Search:
+def _strategy(plan: ExplorePlan) -> Strategy:
     match plan.strategy:
         case StrategyName.EXHAUSTIVE:
             return Reduced()
@@ -217,7 +217,7 @@ def _explore(setup: Setup, plan: ExplorePlan, told: Told) -> Exploration:
             "nondet": ",".join(sorted(freedom.value for freedom in plan.freedoms)),
         }
         checkpoint = Checkpoint(plan.checkpoint, identity)
-    return explore(setup, _search(plan), plan.freedoms, plan.budget, told, checkpoint)
+    return explore(setup, _strategy(plan), plan.freedoms, plan.budget, told, checkpoint)
 
 
 def _told(setup: Setup, done: Exploration, as_found: bool) -> Exploration:  # noqa: FBT001

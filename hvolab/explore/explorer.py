@@ -1,4 +1,4 @@
-"""The explorer: run after run on one machine, until the search or the budget ends."""
+"""The explorer: run after run on one machine, until the strategy or the budget ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
-from hvolab.explore.search.interface import Freedom, Next, Redundant, Search
+from hvolab.explore.search.interface import Freedom, Next, Redundant, Strategy
 from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Verdict, Where
@@ -53,7 +53,7 @@ Progress = Callable[[int, int], None]
 
 def explore(
     setup: Setup,
-    search: Search,
+    strategy: Strategy,
     freedoms: frozenset[Freedom],
     budget: Budget,
     progress: Progress = lambda _runs, _found: None,
@@ -62,21 +62,21 @@ def explore(
     """Explore `setup`. `progress` is told after every run how many there were and how much was found.
 
     A SIGINT ends it like a budget does, after the run under way: what was found is kept. With a checkpoint it
-    goes on where that one left off. Raises what the search raises when it cannot explore the setup
+    goes on where that one left off. Raises what the strategy raises when it cannot explore the setup
     (CannotReduce), and CheckpointError.
     """
-    exploring = Exploring(setup, search, freedoms, budget, checkpoint)
+    exploring = Exploring(setup, strategy, freedoms, budget, checkpoint)
     stopped_by: str | None = None
     with held_interrupts() as interrupts:
         try:
-            while stopped_by is None and search.begin():
+            while stopped_by is None and strategy.begin():
                 exploring.one_run()
                 progress(exploring.tally.runs, len(exploring.found))
                 stopped_by = "an interrupt" if interrupts.asked else exploring.spent()
         except KeyboardInterrupt:
             stopped_by = "an interrupt"
         else:
-            if exploring.ran:  # otherwise the search is where the checkpoint has it
+            if exploring.ran:  # otherwise the strategy is where the checkpoint has it
                 exploring.save()
     return exploring.done(stopped_by)
 
@@ -87,7 +87,7 @@ class Exploring:
     def __init__(
         self,
         setup: Setup,
-        search: Search,
+        strategy: Strategy,
         freedoms: frozenset[Freedom],
         budget: Budget,
         checkpoint: Checkpoint | None,
@@ -97,7 +97,7 @@ class Exploring:
         self.lock_orders: set[TakenInOrder] = set()
         self.ran = False
         self._setup = setup
-        self._search = search
+        self._strategy = strategy
         self._freedoms = freedoms
         self._budget = budget
         self._checkpoint = checkpoint
@@ -123,7 +123,7 @@ class Exploring:
             self.lock_orders |= done.lock_orders
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
-        following = self._search.end(self._system)
+        following = self._strategy.end(self._system)
         self._system.reset()
         if following is Next.START_AGAIN:
             self.tally.learned()
@@ -145,7 +145,7 @@ class Exploring:
     def done(self, stopped_by: str | None) -> Exploration:
         seconds = self._before + time.monotonic() - self._begun
         coverage = self.tally.coverage(
-            self._search.extent(), self._freedoms, self._setup, seconds, stopped_by
+            self._strategy.extent(), self._freedoms, self._setup, seconds, stopped_by
         )
         found = (replace(one, schedule=stamped(one.schedule, self._setup)) for one in self.found.values())
         warnings = (f"two locks in both orders: {words}" for words in inversions(self.lock_orders))
@@ -174,11 +174,11 @@ class Exploring:
             "tally": self.tally.save(),
             "found": found,
             "lock_orders": [list[Json](one.words()) for one in sorted(self.lock_orders)],
-            "search": self._search.save(),
+            "search": self._strategy.save(),
         }
 
     def _picker(self, system: System, sight: Sight) -> Picker:
-        return self._search.picker(system, sight, self._freedoms)
+        return self._strategy.picker(system, sight, self._freedoms)
 
     def _note(self, done: Run) -> None:
         for finding in done.findings:
@@ -188,7 +188,7 @@ class Exploring:
     def _load(self, place: Place) -> None:
         self._before = place.field("milliseconds").count() / 1000
         self.tally.load(place.field("tally"))
-        self._search.load(place.field("search"))
+        self._strategy.load(place.field("search"))
         self.add_found(place.field("found"))
         self.add_lock_orders(place.field("lock_orders"))
 

@@ -62,8 +62,8 @@ class _Team:
         progress: Progress,
     ) -> None:
         self.stopped_by: str | None = None
-        self._search = Reduced()
-        self.main = Exploring(setup, self._search, freedoms, budget, None)
+        self._strategy = Reduced()
+        self.main = Exploring(setup, self._strategy, freedoms, budget, None)
         self._budget = budget
         self._workers = workers
         self._interrupts = interrupts
@@ -74,15 +74,15 @@ class _Team:
         """Alone, then together; again from the start when a worker has learned something."""
         while True:
             self._alone()
-            if self.stopped_by is not None or not self._search.nodes:
+            if self.stopped_by is not None or not self._strategy.nodes:
                 return
-            if self._together(Frontier(self._search)) is Next.GO_ON or self.stopped_by is not None:
+            if self._together(Frontier(self._strategy)) is Next.GO_ON or self.stopped_by is not None:
                 return
 
     def _alone(self) -> None:
         """The first runs. An empty path afterwards says that all is done."""
         runs = 0
-        while self.stopped_by is None and runs < RUNS_BEFORE and self._search.begin():
+        while self.stopped_by is None and runs < RUNS_BEFORE and self._strategy.begin():
             runs = 0 if self.main.one_run() is Next.START_AGAIN else runs + 1
             self._after()
 
@@ -113,14 +113,14 @@ class _Team:
             self._workers.send(*task, Budget(runs, seconds, self._budget.steps))
 
     def _take(self, frontier: Frontier, depth: int, result: Place) -> bool:
-        """Count a result. Returns whether the worker has learned something, which `search` now knows."""
+        """Count a result. Returns whether the worker has learned something, which the strategy now knows."""
         state = result.field("state")
         self.main.tally.add(state.field("tally"))
         self.main.add_found(state.field("found"))
         self.main.add_lock_orders(state.field("lock_orders"))
         learned = bool(result.field("learned").integer(0, 1))
         if learned:
-            self._search.learn(state.field("search").field("tables"))
+            self._strategy.learn(state.field("search").field("tables"))
         frontier.give(depth, state.field("search").field("nodes"))
         if result.field("interrupted").integer(0, 1) and self.stopped_by is None:
             self.stopped_by = "an interrupt"
@@ -190,11 +190,11 @@ def _work(connection: Connection, setup: Setup, freedoms: frozenset[Freedom]) ->
             except EOFError:
                 return
             budget = Budget(task["runs"], task["seconds"], task["steps"])
-            search = Reduced()
-            search.load(Place("a task", "", task["state"]))
-            exploring = Exploring(setup, search, freedoms, budget, None)
+            strategy = Reduced()
+            strategy.load(Place("a task", "", task["state"]))
+            exploring = Exploring(setup, strategy, freedoms, budget, None)
             learned = 0
-            while not interrupts.asked and not learned and exploring.spent() is None and search.begin():
+            while not interrupts.asked and not learned and exploring.spent() is None and strategy.begin():
                 learned = int(exploring.one_run() is Next.START_AGAIN)
             result = {"state": exploring.state(), "learned": learned, "interrupted": int(interrupts.asked)}
             connection.send_bytes(json.dumps(result).encode())

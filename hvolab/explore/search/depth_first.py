@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.search.bounds import Bound, Delays, Preemptions, Unbounded
-from hvolab.explore.search.guide import PointSearch
+from hvolab.explore.search.guide import PointStrategy
 from hvolab.explore.search.interface import Point, SchedulePoint
 
 
@@ -20,7 +20,7 @@ class _Fork:
     at: int = 0
 
 
-class DepthFirst(PointSearch):
+class DepthFirst(PointStrategy):
     """All runs within the bound, each once."""
 
     def __init__(self, bound: Bound) -> None:
@@ -83,35 +83,35 @@ class DepthFirst(PointSearch):
         return False
 
 
-class Deepening(PointSearch):
+class Deepening(PointStrategy):
     """With 0 preemptions or delays, then 1, and so on: what needs the fewest is found first."""
 
     def __init__(self, bound: Preemptions | Delays) -> None:
         self._bound = bound
-        self._search = DepthFirst(replace(bound, most=0))
+        self._strategy = DepthFirst(replace(bound, most=0))
         self._now = 0
 
     def begin(self) -> bool:
-        while not self._search.begin():
+        while not self._strategy.begin():
             if self._now == self._bound.most:
                 return False
             self._now += 1
-            self._search = DepthFirst(replace(self._bound, most=self._now))
+            self._strategy = DepthFirst(replace(self._bound, most=self._now))
         return True
 
     def choose(self, point: Point) -> int:
-        return self._search.choose(point)
+        return self._strategy.choose(point)
 
     def extent(self) -> str:
-        return self._search.extent()
+        return self._strategy.extent()
 
     def save(self) -> Json:
-        return {"bound": self._now, "search": self._search.save()}
+        return {"bound": self._now, "search": self._strategy.save()}
 
     def load(self, place: Place) -> None:
         self._now = place.field("bound").integer(0, self._bound.most)
-        self._search = DepthFirst(replace(self._bound, most=self._now))
-        self._search.load(place.field("search"))
+        self._strategy = DepthFirst(replace(self._bound, most=self._now))
+        self._strategy.load(place.field("search"))
 
 
 def everything() -> DepthFirst:

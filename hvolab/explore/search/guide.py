@@ -1,4 +1,4 @@
-"""Between a run and a search by points: offers the run's choices, honouring which freedoms are on."""
+"""Between a run and a strategy by points: offers the run's choices, honouring which freedoms are on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hvolab.subject.picker import Picker
 from kernel_model.boot import System
 
 
-class PointSearch(ABC):
-    """A search that needs to know no more than what can be chosen at each point."""
+class PointStrategy(ABC):
+    """A strategy that needs to know no more than what can be chosen at each point."""
 
     @abstractmethod
     def begin(self) -> bool:
@@ -29,7 +29,7 @@ class PointSearch(ABC):
 
     @abstractmethod
     def extent(self) -> str:
-        """What a search that came to its end has covered, in words."""
+        """What a strategy that came to its end has covered, in words."""
 
     @abstractmethod
     def save(self) -> Json:
@@ -56,14 +56,14 @@ class PointSearch(ABC):
 class Guide:
     """The picker of one run."""
 
-    def __init__(self, search: PointSearch, freedoms: frozenset[Freedom]) -> None:
-        self._search = search
+    def __init__(self, strategy: PointStrategy, freedoms: frozenset[Freedom]) -> None:
+        self._strategy = strategy
         self._freedoms = freedoms
         self._last: Choice | None = None
 
     def pick(self, enabled: list[Choice]) -> Choice:
         self._last = self._pick(enabled)
-        self._search.stepped(self._last)
+        self._strategy.stepped(self._last)
         return self._last
 
     def answer(self, question: Question) -> int:
@@ -72,7 +72,7 @@ class Guide:
             return question.default
         # The default is the last option of the point and is tried last: the unusual first.
         others = [n for n in range(question.options) if n != question.default]
-        return [*others, question.default][self._search.choose(AnswerPoint(question.options))]
+        return [*others, question.default][self._strategy.choose(AnswerPoint(question.options))]
 
     def finish(self) -> None:
         """Any end is fine."""
@@ -87,4 +87,4 @@ class Guide:
         if len(enabled) == 1:
             return enabled[0]
         running = enabled.index(self._last) if self._last in enabled else None
-        return enabled[self._search.choose(SchedulePoint(tuple(enabled), running))]
+        return enabled[self._strategy.choose(SchedulePoint(tuple(enabled), running))]

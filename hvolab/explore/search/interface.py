@@ -1,4 +1,4 @@
-"""The seam between the explorer and its strategies: a search chooses at points, run after run."""
+"""The seam between the explorer and its strategies: one chooses at points, run after run."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def size(point: Point) -> int:
 
 
 class Next(Enum):
-    """What a search makes of a run that has ended."""
+    """What a strategy makes of a run that has ended."""
 
     GO_ON = "the run counts"
     START_AGAIN = "something was learned that the runs so far should have known: they do not count"
 
 
-class Search(Protocol):
+class Strategy(Protocol):
     """A way through the runs. The explorer owns the loop: begin, a run with the picker, end, and again."""
 
     def begin(self) -> bool:
@@ -72,7 +72,7 @@ class Search(Protocol):
         ...
 
     def extent(self) -> str:
-        """What a search that came to its end has covered, in words."""
+        """What a strategy that came to its end has covered, in words."""
         ...
 
     def save(self) -> Json:

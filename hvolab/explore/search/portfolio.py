@@ -1,4 +1,4 @@
-"""Several searches in turn, a run each: where one is slow to find something, another may be quick."""
+"""Several strategies in turn, a run each: where one is slow to find something, another may be quick."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.search.interface import Freedom, Next, Search
+from hvolab.explore.search.interface import Freedom, Next, Strategy
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from kernel_model.boot import System
@@ -15,9 +15,9 @@ from kernel_model.boot import System
 class Portfolio:
     """Ends when the first member, which covers everything or a bound, ends."""
 
-    def __init__(self, members: Sequence[Search]) -> None:
+    def __init__(self, members: Sequence[Strategy]) -> None:
         if not members:
-            raise ValueError("a portfolio of no searches")
+            raise ValueError("a portfolio of no strategies")
         self._members = tuple(members)
         self._ended = [False] * len(self._members)
         self._turn = -1

@@ -11,13 +11,13 @@ from random import Random
 from emu.choice import Choice, TakeInterrupt
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.search.guide import PointSearch
+from hvolab.explore.search.guide import PointStrategy
 from hvolab.explore.search.interface import AnswerPoint, Point, size
 
 _MOST_RUNS = 1 << 40
 
 
-class RandomSearch(PointSearch):
+class RandomStrategy(PointStrategy):
     """`runs` independent runs."""
 
     def __init__(self, seed: int, runs: int) -> None:
@@ -51,7 +51,7 @@ class RandomSearch(PointSearch):
         self._done = place.field("done").integer(0, _MOST_RUNS)
 
 
-class Uniform(RandomSearch):
+class Uniform(RandomStrategy):
     """Every option equally likely. A baseline: a CPU with few steps is always done first."""
 
     def choose(self, point: Point) -> int:
@@ -61,7 +61,7 @@ class Uniform(RandomSearch):
         return "uniformly random choice"
 
 
-class Pct(RandomSearch):
+class Pct(RandomStrategy):
     """Random priorities with `depth - 1` change points (Burckhardt et al., ASPLOS 2010).
 
     The run's length, from which the change points are drawn, is that of the longest run so far, or `length`:
@@ -110,7 +110,7 @@ class Pct(RandomSearch):
         self._longest = place.field("longest").integer(1, _MOST_RUNS)
 
 
-class UniformWalk(RandomSearch):
+class UniformWalk(RandomStrategy):
     """Uniform over schedules rather than over choices: each CPU by the number of steps it still has to make.
 
     Of the interleavings of sequences of n and m steps, n/(n + m) begin with the first. How many steps each

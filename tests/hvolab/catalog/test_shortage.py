@@ -10,7 +10,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.depth_first import everything
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.sight.resource import Kind
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
@@ -38,7 +38,7 @@ def short_of_memory(failures: AllocationFailures) -> Setup:
     return setup_of(then(allocates(0), allocates(0)), frees_twice(), boot_config=config)
 
 
-def outcomes(setup: Setup, search: Search) -> set[tuple[object, ...]]:
+def outcomes(setup: Setup, search: Strategy) -> set[tuple[object, ...]]:
     """Whether the first and the second allocation succeeded, in every order."""
     seen = Outcomes(search)
     done = explore(setup, seen, frozenset(Freedom), Budget(runs=20_000))

@@ -21,7 +21,7 @@ from emu.paging.walk import Walk
 from emu.trace import Listener
 from hvolab.catalog.common import MEMORY_BYTES
 from hvolab.explore.search.interface import Freedom, Point, size
-from hvolab.explore.search.randomly import Pct, RandomSearch, Uniform
+from hvolab.explore.search.randomly import Pct, RandomStrategy, Uniform
 from hvolab.subject.run import Limits, Run, run
 from hvolab.subject.scenario import KernelActor, Setup, with_deviation
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot, System
@@ -299,7 +299,7 @@ async def _put(kernel: Kernel, folio: VirtAddr) -> None:
 
 
 def run_of(program: Program, way: Way, variant: NamedVariant = UPSTREAM_HVO) -> tuple[Run, World]:
-    search: RandomSearch = Patient(way.seed, way.depth) if way.depth else Uniform(way.seed, 1)
+    search: RandomStrategy = Patient(way.seed, way.depth) if way.depth else Uniform(way.seed, 1)
     world = World(program.errors)
     search.begin()
     setup = setup_of(program, world, variant)

@@ -33,7 +33,7 @@ from emu.paging.walk import Walk
 from firmware.load import load_program
 from firmware.program import Argument
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
-from hvolab.explore.search.interface import Freedom, Next, Search
+from hvolab.explore.search.interface import Freedom, Next, Strategy
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
@@ -403,16 +403,16 @@ def spinning_guest() -> GuestActor:
 class Outcomes:
     """Passes a search through and collects what each complete run has seen."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, strategy: Strategy) -> None:
         self.seen: set[tuple[object, ...]] = set()
-        self._search = search
+        self._strategy = strategy
 
     def begin(self) -> bool:
         seen.clear()
-        return self._search.begin()
+        return self._strategy.begin()
 
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
-        return self._search.picker(system, sight, freedoms)
+        return self._strategy.picker(system, sight, freedoms)
 
     def end(self, system: System) -> Next:
         if not system.machine.enabled():
@@ -420,7 +420,7 @@ class Outcomes:
                 cpu.core.registers()["rax"] for cpu in system.machine.cpus if cpu.core is not None
             )
             self.seen.add((registers, *((cpu, tuple(values)) for cpu, values in sorted(seen.items()))))
-        return self._search.end(system)
+        return self._strategy.end(system)
 
     def extent(self) -> str:
-        return self._search.extent()
+        return self._strategy.extent()

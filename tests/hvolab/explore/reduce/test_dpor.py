@@ -30,7 +30,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.depth_first import everything
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.sight.resource import Kind
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.scenario import Setup
@@ -45,7 +45,7 @@ LARGE = ("a flag before the flush, and a late reader", "two requests to one CPU"
 class Explored:
     """What an exploration showed, and in how many schedules."""
 
-    def __init__(self, setup: Setup, search: Search, runs: int = 20_000) -> None:
+    def __init__(self, setup: Setup, search: Strategy, runs: int = 20_000) -> None:
         outcomes = Outcomes(search)
         done = explore(setup, outcomes, ALL, Budget(runs=runs))
         self.complete = done.coverage.complete

@@ -26,7 +26,7 @@ from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import DepthFirst, everything
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.scenario import KernelActor, Setup
 from kernel_model.boot import BootConfig, Kernel
@@ -39,7 +39,7 @@ FREE = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 FLAG = field(HUGE_PAGE.folio, Offset.PRIVATE)
 
 
-def shown(setup: Setup, search: Search, seconds: float | None = None) -> set[tuple[Verdict, Where, str]]:
+def shown(setup: Setup, search: Strategy, seconds: float | None = None) -> set[tuple[Verdict, Where, str]]:
     done = explore(setup, search, FREE, Budget(seconds=seconds))
     return {(one.finding.verdict, one.finding.where, one.finding.cause) for one in done.found}
 

@@ -59,7 +59,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.depth_first import everything
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.subject.scenario import Setup
 from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO
 
@@ -132,7 +132,7 @@ def setup_from(program: list[list[int]], model: CpuModel = LAZY) -> Setup:
 
 def compare(program: list[list[int]], most_runs: int, model: CpuModel = LAZY) -> None:
     shown = []
-    searches: tuple[Search, ...] = (everything(), Reduced())
+    searches: tuple[Strategy, ...] = (everything(), Reduced())
     for search in searches:
         outcomes = Outcomes(search)
         done = explore(setup_from(program, model), outcomes, ALL, Budget(runs=most_runs))

@@ -21,7 +21,7 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.retell.as_script import NoScript, as_script
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.randomly import UniformWalk
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.run import run
@@ -41,7 +41,7 @@ def setup_of(name: str) -> Setup:
 
 @pytest.mark.parametrize("search", [Deepening(Preemptions(0)), UniformWalk(1, 12)], ids=["tidy", "random"])
 @pytest.mark.parametrize("name", ["tail-write", "missed-cpu", "use-after-free", "lost-update"])
-def test_a_script_shows_what_the_schedule_showed(name: str, search: Search) -> None:
+def test_a_script_shows_what_the_schedule_showed(name: str, search: Strategy) -> None:
     """Also where the schedule is a random one that switches all the time."""
     setup = setup_of(name)
     found = [

@@ -14,7 +14,7 @@ from emu.cpu.ops import Load, Store
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.search.interface import Freedom
-from hvolab.explore.search.randomly import Pct, RandomSearch, Uniform, UniformWalk
+from hvolab.explore.search.randomly import Pct, RandomStrategy, Uniform, UniformWalk
 from hvolab.subject.run import run_on
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel, boot
@@ -27,7 +27,7 @@ def steps_of(*counts: int) -> Setup:
     return setup_of(*(loads(cpu, *[X] * count) for cpu, count in enumerate(counts)))
 
 
-def runs_of(setup: Setup, search: RandomSearch) -> list[tuple[str, tuple[object, ...]]]:
+def runs_of(setup: Setup, search: RandomStrategy) -> list[tuple[str, tuple[object, ...]]]:
     """Of each run: its picks as letters, and what the CPUs noted."""
     system = boot(setup.boot)
     runs = []
@@ -53,7 +53,7 @@ def runs_of(setup: Setup, search: RandomSearch) -> list[tuple[str, tuple[object,
 )
 @pytest.mark.parametrize("search", [Uniform, UniformWalk])
 def test_every_interleaving_counted_by_hand_is_made_and_no_other(
-    search: Callable[[int, int], RandomSearch], counts: tuple[int, ...], schedules: int
+    search: Callable[[int, int], RandomStrategy], counts: tuple[int, ...], schedules: int
 ) -> None:
     made = Counter(letters for letters, _ in runs_of(steps_of(*counts), search(5, 400)))
     assert len(made) == schedules

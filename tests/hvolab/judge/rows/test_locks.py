@@ -13,11 +13,11 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.judge.rows.locks import Taken, TakenInOrder, inversions
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.picker import InOrder
 from hvolab.subject.run import Deadlocked, run
 from hvolab.subject.scenario import KernelActor, Setup
 from hvolab.subject.script import ScriptPicker
 from hvolab.subject.script_text import parse_script
-from hvolab.subject.picker import InOrder
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.bug import bug
 from kernel_model.core.spinlock import HUGETLB_LOCK, ZONE_LOCK, spin_lock, spin_unlock

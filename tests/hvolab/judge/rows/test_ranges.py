@@ -17,7 +17,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.depth_first import everything
-from hvolab.explore.search.interface import Freedom, Search
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.verdict import Finding, Verdict
 from hvolab.subject.ranges import RANGES
 from hvolab.subject.scenario import Setup
@@ -54,7 +54,7 @@ async def writes_there(kernel: Kernel) -> None:
     await Store(UNUSED, 1)
 
 
-def found(setup: Setup, search: Search) -> list[Finding]:
+def found(setup: Setup, search: Strategy) -> list[Finding]:
     return [one.finding for one in explore(setup, search, FREE, Budget()).found]
 
 
@@ -71,7 +71,7 @@ def test_the_reduced_search_is_told_what_is_judged_elsewhere(names: tuple[str, .
     setup = replace(
         setup_of(protects_the_direct_map, writes_there), judged=tuple(RANGES.find(name) for name in names)
     )
-    searches: tuple[Search, ...] = (Reduced(), everything())
+    searches: tuple[Strategy, ...] = (Reduced(), everything())
     one, other = ({(f.verdict, f.where) for f in found(setup, search)} for search in searches)
     assert one == other
 
