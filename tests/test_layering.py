@@ -1,15 +1,15 @@
 """The shape of the source tree: imports point one way, and what no module may do, none does.
 
 Everything is read out of the syntax trees of the product's modules, imports inside functions included. Each
-rule is a function over one module's source, and has a test that shows it can fail.
+rule is a function over one module's source, or over all of them, and has a test that shows it can fail.
 """
 
 from __future__ import annotations
 
 import ast
 import tomllib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -178,6 +178,22 @@ def too_long(module: Module) -> list[str]:
     return [f"{module.path} has {lines} lines, at most {most}"] if lines > most else []
 
 
+def names_of_two_things(modules: Iterable[Module]) -> list[str]:
+    """Classes and type aliases that are defined twice; a leading underscore makes no other name."""
+    homes: defaultdict[str, list[str]] = defaultdict(list)
+    for module in modules:
+        for node in ast.walk(tree(module)):
+            match node:
+                case (
+                    ast.ClassDef(name=name)
+                    | ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="TypeAlias"))
+                ):
+                    homes[name.lstrip("_")].append(f"{module.path}:{node.lineno}")
+                case _:
+                    pass  # names nothing that another module could take for a thing of its own
+    return [f"{name}: {', '.join(places)}" for name, places in homes.items() if len(places) > 1]
+
+
 RULES = (
     upward_imports,
     imports_of_tests,
@@ -217,6 +233,10 @@ def test_no_room_has_more_files_than_can_be_taken_in_at_once() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_every_module_keeps_the_rule(rule: Callable[[Module], list[str]]) -> None:
     assert [found for module in MODULES for found in rule(module)] == []
+
+
+def test_one_name_is_one_thing() -> None:
+    assert names_of_two_things(MODULES) == []
 
 
 @pytest.mark.parametrize("package", sorted(ONLY_IMPORTER))
@@ -328,6 +348,17 @@ def test_a_rule_finds_what_breaks_it(
 def test_a_rule_lets_the_rest_be(path: str, line: str) -> None:
     fine = Module(path, f"{GOOD}{line}\n")
     assert [found for rule in RULES for found in rule(fine)] == []
+
+
+@pytest.mark.parametrize(
+    "again",
+    ["class Answer: ...", "class _Answer: ...", "Answer: TypeAlias = int", "def f():\n    class Answer: ..."],
+)
+def test_a_name_that_stands_for_two_things_is_found(again: str) -> None:
+    one, other = Module("emu/x.py", "class Answer: ..."), Module("hvolab/show/x.py", again)
+    line = again.count("\n") + 1
+    assert names_of_two_things([one, other]) == [f"Answer: emu/x.py:1, hvolab/show/x.py:{line}"]
+    assert names_of_two_things([other]) == []
 
 
 def test_a_relative_import_is_seen_for_what_it_is() -> None:
