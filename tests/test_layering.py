@@ -178,6 +178,29 @@ def too_long(module: Module) -> list[str]:
     return [f"{module.path} has {lines} lines, at most {most}"] if lines > most else []
 
 
+def open_matches(module: Module) -> list[str]:
+    """A match that lets what it does not name pass, and does not say why."""
+    wrong = []
+    lines = module.source.splitlines()
+    for node in ast.walk(tree(module)):
+        if not isinstance(node, ast.Match):
+            continue
+        last = node.cases[-1]
+        first = last.body[0]
+        match first:
+            case ast.Pass() | ast.Return(value=None | ast.Constant(value=None)):
+                told = "#" in lines[first.lineno - 1]
+            case _:
+                told = True  # does something with it, if only to raise
+        if not _takes_the_rest(last) or not told:
+            wrong.append(f"{module.path}:{node.lineno} lets the rest pass")
+    return wrong
+
+
+def _takes_the_rest(case: ast.match_case) -> bool:
+    return isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None and case.guard is None
+
+
 def names_of_two_things(modules: Iterable[Module]) -> list[str]:
     """Classes and type aliases that are defined twice; a leading underscore makes no other name."""
     homes: defaultdict[str, list[str]] = defaultdict(list)
@@ -201,6 +224,7 @@ RULES = (
     reads_of_the_environment,
     code_from_data,
     looks_past_sight,
+    open_matches,
     missing_docstring,
     too_long,
 )
@@ -317,6 +341,14 @@ GOOD = '"""A module."""\n'
         (looks_past_sight, "hvolab/judge/x.py", "import emu.memory"),
         (looks_past_sight, "hvolab/judge/x.py", "def f(x):\n    return x.machine.steps"),
         (looks_past_sight, "hvolab/judge/rows/x.py", "def f(entry):\n    return entry.moment"),
+        (open_matches, "hvolab/x.py", "match 1:\n    case int():\n        x = 1"),
+        (open_matches, "hvolab/x.py", "match 1:\n    case int():\n        x = 1\n    case _:\n        pass"),
+        (
+            open_matches,
+            "hvolab/x.py",
+            "match 1:\n    case int():\n        x = 1\n    case _ if x:\n        x = 2",
+        ),
+        (open_matches, "emu/x.py", "def f():\n    match 1:\n        case _:\n            return None"),
         (missing_docstring, "hvolab/x.py", None),
         (too_long, "hvolab/x.py", "\n" * LONGEST),
         (too_long, PORT, "\n" * LONGEST_PORT[PORT]),
@@ -342,6 +374,8 @@ def test_a_rule_finds_what_breaks_it(
         ("hvolab/x.py", "import os\nos.path.join('a', 'b')"),
         ("hvolab/x.py", "import re\npattern = re.compile('x')"),
         ("emu/x.py", "evaluate = 1\nexecute = evaluate"),
+        ("emu/x.py", "match 1:\n    case 1:\n        x = 1\n    case _:\n        pass  # of no matter here"),
+        ("emu/x.py", "match 1:\n    case 1:\n        x = 1\n    case _:\n        assert_never(1)"),
         ("hvolab/x.py", "\n" * (LONGEST - 2)),
     ],
 )

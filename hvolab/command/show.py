@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 import click
 from rich.console import Console
 from rich.markup import escape
@@ -62,6 +64,8 @@ def _actors(setup: Setup) -> Table:
                 table.add_row(f"cpu{cpu}", escape(name), "")
             case GuestActor(cpu=cpu, program=program):
                 table.add_row(f"cpu{cpu}", escape(program.name), escape(program.question))
+            case _:
+                assert_never(actor)
     return table
 
 

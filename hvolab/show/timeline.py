@@ -7,6 +7,7 @@ who read or wrote a struct page and through what, and what was freed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, VirtAddr, page_start
 from emu.events import (
@@ -26,7 +27,16 @@ from emu.events import (
 )
 from emu.machine import Machine
 from emu.paging.pte import Pte
-from emu.paging.tlb import FaultedAt, InvalidateAll, Invlpg
+from emu.paging.tlb import (
+    FaultedAt,
+    InvalidateAll,
+    InvalidateNonGlobal,
+    Invalidation,
+    Invlpg,
+    InvpcidAddress,
+    InvpcidContext,
+    NewRoot,
+)
 from emu.paging.walk import Walk
 from kernel_model.boot import System
 from kernel_model.core.events import (
@@ -106,7 +116,7 @@ class Timeline:
             case Annotated(payload=payload):
                 return self._announcement(payload)
             case _:
-                return None
+                return None  # too small to be told: one of hundreds
 
     def _announcement(self, payload: object) -> tuple[str, str] | None:
         match payload:
@@ -128,7 +138,7 @@ class Timeline:
             case Oops():
                 return "", "the handler's walk does not permit it: Oops"
             case _:
-                return None
+                return None  # no part of this story
 
     def _table_store(self, event: Stored) -> tuple[str, str] | None:
         entry = Pte(event.value)
@@ -192,7 +202,7 @@ def _short(text: str) -> str:
     return text.split(" = ")[0].split(",")[0].removeprefix("set_pte_at").removeprefix("frees ").strip("()")
 
 
-def _invalidation(what: object) -> str:
+def _invalidation(what: Invalidation) -> str:
     match what:
         case Invlpg(va=va, pages=pages):
             return f"INVLPG {va:#x}" if pages == 1 else f"INVLPG x {pages} from {va:#x}"
@@ -200,5 +210,7 @@ def _invalidation(what: object) -> str:
             return "flushes its whole TLB"
         case FaultedAt(va=va):
             return f"drops its entries for {va:#x} (page fault)"
-        case _:
+        case InvpcidAddress() | InvpcidContext() | InvalidateNonGlobal() | NewRoot():
             return str(what)
+        case _:
+            assert_never(what)

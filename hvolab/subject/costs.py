@@ -61,7 +61,7 @@ class CostCounter:
             case Invalidated(what=InvalidateAll()):
                 self._full_flushes += 1
             case _:
-                pass
+                pass  # costs no CPU but its own
 
 
 def _many(count: int, one: str, several: str = "") -> str:

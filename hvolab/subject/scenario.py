@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import assert_never
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.cpu.cpu import GuestThread, KernelThread, Routine, Thread
@@ -141,6 +142,8 @@ def _thread(actor: GuestActor | KernelActor, setup: Setup, system: System) -> Th
             return guest_thread(code, cpu, dict(arguments))
         case KernelActor(name=name, routine=routine):
             return KernelThread(name, lambda: routine(system.kernel, huge))
+        case _:
+            assert_never(actor)
 
 
 def load(code: Program, system: System) -> None:

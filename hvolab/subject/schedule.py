@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from emu.choice import Choice, DecideQuestion, Question, Step, TakeInterrupt, VersionQuestion
 from emu.machine import MOST_CPUS
@@ -63,6 +63,8 @@ def answer_to(question: Question, pick: int) -> Answer:
             return VersionPick(pick, options)
         case DecideQuestion(options=options):
             return DecidePick(pick, options)
+        case _:
+            assert_never(question)
 
 
 _DIGITS = re.compile(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}")
@@ -94,6 +96,8 @@ class Schedule:
                     words += [f"i{cpu}"] * count
                 case VersionPick() | DecidePick():
                     words += [str(pick)] * count
+                case _:
+                    assert_never(pick)
         return " ".join(words)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from struct import Struct
+from typing import assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start
 from emu.memory import PhysicalMemory
@@ -170,6 +171,8 @@ class Image:
             case VmemmapOrigin.SELF_HOSTED:
                 page = struct_page({}, refcount=1, flags=FLAGS_BASE | PageFlag.VMEMMAP_SELF_HOSTED)
                 pages = page * PTRS_PER_PTE
+            case _:
+                assert_never(origin)
         for start, count in _by_section(first, PTRS_PER_PTE):
             skipped = start - first
             self.write_struct_pages(start, pages[skipped * 64 : (skipped + count) * 64])

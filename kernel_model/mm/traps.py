@@ -5,6 +5,8 @@ arch/x86/mm/fault.c: spurious_kernel_fault() (rule L4), show_fault_oops(), dump_
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from emu.addr import Pfn, VirtAddr
 from emu.cpu.ops import Annotate
 from emu.cpu.software import Trap, TrapOutcome
@@ -49,6 +51,8 @@ class TrapHandlers:
                 return await self._die(trap, va, 0, message)
             case GuestTrap(vector=vector):
                 return await self._die(trap, 0, 0, _TRAPS.get(vector, f"trap {vector}"))
+            case _:
+                assert_never(trap.why)
 
     async def _page_fault(self, trap: Trap, va: VirtAddr, code: FaultCode) -> TrapOutcome:
         entries = await self._walk(va)

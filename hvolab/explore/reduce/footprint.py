@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.choice import Choice, TakeInterrupt
@@ -16,9 +17,13 @@ from emu.cpu.condition import Word
 from emu.cpu.cpu import Cpu, RoutineContext, RoutineRole
 from emu.cpu.ops import AddWords, Await
 from emu.events import (
+    Annotated,
+    BusErrorSeen,
     Copied,
+    Executed,
     Faulted,
     Filled,
+    Finished,
     Invalidated,
     IpiAcknowledged,
     IpiSent,
@@ -26,12 +31,27 @@ from emu.events import (
     Loaded,
     LoadedBytes,
     MachineEvent,
+    MultiHitSeen,
+    Started,
     Stored,
+    TlbFilled,
+    Trapped,
 )
 from emu.machine import Machine
 from emu.paging.dead_end import DeadEnd
 from emu.paging.lazy import LazySpec, Memory
-from emu.paging.tlb import ALL_RULES, FaultedAt, Invalidation, Invlpg, InvpcidAddress, TlbEntry
+from emu.paging.tlb import (
+    ALL_RULES,
+    FaultedAt,
+    InvalidateAll,
+    InvalidateNonGlobal,
+    Invalidation,
+    Invlpg,
+    InvpcidAddress,
+    InvpcidContext,
+    NewRoot,
+    TlbEntry,
+)
 from hvolab.explore.reduce.conflict import Footprint
 from hvolab.explore.reduce.sections import Sections
 from hvolab.explore.reduce.tables import PAGES_OF_ALL, Tables
@@ -111,7 +131,7 @@ class Recorder:
                 case AddWords(changes=changes):
                     self._adds(changes)
                 case _:
-                    pass
+                    pass  # what other ops touch, their events say
 
     def _adds(self, changes: tuple[tuple[Word, int], ...]) -> None:
         for word, _ in changes:
@@ -277,8 +297,19 @@ class Recorder:
                 sender = self._senders[event.request]
                 self._writes.add(Resource(Kind.ACKNOWLEDGED, sender, event.cpu))
                 self.held[Resource(Kind.ACKNOWLEDGED, sender, event.cpu)] = 0
+            case (
+                Executed()
+                | Annotated()
+                | TlbFilled()
+                | Started()
+                | Finished()
+                | MultiHitSeen()
+                | BusErrorSeen()
+                | Trapped()
+            ):
+                pass  # moves nothing; what the kernel announces is asked for through Sight
             case _:
-                pass  # moves nothing
+                assert_never(event)
 
     def _read_words(self, pa: PhysAddr, size: int) -> None:
         self._reads.update(range(pa >> 3, (pa + size + 7) >> 3))
@@ -343,8 +374,10 @@ class Recorder:
                 covered, large = self._in_range(va, va + pages * PAGE_BYTES)
             case InvpcidAddress(va=va) | FaultedAt(va=va):
                 covered, large = self._in_range(va, va + 1)
-            case _:
+            case InvalidateAll() | InvalidateNonGlobal() | InvpcidContext() | NewRoot():
                 covered, large = self._tables.volatile, self._tables.split
+            case _:
+                assert_never(what)
         closed = self._windows.close(cpu, what, (*covered, *(~page for page in large)))
         self._writes.update(Resource(Kind.TLB, cpu, page) for page in closed)
         self._reads.update(Resource(Kind.TRANSLATION, page) for page in covered)

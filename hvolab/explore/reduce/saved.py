@@ -6,6 +6,7 @@ What is read back is checked as it is read: `Place` raises an error of one line 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 from emu.choice import Choice, Step, TakeInterrupt
 from emu.cpu.condition import Word
@@ -85,8 +86,10 @@ def _save_one(touched: Touched) -> Json:
             return [judge, a, b]
         case Word(name=name, index=index):
             return [name, index]
-        case _:
+        case int():
             return touched
+        case _:
+            assert_never(touched)
 
 
 def _load_touched(place: Place) -> Touched:

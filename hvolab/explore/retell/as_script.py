@@ -181,7 +181,7 @@ class _NotingReplay:
             case Loaded():
                 yield Loads(event.va)
             case _:
-                return
+                return  # no constraint of a script waits for it
 
     def _is_table_of(self, event: Stored, page: VirtAddr) -> bool:
         found = self._machine.cpus[event.cpu].mmu.peek(page)
