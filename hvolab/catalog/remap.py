@@ -7,7 +7,7 @@ from firmware.catalog import program
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, optimize_list, restore
 from hvolab.catalog.races import NEIGHBOUR
 from hvolab.subject.pattern import Finishes
-from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, Tour, vmemmap_page
 from hvolab.subject.script import Constraint, Until
 from kernel_model.boot import BootConfig
 from kernel_model.core.kconfig import KernelConfig
@@ -23,15 +23,22 @@ def _phases(boot: BootConfig, readers: range) -> Setup:
     huge = boot.huge_pages[0]
     actors: list[GuestActor | KernelActor] = []
     script: list[Constraint] = []
-    for operation in (None, optimize(0), restore(0)):
+    reader = program("read_tails")
+    optimizes, restores = optimize(0), restore(0)
+    for operation in (None, optimizes, restores):
         if operation is not None:
             actors.append(operation)
             script.append(Until(0, Finishes(operation.name)))
         for cpu in readers:
             arguments = (("head", int(huge.folio)), ("pages", SHOWN_PAGES))
-            actors.append(GuestActor(cpu, program("read_tails"), arguments))
-            script.append(Until(cpu, Finishes("read_tails")))
-    return Setup(boot, tuple(actors), tuple(script), tuple(vmemmap_page(huge, n) for n in range(SHOWN_PAGES)))
+            actors.append(GuestActor(cpu, reader, arguments))
+            script.append(Until(cpu, Finishes(reader.name)))
+    tour = Tour(
+        frozenset((cpu, reader.name) for cpu in readers),
+        (((0, optimizes.name), "optimized"), ((0, restores.name), "restored")),
+    )
+    watched = tuple(vmemmap_page(huge, n) for n in range(SHOWN_PAGES))
+    return Setup(boot, tuple(actors), tuple(script), watched, tour=tour)
 
 
 def _remap(cpus: int) -> Setup:

@@ -20,7 +20,7 @@ from hvolab.show.report import (
 )
 from hvolab.show.timeline import Timeline
 from hvolab.subject.run import NO_LIMITS, Limits, PickerFor, Run, run
-from hvolab.subject.scenario import Group, GuestActor, Setup
+from hvolab.subject.scenario import Group, Setup
 from hvolab.subject.script import Script, ScriptPicker
 from kernel_model.boot import System
 
@@ -47,8 +47,7 @@ def run_and_show(
 
     def watch(system: System) -> Listener:
         if chosen.group is Group.REMAP:
-            readers = len({actor.cpu for actor in setup.actors if isinstance(actor, GuestActor)})
-            pages.append(PagesView(system, setup.watched, readers))
+            pages.append(PagesView(system, setup.watched, setup.tour))
             return pages[-1]
         timelines.append(Timeline(system))
         return timelines[-1]

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from emu.addr import PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.events import Finished, MachineEvent
 from emu.paging.walk import Walk
+from hvolab.subject.scenario import Tour
 from kernel_model.boot import System
 from kernel_model.layout import PAGE_OFFSET, PerCpu
 from kernel_model.mm.page import PageFlag
-
-# What the state is called after an operation's end.
-_STATES = {"optimize": "optimized", "restore": "restored"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +38,24 @@ class Phase:
 class PagesView:
     """Collects a phase each time the last reader of a phase is done."""
 
-    def __init__(self, system: System, watched: tuple[VirtAddr, ...], readers: int) -> None:
+    def __init__(self, system: System, watched: tuple[VirtAddr, ...], tour: Tour) -> None:
         self.phases: list[Phase] = []
         self._system = system
         self._watched = watched
-        self._readers = readers
+        self._readers = tour.readers
+        self._states = dict(tour.states)
         self._read: dict[int, list[tuple[int, int]]] = {}
         self._name = "before"
 
     def __call__(self, _number: int, event: MachineEvent) -> None:
         if not isinstance(event, Finished):
             return
-        if event.name in _STATES:
-            self._name = _STATES[event.name]
-        if event.name != "read_tails":
+        who = event.cpu, event.name
+        self._name = self._states.get(who, self._name)
+        if who not in self._readers:
             return
         self._read[event.cpu] = self._buffer(event.cpu)
-        if len(self._read) == self._readers:
+        if len(self._read) == len(self._readers):
             self.phases.append(self._phase())
             self._read = {}
 

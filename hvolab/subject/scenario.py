@@ -60,6 +60,21 @@ class KernelActor:
 
 
 @dataclass(frozen=True, slots=True)
+class Tour:
+    """Reading the watched pages again and again, while actors change what there is to be read.
+
+    `readers`: who, by CPU and program, leaves two words of each page in the CPU's buffer. `states`: what the
+    state is called once that actor, by CPU and name, has ended.
+    """
+
+    readers: frozenset[tuple[int, str]] = frozenset()
+    states: tuple[tuple[tuple[int, str], str], ...] = ()
+
+
+NO_TOUR = Tour()
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """A scenario made concrete for a number of CPUs. The actors of one CPU run one after the other."""
 
@@ -68,6 +83,7 @@ class Setup:
     script: Script
     watched: tuple[VirtAddr, ...]  # the vmemmap pages the report shows, by first address
     judged: tuple[AddressRange, ...] = (VMEMMAP,)  # where stale uses are judged
+    tour: Tour = NO_TOUR  # how the report learns what each CPU reads in the watched pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +132,7 @@ def with_program(setup: Setup, name: str, source: str) -> Setup:
         else actor
         for actor in setup.actors
     )
-    return replace(setup, actors=actors)
+    return replace(setup, actors=actors, tour=NO_TOUR)  # what that program leaves in a buffer nobody knows
 
 
 def questions_of(setup: Setup) -> dict[tuple[int, str], Asks]:

@@ -24,7 +24,7 @@ from hvolab.show.report import (
 )
 from hvolab.show.timeline import Line, Timeline
 from hvolab.subject.run import Completed, Deadlocked, OutOfSteps, Run, run
-from hvolab.subject.scenario import GuestActor, Setup, with_program
+from hvolab.subject.scenario import Setup, with_program
 from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 
@@ -56,14 +56,13 @@ def ran(name: str, cpus: int = 3) -> tuple[Setup, Run, tuple[Line, ...], tuple[P
     setup = scenario(name).build(cpus)
     timelines: list[Timeline] = []
     views: list[PagesView] = []
-    readers = len({actor.cpu for actor in setup.actors if isinstance(actor, GuestActor)})
 
     def watch(system: System) -> Timeline:
         timelines.append(Timeline(system))
         return timelines[0]
 
     def view(system: System) -> PagesView:
-        views.append(PagesView(system, setup.watched, readers))
+        views.append(PagesView(system, setup.watched, setup.tour))
         return views[0]
 
     listeners = (view,) if name == "remap" else (watch,)
