@@ -17,7 +17,7 @@ from hvolab.explore.retell.shrink import switches
 from hvolab.judge.known import known
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import Phase, meaning
-from hvolab.show.timeline import Line
+from hvolab.show.timeline import Line, Tone
 from hvolab.subject.run import Completed, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Scenario
 from hvolab.subject.schedule import Schedule
@@ -59,7 +59,7 @@ def show_timeline(console: Console, lines: list[Line], cpus: int) -> None:
     for cpu in acting:
         table.add_column(f"cpu{cpu}", overflow="fold")
     for line in lines:
-        text = Text(str(line), style="bold red" if "STALE" in line.text or "Oops" in line.text else "")
+        text = Text(str(line), style="bold red" if line.tone is Tone.ALARM else "")
         table.add_row(str(line.number), *(text if cpu == line.cpu else "" for cpu in acting))
     console.print(table)
 

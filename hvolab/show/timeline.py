@@ -7,9 +7,10 @@ who read or wrote a struct page and through what, and what was freed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import assert_never
+from enum import Enum
+from typing import NamedTuple, assert_never
 
-from emu.addr import PAGE_BYTES, PAGE_SHIFT, VirtAddr, page_start
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr, page_start
 from emu.events import (
     Annotated,
     Copied,
@@ -21,6 +22,7 @@ from emu.events import (
     Loaded,
     MachineEvent,
     RoutineSite,
+    Site,
     Source,
     Started,
     Stored,
@@ -49,10 +51,27 @@ from kernel_model.core.events import (
     PageFreed,
     SpuriousFault,
 )
-from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, PTRS_PER_PTE, VMEMMAP_START
+from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, PMD_SIZE, PTRS_PER_PTE, VMEMMAP_START
+from kernel_model.mm.hstate import hugetlb_vmemmap_size
 from kernel_model.mm.image import HugePage
+from kernel_model.mm.pgtable import pmd_leaf
 
-_TABLE_STORES = frozenset({"set_pte_at", "pmd_populate_kernel"})
+
+class Tone(Enum):
+    """How a line is to be read."""
+
+    PLAIN = "one step of many"
+    ALARM = "this is what it is about: a stale use, an Oops"
+
+
+class _Said(NamedTuple):
+    """What an event is worth saying. Lines of one `kind` are merged, unless it is empty;
+    `short` is what is then said of the last."""
+
+    text: str
+    kind: str = ""
+    short: str = ""
+    tone: Tone = Tone.PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,7 @@ class Line:
     text: str
     last: str
     count: int = 1
+    tone: Tone = Tone.PLAIN
 
     def __str__(self) -> str:
         return self.text if self.count == 1 else f"{self.text} ... {self.last} ({self.count} times)"
@@ -77,95 +97,106 @@ class Timeline:
         self.lines: list[Line] = []
         self._machine: Machine = system.machine
         self._huge: HugePage = system.config.huge_pages[0]
+        self._pmds = tuple(
+            VirtAddr(huge.folio + offset)
+            for huge in system.config.huge_pages
+            for offset in range(0, hugetlb_vmemmap_size(huge.hstate), PMD_SIZE)
+        )
         self._original = self._frames()
 
     def __call__(self, number: int, event: MachineEvent) -> None:
         told = self._tell(event)
         if told is None:
             return
-        kind, text = told
-        if self.lines and kind and (self.lines[-1].cpu, self.lines[-1].kind) == (event.cpu, kind):
-            self.lines[-1] = replace(self.lines[-1], last=_short(text), count=self.lines[-1].count + 1)
+        if self.lines and told.kind and (self.lines[-1].cpu, self.lines[-1].kind) == (event.cpu, told.kind):
+            self.lines[-1] = replace(self.lines[-1], last=told.short, count=self.lines[-1].count + 1)
         else:
-            self.lines.append(Line(number, event.cpu, kind, text, text))
+            self.lines.append(Line(number, event.cpu, told.kind, told.text, told.short, tone=told.tone))
 
-    def _tell(self, event: MachineEvent) -> tuple[str, str] | None:
-        """The kind (lines of one kind are merged; empty = never) and the text; None = not significant."""
+    def _tell(self, event: MachineEvent) -> _Said | None:
+        """None: not significant."""
         match event:
-            case Stored(site=RoutineSite(functions=functions)) if functions[-1] in _TABLE_STORES:
-                return self._table_store(event)
+            case Stored(site=RoutineSite(), size=8) if (entry := self._table_store(event)) is not None:
+                return entry
             case Stored(va=va, old=old, value=value) if va == HUGETLB_OPTIMIZE_VMEMMAP_KEY:
-                return "", f"hugetlb_optimize_vmemmap_key {old} -> {value}"
+                return _Said(f"hugetlb_optimize_vmemmap_key {old} -> {value}")
             case (
                 Loaded(site=GuestSite(instruction=instruction))
                 | Stored(site=GuestSite(instruction=instruction))
             ) if event.va >= VMEMMAP_START and self._name(event.va):
-                return "", self._guest_access(event, instruction)
+                return self._guest_access(event, instruction)
             case Copied(source_va=va, to_pa=to) if va == self._huge.folio:
-                return "", f"copy_page: head page -> pfn {to >> PAGE_SHIFT:#x}"
+                return _Said(f"copy_page: head page -> pfn {to >> PAGE_SHIFT:#x}")
             case Faulted(fault=fault):
-                return "", f"#PF error code {int(fault.code)} at {fault.va:#x}"
+                return _Said(f"#PF error code {int(fault.code)} at {fault.va:#x}")
             case IpiTaken():
-                return "ipi", "takes an IPI"
+                return _Said("takes an IPI", "ipi", "takes an IPI")
             case Invalidated(what=what):
-                return "", _invalidation(what)
+                return _Said(_invalidation(what))
             case Started(name=name):
-                return "", f"[{name} starts]"
+                return _Said(f"[{name} starts]")
             case Finished(name=name, killed=killed):
-                return "", f"[{name} {'is killed' if killed else 'ends'}]"
+                return _Said(f"[{name} {'is killed' if killed else 'ends'}]")
             case Annotated(payload=payload):
                 return self._announcement(payload)
             case _:
                 return None  # too small to be told: one of hundreds
 
-    def _announcement(self, payload: object) -> tuple[str, str] | None:
+    def _announcement(self, payload: object) -> _Said | None:
         match payload:
             case FlushBegun(function=function, start=start, end=end):
                 pages = "" if end - start >= 1 << 63 else f", {(end - start) // PAGE_BYTES} pages"
-                return "", f"{function} begins{pages}"
+                return _Said(f"{function} begins{pages}")
             case FlushCompleted():
-                return "", "the flush is complete"
+                return _Said("the flush is complete")
             case GracePeriodBegun():
-                return "", "synchronize_rcu begins"
+                return _Said("synchronize_rcu begins")
             case GracePeriodEnded():
-                return "", "the grace period is over"
+                return _Said("the grace period is over")
             case OperationReturned(function=function, result=result):
-                return "", f"{function} returns{'' if result is None else f' {result}'}"
+                return _Said(f"{function} returns{'' if result is None else f' {result}'}")
             case PageFreed(pfn=pfn) if pfn in self._original:
-                return "free", f"frees pfn {pfn:#x}, {self._original[pfn]} until now"
+                frees = f"frees pfn {pfn:#x}, {self._original[pfn]} until now"
+                return _Said(frees, "free", f"pfn {pfn:#x}")
             case SpuriousFault():
-                return "", "the handler's walk permits it: spurious, retry"
+                return _Said("the handler's walk permits it: spurious, retry")
             case Oops():
-                return "", "the handler's walk does not permit it: Oops"
+                return _Said("the handler's walk does not permit it: Oops", tone=Tone.ALARM)
             case _:
                 return None  # no part of this story
 
-    def _table_store(self, event: Stored) -> tuple[str, str] | None:
+    def _table_store(self, event: Stored) -> _Said | None:
+        """None for a store to anything but an entry that leads to the vmemmap of a huge page."""
         entry = Pte(event.value)
-        functions = event.site.functions if isinstance(event.site, RoutineSite) else ()
-        if functions[-1] == "pmd_populate_kernel":
-            return "split", f"splits a PMD: page table in pfn {entry.pfn:#x}"
+        if pmd_leaf(Pte(event.old)) and not pmd_leaf(entry) and self._is_pmd(event.pa):
+            return _Said(f"splits a PMD: page table in pfn {entry.pfn:#x}", "split", f"pfn {entry.pfn:#x}")
         page = self._page_of_pte(event)
         if page is None:
             return None
         rights = "rw" if entry.writable else "ro"
-        kind = f"set_pte {rights} {entry.pfn if rights == 'ro' else functions[-2]}"
+        text = f"{event.site}({self._name(page)}) = pfn {entry.pfn:#x} {rights}"
         if page == self._huge.folio:
-            kind = ""
-        return kind, f"set_pte_at({self._name(page)}) = pfn {entry.pfn:#x} {rights}"
+            return _Said(text)
+        # Tails made read-only belong together by their frame, those made writable by who does it.
+        who = entry.pfn if rights == "ro" else _caller(event.site)
+        return _Said(text, f"set_pte {rights} {who}", self._name(page))
 
-    def _guest_access(self, event: Loaded | Stored, instruction: str) -> str:
+    def _is_pmd(self, pa: PhysAddr) -> bool:
+        """Whether the PMD of some huge page's vmemmap lies there."""
+        found = (self._machine.cpus[0].mmu.peek(va) for va in self._pmds)
+        return any(
+            step.level == 2 and step.pa == pa for at in found if isinstance(at, Walk) for step in at.steps
+        )
+
+    def _guest_access(self, event: Loaded | Stored, instruction: str) -> _Said:
         where = f"{self._name(event.va)} + {event.va & (PAGE_BYTES - 1):#x}"
         verb = "reads" if isinstance(event, Loaded) else "writes"
         frame = event.entry.frame_of(event.va)
         through = "its TLB" if event.source is Source.HIT else "a walk"
-        frames = f"pfn {frame:#x} by {through}{self._stale(event)}"
-        return f"{instruction}: {verb} {event.value:#x} at {where}, {frames}"
-
-    def _stale(self, event: Loaded | Stored) -> str:
+        text = f"{instruction}: {verb} {event.value:#x} at {where}, pfn {frame:#x} by {through}"
         now = self._machine.cpus[event.cpu].mmu.peek(event.va)
         current = now.pa >> PAGE_SHIFT if isinstance(now, Walk) else None
-        return "" if current == event.entry.frame_of(event.va) else " (STALE)"
+        return _Said(text) if current == frame else _Said(f"{text} (STALE)", tone=Tone.ALARM)
 
     def _page_of_pte(self, event: Stored) -> VirtAddr | None:
         """The page of the huge page's vmemmap whose PTE this store wrote."""
@@ -197,9 +228,9 @@ class Timeline:
         return frames
 
 
-def _short(text: str) -> str:
-    """What a merged line says of its last event: the part that differs."""
-    return text.split(" = ")[0].split(",")[0].removeprefix("set_pte_at").removeprefix("frees ").strip("()")
+def _caller(site: Site) -> str:
+    """The function that called the one that made the store."""
+    return "".join(site.functions[-2:-1]) if isinstance(site, RoutineSite) else ""
 
 
 def _invalidation(what: Invalidation) -> str:
