@@ -16,7 +16,6 @@ Pfn = NewType("Pfn", int)
 PAGE_SHIFT = 12
 PAGE_BYTES = 1 << PAGE_SHIFT
 PAGE_MASK = PAGE_BYTES - 1
-WORD_BYTES = 8
 WORD_MASK = (1 << 64) - 1
 VA_BITS = 48
 _HALF = 1 << (VA_BITS - 1)
@@ -37,13 +36,6 @@ class PageSize(IntEnum):
 def is_canonical(value: int) -> bool:
     """Whether bits 63:47 of `value` are all equal (SDM 1, 3.3.7.1)."""
     return 0 <= value < _HALF or _TOP <= value <= WORD_MASK
-
-
-def virt_addr(value: int) -> VirtAddr:
-    """A checked virtual address. Raises ValueError when it is not canonical."""
-    if not is_canonical(value):
-        raise ValueError(f"not a canonical virtual address: {value:#x}")
-    return VirtAddr(value)
 
 
 def page_start(va: VirtAddr, size: PageSize = PageSize.KIB4) -> VirtAddr:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
 
 from emu.addr import PageSize
 from emu.paging.geometry import ArraySpec, Geometry, Replacement, SetHash
 from emu.paging.lazy import DirectoryCache, LazySpec, Memory
 from emu.paging.psc import NO_PSC, PscSpec
 from emu.paging.tlb import ALL_RULES, Port, Rule
-
-TlbSpec: TypeAlias = Geometry | LazySpec
 
 
 class PermissionMiss(Enum):
@@ -42,7 +39,7 @@ class CpuModel:
     """
 
     name: str
-    tlb: TlbSpec
+    tlb: Geometry | LazySpec
     psc: PscSpec = NO_PSC
     permission_miss: PermissionMiss = PermissionMiss.FAULT
     multi_hit: MultiHit = MultiHit.EITHER

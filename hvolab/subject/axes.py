@@ -48,7 +48,6 @@ RETIRED = {
     "erratum-383": "--cpu-model lazy-erratum-383",
 }
 
-_MOST_POSITION = 1_000_000
 _AT = re.compile(r"at:(\d{1,7}(?:,\d{1,7}){0,63})", re.ASCII)
 _FROM = re.compile(r"(from|until-freed):(\d{1,7})", re.ASCII)
 

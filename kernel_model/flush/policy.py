@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from emu.addr import VirtAddr
 from emu.cpu.software import Grain
@@ -38,6 +38,3 @@ class NamedPolicy:
     build: Callable[[FlushSite], FlushPolicy]
     grain: Grain = Grain.ATOMIC  # of the interrupt handler; stepwise where its steps can be told apart
     history: History | None = None
-
-
-PolicyFactory: TypeAlias = Callable[[FlushSite], FlushPolicy]

@@ -202,10 +202,6 @@ class Image:
         """Kernel data, by its direct-map address."""
         self._memory.load_image(PhysAddr(va - direct_map(0)), data)
 
-    def boot_tables(self) -> range:
-        """The frames that hold boot-time page tables."""
-        return range(_TABLES_START >> PAGE_SHIFT, self._next_table >> PAGE_SHIFT)
-
     def _new_table(self) -> Pfn:
         if self._next_table >= _TABLES_END:
             raise MemoryError("no room for boot-time page tables")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from emu.addr import PAGE_SHIFT, PhysAddr, VirtAddr
+from emu.addr import PAGE_SHIFT, PhysAddr
 from emu.memory import PhysicalMemory
 from emu.paging.dead_end import DeadEnd
 from emu.paging.models import CpuModel, MultiHit
@@ -216,7 +216,3 @@ class Tables:
 def _leads_to(entry: int, frame: int) -> bool:
     pte = Pte(entry)
     return pte.present and not pte.page_size and pte.pfn == frame
-
-
-def page_number(va: VirtAddr) -> int:
-    return va >> PAGE_SHIFT
