@@ -28,7 +28,8 @@ class KnownFinding:
     `seen_on`: the releases on whose real kernels it was brought about, in a guest, by holding one CPU where
     the order needs it. Empty: not seen there, because it was not tried or could not be.
 
-    `shown` is empty for what only random programs of pool operations show (tests/hvolab/variants/test_pool_property).
+    `shown` is empty for what only random programs of pool operations show
+    (tests/hvolab/variants/test_pool_property).
     """
 
     name: str
