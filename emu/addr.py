@@ -1,7 +1,6 @@
 """Addresses, frame numbers and page sizes.
 
-`VirtAddr`, `PhysAddr` and `Pfn` are different types to the type checker and plain integers at run time:
-the checked constructors below are for values that come from outside (arguments, files, guest registers).
+`VirtAddr`, `PhysAddr` and `Pfn` are different types to the type checker and plain integers at run time.
 """
 
 from __future__ import annotations
