@@ -7,6 +7,7 @@ rule is a function over one module's source, or over all of them, and has a test
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,7 @@ BEHIND_SIGHT = frozenset(
 FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve"})
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 LONGEST = 420
+LONGEST_TEST = 500
 PORT = "kernel_model/hvo/hugetlb_vmemmap.py"
 LONGEST_PORT = {PORT: 560}
 """The port follows one C file from its first function to its last."""
@@ -72,6 +74,16 @@ def product() -> tuple[Module, ...]:
 
 
 MODULES = product()
+
+
+def files_of_tests() -> tuple[Module, ...]:
+    paths = sorted((ROOT / "tests").rglob("*.py"))
+    return tuple(
+        Module(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths
+    )
+
+
+TESTS = files_of_tests()
 
 
 # --- the rules ------------------------------------------------------------------------------------------
@@ -230,6 +242,11 @@ RULES = (
 )
 
 
+def too_long_a_test(module: Module) -> list[str]:
+    lines = len(module.source.splitlines())
+    return [f"{module.path} has {lines} lines, at most {LONGEST_TEST}"] if lines > LONGEST_TEST else []
+
+
 # --- the product ----------------------------------------------------------------------------------------
 
 
@@ -261,6 +278,20 @@ def test_every_module_keeps_the_rule(rule: Callable[[Module], list[str]]) -> Non
 
 def test_one_name_is_one_thing() -> None:
     assert names_of_two_things(MODULES) == []
+
+
+def test_no_test_file_is_too_long() -> None:
+    assert [found for module in TESTS for found in too_long_a_test(module)] == []
+    assert len(TESTS) > 100
+
+
+def test_every_test_that_the_docs_name_is_there() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
+    named = {
+        path for page in pages for path in re.findall(r"tests/[\w/]+\.py", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert sorted(named - {module.path for module in TESTS}) == []
 
 
 @pytest.mark.parametrize("package", sorted(ONLY_IMPORTER))
@@ -352,6 +383,7 @@ GOOD = '"""A module."""\n'
         (missing_docstring, "hvolab/x.py", None),
         (too_long, "hvolab/x.py", "\n" * LONGEST),
         (too_long, PORT, "\n" * LONGEST_PORT[PORT]),
+        (too_long_a_test, "tests/emu/test_x.py", "\n" * LONGEST_TEST),
     ],
 )
 def test_a_rule_finds_what_breaks_it(

@@ -19,6 +19,7 @@ from firmware.load import load_program
 from firmware.program import Argument
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.subject.pattern import Finishes, Loads, Pattern
+from hvolab.subject.picker import Picker
 from hvolab.subject.run import Completed, Limits, Run, run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker, ToEnd, Until
