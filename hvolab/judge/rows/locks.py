@@ -17,7 +17,7 @@ from kernel_model.core.spinlock import LOCKING_FUNCTIONS, holder_of, is_lock
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Taken:
+class LockTaken:
     """A lock, by its name, and the kernel function that took it."""
 
     lock: str
@@ -31,19 +31,19 @@ class Taken:
 class TakenInOrder:
     """The second was taken while the first was held."""
 
-    first: Taken
-    second: Taken
+    first: LockTaken
+    second: LockTaken
 
     @classmethod
     def of(cls, first: str, in_first: str, second: str, in_second: str) -> TakenInOrder:
         """From its `words`."""
-        return cls(Taken(first, in_first), Taken(second, in_second))
+        return cls(LockTaken(first, in_first), LockTaken(second, in_second))
 
     def words(self) -> tuple[str, str, str, str]:
         return self.first.lock, self.first.function, self.second.lock, self.second.function
 
 
-_Held: TypeAlias = tuple[Taken, ...]
+_Held: TypeAlias = tuple[LockTaken, ...]
 _NONE: _Held = ()
 
 
@@ -70,7 +70,7 @@ class Locks:
                 released = next((one for one in reversed(held) if one.lock == str(word)), None)
                 self._held.set(tuple(one for one in held if one is not released), cpu)
                 continue
-            taken = Taken(str(word), self._function(cpu))
+            taken = LockTaken(str(word), self._function(cpu))
             self.orders.update(TakenInOrder(one, taken) for one in held)
             self._held.set((*held, taken), cpu)
 

@@ -151,6 +151,7 @@ def test_r5_two_sizes_cached_for_one_address_are_used_access_by_access(model: Cp
     rig, mmu = split_with_both_sizes_cached(model)
     mmu.answerer = picks = Pick(0, 1, 0)
     assert {read(mmu, VA), read(mmu, VA)} == {0x800, 0xA00}
+    assert picks.asked
     assert all(isinstance(question, VersionQuestion) and question.options == 2 for question in picks.asked)
     assert not [event for event in rig.events if isinstance(event, MultiHitSeen)]
 

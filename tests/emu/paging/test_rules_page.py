@@ -22,7 +22,9 @@ def test_the_page_of_rules_has_every_number_and_every_flag() -> None:
     page = rows()
     assert list(page) == [f"R{n}" for n in range(1, 20)] + [f"L{n}" for n in range(1, 8)]
     for rule in Rule:
-        for number in re.findall(r"R\d+", rule.value.split(":")[0]):
+        numbers = re.findall(r"R\d+", rule.value.split(":")[0])
+        assert numbers, rule
+        for number in numbers:
             assert f"`{rule.name}`" in page[number], (rule, number)
 
 

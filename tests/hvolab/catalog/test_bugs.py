@@ -109,11 +109,13 @@ def test_an_unknown_variant_lists_those_there_are() -> None:
 
 
 def test_scripts_survive_their_text() -> None:
+    assert PAIRS
     for _, bug in PAIRS:
         assert parse_script("\n".join(map(str, bug.script))) == bug.script
 
 
 def test_the_cpus_of_a_bug_are_lazy_unless_it_needs_its_own() -> None:
+    assert PAIRS
     for chosen, bug in PAIRS:
         model = with_deviation(built(chosen), bug.deviation).boot.model
         assert model.name.startswith(LAZY.name)

@@ -199,6 +199,7 @@ def test_a_reset_machine_explores_as_a_new_one_does() -> None:
     setup = scenario("tail-write").build(2)
     setup = replace(setup, boot=replace(setup.boot, model=LAZY))
     found = explore(setup, DepthFirst(Preemptions(0)), ALL, Budget()).found
+    assert found
     for one in found:
         fresh = run(setup, lambda _system, one=one: Replay(one.schedule))
         assert one.finding in fresh.findings

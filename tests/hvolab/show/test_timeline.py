@@ -35,6 +35,7 @@ def check(name: str, cpus: int, story: list[tuple[int, str]]) -> None:
     """The lines contain these, in this order: the CPU, and a pattern its text contains."""
     _, lines = told(name, cpus)
     at = 0
+    assert story
     for cpu, pattern in story:
         found = next(
             (n for n in range(at, len(lines)) if lines[n].cpu == cpu and re.search(pattern, str(lines[n]))),
@@ -159,8 +160,9 @@ def test_lines_are_in_the_order_of_their_events(name: str) -> None:
 def test_every_use_and_finding_about_a_guest_is_a_line(name: str) -> None:
     done, lines = told(name, 3)
     by_number = {line.number: line for line in lines}
-    for seen in (*done.uses, *done.findings):
-        assert by_number[seen.event].cpu == seen.where.cpu
+    told_of = (*done.uses, *done.findings)
+    assert told_of
+    assert [by_number[one.event].cpu for one in told_of] == [one.where.cpu for one in told_of]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -174,7 +176,9 @@ def test_only_lines_of_one_kind_and_cpu_are_merged() -> None:
     _, lines = told("stale-read", 2)
     merged = [line for line in lines if line.count > 1]
     assert [(line.kind != "", line.count) for line in merged] == [(True, 6), (True, 8)]
-    assert all(str(line) == line.text for line in lines if line.count == 1)
+    single = [line for line in lines if line.count == 1]
+    assert single
+    assert [str(line) for line in single] == [line.text for line in single]
 
 
 def test_a_merged_line_tells_the_first_the_last_and_how_many() -> None:

@@ -45,8 +45,11 @@ def test_a_name_belongs_to_one_axis_only() -> None:
 
 
 def test_every_combination_of_variant_policy_and_model_is_that_and_nothing_else() -> None:
-    some = product(("upstream", "no-rcu-wait", "free-before-flush"), POLICIES.names[:3], CPU_MODELS.names[:3])
+    some = list(
+        product(("upstream", "no-rcu-wait", "free-before-flush"), POLICIES.names[:3], CPU_MODELS.names[:3])
+    )
     prints = set()
+    assert len(some) == 27
     for names in some:
         made = Chosen(variant=names[0], policy=names[1], cpu_model=names[2]).apply(BOOT)
         assert (made.variant.name, made.policy.name, made.model.name) == names

@@ -28,7 +28,7 @@ def dec(lab: Lab, cpu: int = 0) -> None:
 def interrupted(lab: Lab) -> list[tuple[int, ...]]:
     """The CPUs each interrupt request since the mark was for."""
     sent = lab.seen(IpiSent)
-    assert all(event.vector == CALL_FUNCTION_VECTOR and event.payload == SyncCore() for event in sent)
+    assert {(event.vector, event.payload) for event in sent} <= {(CALL_FUNCTION_VECTOR, SyncCore())}
     return [event.targets for event in sent]
 
 

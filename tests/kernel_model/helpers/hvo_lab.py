@@ -431,8 +431,8 @@ class Lab:
         had = len(set(frames(self.initial)))
         first_free = boot_free_frames(self.config)
         assert self.kernel.pages.free_frames() == first_free + had - lost
-        for pfn in (*backing, *tables.values()):
-            assert not self.kernel.pages.is_free(pfn), hex(pfn)
+        held = (*backing, *tables.values())
+        assert [hex(pfn) for pfn in held if self.kernel.pages.is_free(pfn)] == []
         for huge in self.config.huge_pages:
             flags = [flags for _, flags in self.mapping(huge)]
             distinct = len(set(self.frames_of(huge)))

@@ -235,6 +235,7 @@ def test_optimizing_2m_writes_nothing_it_should_not() -> None:
     unused = lab.struct_page(huge.pfn - 1)
     assert lab.struct_page(table) == unused._replace(refcount=1)
     assert lab.struct_page(head) == unused._replace(refcount=1, next=POISON1, prev=POISON2)
+    assert len(old) == 8
     for pfn in old:
         lru = VMEMMAP + pfn * STRUCT + 8
         assert lab.struct_page(pfn) == unused._replace(next=lru, prev=lru)
@@ -251,6 +252,7 @@ def test_restoring_2m_writes_nothing_it_should_not() -> None:
     expected = {table, head, *tails, *_behind(lab, tails), GLOBALS, CPU0_STACK}
     assert _changed(before, _memory(lab)) == expected
     unused = lab.struct_page(huge.pfn - 1)
+    assert len(tails) == 7
     for pfn in tails:
         assert lab.struct_page(pfn) == unused._replace(refcount=1, next=POISON1, prev=POISON2)
 
@@ -268,6 +270,7 @@ def test_optimizing_again_after_restore_starts_from_split_pages() -> None:
     assert lab.vmemmap() == shared(middle.leaves, huge, lab.frame(huge.folio))
     assert lab.counters() == {"nr_memmap_pages": 8 + 1 - 8, "nr_memmap_boot_pages": 504}
     assert lab.kernel.pages.free_frames() == middle.free_frames + 7
+    assert len(old) == 8
     assert all(lab.kernel.pages.is_free(pfn) for pfn in old)
     lab.restore(huge)
     assert {lab.contents(pfn) for pfn in lab.frames_of(huge)[1:]} == {tail}

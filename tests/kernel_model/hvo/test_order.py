@@ -132,6 +132,7 @@ def test_a_page_is_on_the_list_before_its_pte_changes() -> None:
     lab.optimize(huge)
     table = lab.tables()[region_of(huge.folio)]
     stores = list(enumerate(lab.events))
+    assert len(old) == 8
     for index, pfn in enumerate(old):
         entry = table * PAGE + (huge.folio % REGION // PAGE + index) * 8
         listed = next(n for n, e in stores if isinstance(e, Stored) and e.va == lab.page(pfn) + 8)

@@ -182,6 +182,7 @@ def real_pages(folio: dict[str, Any], side: str, list_head: int) -> list[bytes]:
     """The 8 vmemmap pages of a folio; the head of the list it is on is ours."""
     pages: list[bytes] = []
     page0: list[StructPage] = []
+    assert folio[side]
     for row in folio[side]:
         structs = decoded(row["struct_pages"], int(row["va"], 16), page0)
         page0 = page0 or structs
@@ -230,6 +231,7 @@ def test_real_struct_pages_end_as_they_did_in_the_real_kernel(
 def test_a_folio_at_boot_has_the_real_struct_pages_but_for_list_words(struct_pages: dict[str, Any]) -> None:
     lab = real_machine(*LIST_ORDER)
     list_head = int(struct_pages["args"]["rsi"], 16)
+    assert lab.config.huge_pages
     for huge in lab.config.huge_pages:
         theirs = [
             StructPage.parse(data[at : at + STRUCT])
@@ -262,7 +264,9 @@ def test_after_restore_real_tails_are_ordinary_again(struct_pages: dict[str, Any
     now = [lab.bytes_at(va, PAGE) for va in pages_of(huge)]
     assert now[0] == entered[0]
     # Tails are those of the head page again, which differ from what there was only in the second list word.
-    for index, (data, before) in enumerate(zip(now[1:], entered[1:], strict=True), start=1):
+    pairs = list(zip(now[1:], entered[1:], strict=True))
+    assert len(pairs) == 7
+    for index, (data, before) in enumerate(pairs, start=1):
         for at in range(0, PAGE, STRUCT):
             restored, had = (
                 StructPage.parse(data[at : at + STRUCT]),

@@ -152,5 +152,6 @@ def outcomes(program: Program, make: Callable[[], Litmus] = Litmus) -> set[tuple
 def values(program: Program, *keys: str, make: Callable[[], Litmus] = Litmus) -> set[tuple[Hashable, ...]]:
     """The outcomes as tuples of what was seen under these keys."""
     found = outcomes(program, make)
+    assert found
     assert all("deadlock" not in dict(one) for one in found), found
     return {tuple(dict(one)[key] for key in keys) for one in found}

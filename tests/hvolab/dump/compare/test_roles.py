@@ -127,7 +127,9 @@ def test_one_flag_or_one_frame_changed_is_found_wherever_it_is() -> None:
     for name in ("restored24", "others20", "shrunk8", "grown16", "both_optimized", "both_shrunk"):
         dump = real(name)
         by_page = {(found.va - BASE) // PAGE: found for found in leaves_of(dump)}
-        for page, wrong in every_wrong_leaf(dump):
+        leaves = tuple(every_wrong_leaf(dump))
+        assert leaves, name
+        for page, wrong in leaves:
             if wrong == by_page[page]:
                 continue  # the neighbour has the same frame: two tails of one folio
             kinds[name] += 1

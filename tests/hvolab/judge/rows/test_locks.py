@@ -11,7 +11,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
-from hvolab.judge.rows.locks import Taken, TakenInOrder, inversions
+from hvolab.judge.rows.locks import LockTaken, TakenInOrder, inversions
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.picker import InOrder
 from hvolab.subject.run import Deadlocked, run
@@ -105,7 +105,7 @@ def test_one_order_is_no_warning(body: Body) -> None:
 
 
 def test_a_third_lock_between_two_is_no_inversion() -> None:
-    a, b, c = (Taken(name, "f") for name in "abc")
+    a, b, c = (LockTaken(name, "f") for name in "abc")
     assert inversions({TakenInOrder(a, b), TakenInOrder(b, c), TakenInOrder(a, c)}) == []
     assert inversions({TakenInOrder(a, b), TakenInOrder(b, a)}) == [
         "a in f, then b in f; but b in f, then a in f"
@@ -113,7 +113,7 @@ def test_a_third_lock_between_two_is_no_inversion() -> None:
 
 
 def test_words_are_the_way_back() -> None:
-    order = TakenInOrder(Taken("a", "f"), Taken("b", "g"))
+    order = TakenInOrder(LockTaken("a", "f"), LockTaken("b", "g"))
     assert TakenInOrder.of(*order.words()) == order
 
 

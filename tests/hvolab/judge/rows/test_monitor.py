@@ -99,6 +99,7 @@ def check_seeds(name: str, cpus: int, seeds: range) -> None:
     freedoms = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
     search.begin()
     run(setup, lambda _system: search.guide(freedoms))  # PCT takes the length from it
+    assert len(seeds) > 0
     for _ in seeds:
         assert search.begin()
         done = run(setup, lambda _system: search.guide(freedoms))
