@@ -77,6 +77,10 @@ class Endings:
         endings = (self._ending(step, entry.moment) for step in entry.steps)
         return min((one for one in endings if one is not None), key=lambda one: one.moment, default=None)
 
+    def ending_of_step(self, step: WalkStep, moment: Moment) -> Ending | None:
+        """The store that ended one entry of a path, as it was known at that moment."""
+        return self._ending(step, moment)
+
     def installed_at(self, steps: tuple[WalkStep, ...], moment: Moment) -> Moment:
         """Since when the entries of a path had all been in the page table when it was known."""
         return max(self._installed(step, moment) for step in steps)

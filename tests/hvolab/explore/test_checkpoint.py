@@ -7,31 +7,23 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from exploring import ALL, keys, setup_of
 
-from emu.paging.models import LAZY
-from hvolab.catalog import scenario
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage
-from hvolab.explore.explorer import Exploration, explore
-from hvolab.explore.parallel import explore_with_jobs
+from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Delays, Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst
-from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.portfolio import Portfolio
 from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
-from hvolab.judge.verdict import Verdict, Where
-from hvolab.subject.scenario import Setup
 
-ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 IDENTITY = {"setup": "1a2b3c4d", "search": "exhaustive"}
-
 SEARCHES = {
     "reduced": Reduced,
     "unreduced": lambda: DepthFirst(Preemptions(0)),
@@ -43,18 +35,9 @@ SEARCHES = {
 }
 
 
-def setup_of(name: str) -> Setup:
-    setup = scenario(name).build(2)
-    return replace(setup, boot=replace(setup.boot, model=LAZY))
-
-
 def counted(coverage: Coverage) -> Coverage:
     """All but the time taken."""
     return replace(coverage, seconds=0.0, stopped_by=None)
-
-
-def keys(done: Exploration) -> set[tuple[Verdict, Where]]:
-    return {(one.finding.verdict, one.finding.where) for one in done.found}
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHES))
@@ -207,31 +190,3 @@ def test_a_signal_loses_no_finding_that_was_told_and_the_checkpoint_resumes(
     )
     assert done.coverage.stopped_by is None
     assert keys(done) == keys(whole)
-
-
-@pytest.mark.parametrize(
-    ("name", "jobs"),
-    [
-        ("stale-read", 2),
-        ("stale-read", 3),
-        ("use-after-free", 2),
-        pytest.param("missed-cpu", 2, marks=pytest.mark.slow),
-        pytest.param("missed-cpu", 3, marks=pytest.mark.slow),
-    ],
-)
-def test_several_processes_find_and_count_what_one_does(name: str, jobs: int) -> None:
-    setup = setup_of(name)
-    one = explore(setup, Reduced(), ALL, Budget())
-    more = explore_with_jobs(setup, ALL, Budget(), jobs)
-    assert keys(more) == keys(one)
-    assert more.coverage.stopped_by is None
-    assert more.coverage.schedules == one.coverage.schedules
-    assert more.coverage.distinct_schedules == one.coverage.distinct_schedules
-    assert more.coverage.distinct_states == one.coverage.distinct_states
-
-
-def test_several_processes_stop_when_the_time_is_up() -> None:
-    begun = time.monotonic()
-    done = explore_with_jobs(setup_of("spurious-write"), ALL, Budget(seconds=1.5), 2)
-    assert done.coverage.stopped_by == "the budget of 1.5 s"
-    assert time.monotonic() - begun < 60

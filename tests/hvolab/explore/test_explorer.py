@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from importlib.resources import files
 
-import jsonschema
 import pytest
+from small_schedules import ALL, WORD, setup_of
 
 from emu.cpu.condition import Word, WordIs
-from emu.cpu.cpu import Routine
-from emu.cpu.ops import Await, Load, Store
+from emu.cpu.ops import Await, Store
 from emu.paging.models import LAZY
 from hvolab.catalog import scenario
-from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
-from hvolab.explore.search.bounds import Bound, Delays, Preemptions, Unbounded
+from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Pct, Uniform
@@ -28,55 +21,9 @@ from hvolab.judge.verdict import Verdict
 from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.picker import Replay
 from hvolab.subject.run import run
-from hvolab.subject.scenario import KernelActor, Setup
-from kernel_model.boot import BootConfig, Kernel
-from kernel_model.layout import PerCpu
+from hvolab.subject.scenario import KernelActor
+from kernel_model.boot import Kernel
 from kernel_model.mm.image import HugePage
-
-ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
-WORD = PerCpu(0).buffer
-
-
-def loads(count: int) -> Callable[[Kernel, HugePage], Routine]:
-    async def routine(kernel: Kernel, huge: HugePage) -> None:
-        for _ in range(count):
-            await Load(WORD)
-
-    return routine
-
-
-def setup_of(*steps: int) -> Setup:
-    """CPU n runs a routine of steps[n] loads and nothing else."""
-    actors = tuple(KernelActor(cpu, f"t{cpu}", loads(count)) for cpu, count in enumerate(steps))
-    return Setup(BootConfig(MEMORY_BYTES, len(steps), (HUGE_PAGE,), model=LAZY), actors, (), ())
-
-
-@pytest.mark.parametrize(
-    ("bound", "steps", "count"),
-    [
-        # aabb abab abba baab baba bbaa
-        (Unbounded(), (2, 2), 6),
-        # No preemption: aabb bbaa. One: abba baab. Two: abab baba.
-        (Preemptions(0), (2, 2), 2),
-        (Preemptions(1), (2, 2), 4),
-        (Preemptions(2), (2, 2), 6),
-        # No delay: aabb. One, at each of the two points of a where b waits: bbaa abba; after b, round robin
-        # gives the turn back to a only when b has ended. Two: baab abab.
-        (Delays(0), (2, 2), 1),
-        (Delays(1), (2, 2), 3),
-        # 4! / (2! 1! 1!): aabc and the other 11
-        (Unbounded(), (2, 1, 1), 12),
-        (Unbounded(), (3, 2), 10),
-        (Unbounded(), (1, 1, 1), 6),
-        (Delays(0), (1, 1, 1), 1),
-    ],
-)
-def test_interleavings_counted_by_hand(bound: Bound, steps: tuple[int, ...], count: int) -> None:
-    done = explore(setup_of(*steps), DepthFirst(bound), ALL, Budget(runs=500))
-    assert done.coverage.schedules == count
-    assert done.coverage.stopped_by is None
-    assert done.coverage.longest == sum(steps)
-    assert done.coverage.distinct_schedules == count
 
 
 def test_a_cpu_that_waits_is_not_preempted() -> None:
@@ -203,52 +150,3 @@ def test_a_reset_machine_explores_as_a_new_one_does() -> None:
     for one in found:
         fresh = run(setup, lambda _system, one=one: Replay(one.schedule))
         assert one.finding in fresh.findings
-
-
-def hvolab(*words: str) -> subprocess.CompletedProcess[str]:
-    program = "from hvolab.command.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
-    )
-
-
-def test_the_command_reports_in_json_what_it_found_and_covered() -> None:
-    done = hvolab("explore", "use-after-free", "--json")
-    assert done.returncode == 1
-    told = json.loads(done.stdout)
-    schema = json.loads((files("hvolab") / "schema" / "explore.json").read_text(encoding="utf-8"))
-    jsonschema.validate(told, schema)
-    assert told["coverage"]["complete"] is True
-    assert told["coverage"]["extent"] == "exhaustive"
-    assert {finding["verdict"] for finding in told["findings"]} == {"violation: use-after-free"}
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--nondet", "weather"], "'weather' is not one of schedule, irq, tlb, alloc"),
-        (
-            ["--strategy", "luck"],
-            "'pct', 'walk', 'uniform', 'portfolio'.",
-        ),
-        (["--runs", "0"], "0 is not in the range x>=1."),
-        (
-            ["--nondet", "tlb"],
-            "reduction needs the freedoms schedule and irq: use --strategy unreduced, or another",
-        ),
-        (
-            ["--cpu-model", "skylake"],
-            "skylake has one with a geometry: use --strategy unreduced, or another",
-        ),
-        (["--jobs", "2", "--strategy", "pct"], "--jobs is for --strategy exhaustive, not pct"),
-        (["--jobs", "2", "--checkpoint", "x"], "--checkpoint is for one process: leave --jobs out"),
-        (["--checkpoint", "/dev/null/x"], "cannot write /dev/null/x: Not a directory"),
-        (["--cpus", "1"], "use-after-free has actors on 2 CPUs, not 1: --cpus"),
-    ],
-)
-def test_wrong_options_are_one_line_and_status_2(words: list[str], message: str) -> None:
-    done = hvolab("explore", "use-after-free", *words)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.rstrip().endswith(message)

@@ -2,121 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
+from scripted import DOOR, NOWHERE, actor, go, word, writer
 
-from emu.addr import Pfn, VirtAddr
-from emu.choice import Choice, Question, Step, TakeInterrupt
-from emu.cpu.condition import Word, WordIs
-from emu.cpu.ops import AddWords, Annotate, Await, SetInterrupts, Store
-from emu.events import Annotated, Finished, IpiAcknowledged, IpiSent, IpiTaken, Loaded, MachineEvent, Stored
-from hvolab.catalog.common import flush_all, optimize
-from hvolab.subject.pattern import (
-    BeginsFlush,
-    CopiesFrom,
-    Finishes,
-    Frees,
-    Loads,
-    Pattern,
-    SendsIpi,
-    SetsPte,
-    Stores,
-    matches,
-)
-from hvolab.subject.run import Run, collect, run
-from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
+from emu.choice import Step, TakeInterrupt
+from emu.cpu.condition import WordIs
+from emu.cpu.ops import AddWords, Await, SetInterrupts, Store
+from emu.events import Finished, IpiAcknowledged, IpiSent, IpiTaken
+from hvolab.catalog.common import flush_all
+from hvolab.subject.pattern import Finishes, Loads, SendsIpi, Stores
+from hvolab.subject.scenario import KernelActor
 from hvolab.subject.schedule import parse
-from hvolab.subject.script import Constraint, Interrupt, Script, ScriptError, ScriptPicker, ToEnd, Until
-from kernel_model.boot import BootConfig, Kernel, System
-from kernel_model.core.events import GracePeriodEnded
-from kernel_model.layout import PerCpu
-from kernel_model.mm.hstate import HSTATE_2M
-from kernel_model.mm.image import HugePage
-
-HUGE = HugePage(Pfn(0x800), HSTATE_2M)
-HEAD, TAIL_1, TAIL_7 = (vmemmap_page(HUGE, n) for n in (0, 1, 7))
-FIRST_TAIL_FRAME = 0xE21
-"""16 MiB: the top 2 MiB back vmemmap, frames 0xe00 on; struct page 0x840 is in its page 0x21."""
-DOOR = Word("door")
-NOWHERE = VirtAddr(0xFFFF_8880_00FF_0000)
-
-
-HERE = GracePeriodEnded(-1)
-"""What no other actor of these tests announces with that number."""
-
-
-def word(cpu: int, number: int) -> VirtAddr:
-    """A word of that CPU's own, in the direct map."""
-    return VirtAddr(PerCpu(cpu).buffer + 8 * number)
-
-
-def actor(cpu: int, name: str, *ops: Any) -> KernelActor:
-    """A routine that awaits these ops."""
-
-    async def routine(_kernel: Kernel, _huge: HugePage) -> None:
-        for op in ops:
-            await op
-
-    return KernelActor(cpu, name, routine)
-
-
-def writer(cpu: int, name: str = "writer", words: int = 3) -> KernelActor:
-    """Stores 1, 2, ... to words of that CPU's own."""
-    return actor(cpu, name, *(Store(word(cpu, n), n + 1) for n in range(words)))
-
-
-@dataclass
-class Watched:
-    """A script's picker, and what it picked among what."""
-
-    inner: ScriptPicker
-    picked: list[tuple[Choice, dict[int, str]]] = field(default_factory=list)
-    system: System | None = None
-
-    def pick(self, enabled: list[Choice]) -> Choice:
-        assert self.system is not None
-        choice = self.inner.pick(enabled)
-        self.picked.append((choice, self.system.machine.blocked()))
-        return choice
-
-    def answer(self, question: Question) -> int:
-        return self.inner.answer(question)
-
-    def finish(self) -> None:
-        self.inner.finish()
-
-
-@dataclass
-class Scripted:
-    """A finished run with its events and picks."""
-
-    run: Run
-    events: list[MachineEvent]
-    picked: list[tuple[Choice, dict[int, str]]]
-
-    def of(self, *kinds: type[MachineEvent]) -> list[MachineEvent]:
-        return [event for event in self.events if isinstance(event, kinds)]
-
-    def stores(self) -> list[tuple[int, int]]:
-        """(cpu, value) of each store to a word of a CPU's own."""
-        own = range(PerCpu(0).rcu_nesting, PerCpu(8).rcu_nesting)
-        return [(e.cpu, e.value) for e in self.events if isinstance(e, Stored) and e.va in own]
-
-
-def go(script: Script, *actors: KernelActor, cpus: int = 2) -> Scripted:
-    setup = Setup(BootConfig(16 << 20, cpus, (HUGE,)), actors, script, ())
-    events: list[tuple[int, MachineEvent]] = []
-    watched: list[Watched] = []
-
-    def picker(system: System) -> Watched:
-        watched.append(Watched(ScriptPicker(setup.script, system.machine), system=system))
-        return watched[0]
-
-    done = run(setup, picker, (collect(events),))
-    return Scripted(done, [event for _, event in events], watched[0].picked)
+from hvolab.subject.script import Constraint, Interrupt, Script, ScriptError, ToEnd, Until
 
 
 def refused(script: Script, *actors: KernelActor, cpus: int = 2) -> str:
@@ -189,62 +86,6 @@ def test_a_scripts_run_has_a_schedule_of_picks() -> None:
     assert str(done.run.outcome) == "completed"
 
 
-# --- patterns: what a script can wait for ---------------------------------------------------------------
-
-PATTERNS: dict[str, tuple[Pattern, str]] = {
-    "load": (Loads(VirtAddr(HEAD + 40)), f"cpu0 until Load({HEAD + 40:#x})"),
-    "store": (Stores(VirtAddr(HEAD + 40)), f"cpu0 until Store({HEAD + 40:#x})"),
-    "set_pte_at of the head": (SetsPte(HEAD), f"cpu0 until set_pte_at({HEAD:#x})"),
-    "set_pte_at of a tail": (SetsPte(TAIL_7), f"cpu0 until set_pte_at({TAIL_7:#x})"),
-    "copy": (CopiesFrom(HEAD), f"cpu0 until copy_page(from {HEAD:#x})"),
-    "flush": (BeginsFlush(), "cpu0 until a flush begins"),
-    "ipi": (SendsIpi(), "cpu0 until an IPI is sent"),
-    "free": (Frees(FIRST_TAIL_FRAME), "cpu0 until free(pfn 0xe21)"),
-    "end": (Finishes("optimize"), "cpu0 until the end of optimize"),
-}
-
-
-@pytest.mark.parametrize("name", PATTERNS)
-def test_a_script_stops_right_after_the_first_event_of_the_pattern(name: str) -> None:
-    pattern, text = PATTERNS[name]
-    assert str(Until(0, pattern)) == text
-    setup = Setup(
-        BootConfig(16 << 20, 2, (HUGE,)),
-        (optimize(0), actor(1, "marker", Annotate(HERE))),
-        (Until(0, pattern), ToEnd(1)),
-        (),
-    )
-    heard: list[tuple[MachineEvent, bool]] = []
-
-    def listener(system: System) -> Callable[[int, MachineEvent], None]:
-        return lambda _number, event: heard.append((event, matches(pattern, event, system.machine)))
-
-    run(setup, lambda system: ScriptPicker(setup.script, system.machine), (listener,))
-    first = next(index for index, (_, hit) in enumerate(heard) if hit)
-    marker = next(
-        index for index, (e, _) in enumerate(heard) if isinstance(e, Annotated) and e.payload == HERE
-    )
-    assert [type(event) for event, _ in heard[first + 1 : marker]] == []
-    assert heard[first][0].cpu == 0
-
-
-def test_a_read_of_the_address_is_no_store_to_it() -> None:
-    script = (Until(0, Stores(VirtAddr(HEAD + 40))), ToEnd(1))
-    done = go(script, optimize(0), actor(1, "marker", Annotate(HERE)))
-    marker = next(i for i, e in enumerate(done.events) if isinstance(e, Annotated) and e.payload == HERE)
-    touched = [type(e) for e in done.events[:marker] if isinstance(e, Loaded | Stored) and e.va == HEAD + 40]
-    assert touched == [Loaded, Stored]
-
-
-def test_a_2m_entry_that_is_written_is_no_pte() -> None:
-    """The split stores to the PMD that maps the head page: not what SetsPte waits for."""
-    done = go((Until(0, SetsPte(HEAD)), ToEnd(1)), optimize(0), actor(1, "marker", Annotate(HERE)))
-    marker = next(i for i, e in enumerate(done.events) if isinstance(e, Annotated) and e.payload == HERE)
-    functions = [str(e.site) for e in done.events[:marker] if isinstance(e, Stored)]
-    assert "pmd_populate_kernel" in functions
-    assert functions[-1] == "set_pte_at"
-
-
 @pytest.mark.parametrize(
     ("constraint", "text"),
     [(ToEnd(3), "cpu3 to its end"), (Interrupt(255), "cpu255 takes an interrupt")],
@@ -295,6 +136,7 @@ def test_a_cpu_with_interrupts_off_is_waited_for_only_when_it_turns_them_on() ->
 
 
 # --- constraints that cannot be met ---------------------------------------------------------------------
+
 
 NEVER = f"Load({NOWHERE:#x})"
 

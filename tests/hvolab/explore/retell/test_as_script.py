@@ -40,7 +40,7 @@ def setup_of(name: str) -> Setup:
     return replace(setup, boot=replace(setup.boot, model=LAZY))
 
 
-SEARCHES: dict[str, Callable[[int], Search]] = {
+SEARCHES: dict[str, Callable[[int], Strategy]] = {
     "tidy": lambda _seed: Deepening(Preemptions(0)),
     "random": lambda seed: UniformWalk(seed, 12),
 }

@@ -189,7 +189,7 @@ def test_a_frame_is_free_until_somebody_has_it_again(eyes: Eyes) -> None:
 
 
 def test_a_table_is_lost_to_who_can_only_have_read_it_after_it_was_freed(eyes: Eyes) -> None:
-    """Freed while a directory entry still led to it: who had cached the translation reads no table any more."""
+    """Freed while a directory entry leads to it: who had cached the translation reads no table any more."""
     table = with_a_table_of_its_own(eyes)
     before = eyes.entry()
     eyes.store(PhysAddr(0x5000), 1)
