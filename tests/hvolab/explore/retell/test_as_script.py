@@ -22,7 +22,7 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.retell.as_script import NoScript, as_script
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening
-from hvolab.explore.search.interface import Freedom
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.randomly import UniformWalk
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.run import run
