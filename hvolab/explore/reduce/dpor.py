@@ -15,8 +15,9 @@ from collections.abc import Mapping
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
 from emu.machine import Machine
+from emu.paging.dead_end import DeadEnd
 from emu.paging.lazy import LazySpec, Memory
-from emu.paging.tlb import ALL_RULES
+from emu.paging.tlb import ALL_RULES, TlbEntry
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.reduce.conflict import NOTHING, Footprint, conflict
@@ -26,7 +27,7 @@ from hvolab.explore.reduce.node import AnswerBranch, Node
 from hvolab.explore.reduce.tables import Tables
 from hvolab.explore.search.interface import Freedom, Next, Redundant
 from hvolab.judge.sight.resource import Kind, Resource, Touched
-from hvolab.judge.sight.sight import Sight
+from hvolab.judge.sight.sight import Sight, VersionFacts
 from hvolab.subject.picker import Picker
 from kernel_model.boot import System
 
@@ -38,11 +39,15 @@ class CannotReduce(ValueError):
 class Reduced:
     """The search. From a state with a floor, it explores only what lies above that depth.
 
-    `without` is for tests: kinds of resources to leave out of footprints, which is unsound.
+    `without` and `blind_to` are for tests: kinds of resources to leave out of footprints, and fields of
+    VersionFacts by which versions are not told apart. Both are unsound.
     """
 
-    def __init__(self, without: frozenset[Kind] = frozenset()) -> None:
+    def __init__(
+        self, without: frozenset[Kind] = frozenset(), blind_to: frozenset[str] = frozenset()
+    ) -> None:
         self._without = without
+        self._blind_to = blind_to
         self._nodes: list[Node] = []
         self._history = HappensBefore()
         self._tables: Tables | None = None
@@ -69,7 +74,14 @@ class Reduced:
             if self._learned is not None:
                 self._tables.load(self._learned)
         self._run = _PathPicker(
-            system.machine, sight, self._nodes, self._history, self._tables, freedoms, self._without
+            system.machine,
+            sight,
+            self._nodes,
+            self._history,
+            self._tables,
+            freedoms,
+            self._without,
+            self._blind_to,
         )
         return self._run
 
@@ -151,6 +163,7 @@ class _PathPicker:
         tables: Tables,
         freedoms: frozenset[Freedom],
         without: frozenset[Kind],
+        blind_to: frozenset[str],
     ) -> None:
         self._given_up = False
         self._machine = machine
@@ -159,6 +172,7 @@ class _PathPicker:
         self._freedoms = freedoms
         self._sight = sight
         self._recorder = Recorder(machine, tables, without)
+        self._blind = dict.fromkeys(blind_to)
         sight.watched_by(self._recorder)
         self._depth = 0  # steps begun
         self._asked = 0  # questions within the step
@@ -303,8 +317,20 @@ class _PathPicker:
             return tuple(options)
         kept: dict[object, int] = {}
         for option in options:
-            kept[self._sight.answer(question.va, question.option(option))] = option
+            kept[self._outcome(question, option)] = option
         return tuple(sorted(kept.values(), key=options.index))
+
+    def _outcome(self, question: VersionQuestion, option: int) -> object:
+        """What tells one option from others. A dead end is like no other."""
+        used = question.option(option)
+        if isinstance(used, DeadEnd):
+            return used
+        facts, now = self._facts(question, used), self._facts(question, None)
+        return now if facts.is_as_good_as(now) else facts
+
+    def _facts(self, question: VersionQuestion, used: TlbEntry | None) -> VersionFacts:
+        facts = self._sight.facts_of(question.va, used)
+        return facts._replace(**self._blind) if self._blind else facts
 
     def _forgets_nothing(self) -> bool:
         """With one entry a page, using a version has consequences of its own.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, assert_never
+from typing import NamedTuple, TypeVar, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
 from emu.choice import Choice, Step
@@ -27,9 +27,10 @@ from emu.cpu.cpu import RoutineContext, functions_of
 from emu.cpu.ops import AddWords, Await
 from emu.events import Site, Source, Stored
 from emu.machine import Machine
+from emu.memory import Moment
 from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import Port, TlbEntry
-from emu.paging.walk import Walk
+from emu.paging.walk import Rights, Walk
 from hvolab.judge.sight.cells import Bags, Cells, Watching
 from hvolab.judge.sight.endings import Ending
 from hvolab.judge.sight.frames import Lost
@@ -45,6 +46,26 @@ from kernel_model.mm.image import HugePage
 V = TypeVar("V")
 
 VMEMMAP = AddressRange(VMEMMAP_START, VMEMMAP_END)
+
+
+class VersionFacts(NamedTuple):
+    """What verdicts on a use can depend on, beside who makes it.
+
+    `leads`: frame, rights, dirty. `lost`, `table`: the data frame, and a page-table page with its frame, that
+    was lost meanwhile. `ended`: the store that ended the version, which says whose it was and what covers it.
+    """
+
+    leads: tuple[int, Rights, bool] | None
+    lost: Lost | None = None
+    table: tuple[Pfn, Lost] | None = None
+    ended: Moment | None = None
+
+    def is_as_good_as(self, now: VersionFacts) -> bool:
+        """Whether it leads where a walk would, with its rights, through frames that nobody has lost.
+
+        Then it does not matter what ended it.
+        """
+        return self.leads == now.leads and self.lost is None and self.table is None
 
 
 class Sight:
@@ -219,30 +240,21 @@ class Sight:
         self._reads_memory(pa, 8)
         return self._remembered.endings.last_to(pa)
 
-    def answer(self, va: VirtAddr, entry: TlbEntry | DeadEnd | None) -> object:
-        """What tells a translation that an access may use from others; None: a walk made now.
-
-        Where it leads and with which rights; and, where that is not what a walk gives, whether the frames
-        behind it are still whose they were, which store and operation ended it, and what covers it.
-        """
-        if isinstance(entry, DeadEnd):
-            return entry
-        found = self.walk(va)
-        now = None
-        if found is not None:
-            now = (found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty)
-        if entry is None:
-            return now
-        leads = (int(entry.frame_of(va)), entry.rights, entry.dirty)
-        lost, table = self.lost(leads[0], entry), self.lost_table(entry)
-        if leads == now and lost is None and table is None:
-            return now
-        ending = self.ending_of(va, entry)
-        covered = tuple((one.begun, one.completed) for one in self.covering(va, ending))
-        if ending is None:
-            return leads, lost, table
-        returned = None if ending.operation is None else self.operation(ending.operation).returned
-        return leads, lost, table, ending.moment, ending.operation, returned, covered
+    def facts_of(self, va: VirtAddr, used: TlbEntry | None) -> VersionFacts:
+        """What tells a translation that an access may use from others; None: a walk made now."""
+        if used is None:
+            found = self.walk(va)
+            if found is None:
+                return VersionFacts(None)
+            return VersionFacts((found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty))
+        frame = used.frame_of(va)
+        ending = self.ending_of(va, used)
+        return VersionFacts(
+            (int(frame), used.rights, used.dirty),
+            self.lost(frame, used),
+            self.lost_table(used),
+            None if ending is None else ending.moment,
+        )
 
     # -- flushes and operations ----------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
-from emu.cpu.condition import Acknowledged, MemoryIs, Word
+from emu.cpu.condition import Acknowledged, MemoryIs, Word, WordIs
 from emu.cpu.ops import (
+    AddWords,
     Annotate,
     Await,
     CmpXchg,
@@ -295,6 +296,11 @@ async def set_pmd_to_the_leaf(kernel: Kernel) -> None:
     await Store(PMD, LEAF)
 
 
+async def fills_the_table(kernel: Kernel) -> None:
+    """What it held when it was in use."""
+    await Fill(direct_map(frame_start(TABLE)), split_table())
+
+
 async def zeroes_the_table(kernel: Kernel) -> None:
     await Fill(direct_map(frame_start(TABLE)), bytes(PAGE_BYTES))
 
@@ -424,3 +430,32 @@ class Outcomes:
 
     def extent(self) -> str:
         return self._strategy.extent()
+
+
+GO, DONE = Word("go"), Word("done")
+SECOND = Pfn(0x3002)
+
+
+async def ends_one_frame_twice(kernel: Kernel) -> None:
+    """An operation that returns unflushed ends one version of FRAME, one still under way the next."""
+    await split(kernel)
+    await flush_all(kernel)
+
+    async def returns_unflushed(_kernel: Kernel) -> None:
+        await Store(PTE, mk_pte(NEW, PAGE_KERNEL))
+
+    async def flushes_in_the_end(_kernel: Kernel) -> None:
+        await Store(PTE, mk_pte(SECOND, PAGE_KERNEL))
+        await AddWords(((GO, 1),))
+        await Await(WordIs(DONE, 1))
+        await flush_all(kernel)
+
+    await operation(returns_unflushed)(kernel)
+    await Store(PTE, mk_pte(FRAME, PAGE_KERNEL))  # by nobody's operation
+    await operation(flushes_in_the_end)(kernel)
+
+
+async def reads_in_between(kernel: Kernel) -> None:
+    await Await(WordIs(GO, 1))
+    await Load(WORD)
+    await AddWords(((DONE, 1),))

@@ -11,18 +11,27 @@ from small_catalog import Small, all_small, other_table
 from small_setups import (
     FRAME,
     NEW,
+    TABLE,
     WORD,
     Outcomes,
     X,
     Y,
+    after_x,
+    ends_one_frame_twice,
+    fills_the_table,
     flush_page,
+    freed,
     loads,
     pretended_flush,
+    reads_in_between,
+    set_pmd_to_the_leaf,
     set_pte,
+    set_x,
     setup_of,
     split,
     stores,
     then,
+    zeroes_the_table,
 )
 
 from emu.paging.pte import PteBit
@@ -32,6 +41,7 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.sight.resource import Kind
+from hvolab.judge.sight.sight import VersionFacts
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.scenario import Setup
 from kernel_model.mm.pgtable import PAGE_KERNEL
@@ -166,6 +176,35 @@ def test_without_a_kind_of_resource_orders_are_miscounted(kind: Kind) -> None:
     setup = SMALL[MISCOUNTED[kind]].setup
     whole, without = Explored(setup, Reduced()), Explored(setup, Reduced(frozenset({kind})))
     assert (without.schedules, without.redundant) != (whole.schedules, whole.redundant)
+
+
+# What is lost with each criterion left out by which versions are told apart.
+TOLD_APART = {
+    "leads": setup_of(then(split, flush_page, other_table, set_pte(NEW, PAGE_KERNEL)), loads(1, WORD)),
+    "lost": setup_of(
+        then(split, flush_page, set_pte(NEW, PAGE_KERNEL), freed(FRAME), set_pte(FRAME, PAGE_KERNEL), set_x),
+        after_x(loads(1, WORD)),
+    ),
+    "table": setup_of(
+        then(split, flush_page, set_pmd_to_the_leaf, freed(TABLE), zeroes_the_table, fills_the_table),
+        loads(1, WORD),
+    ),
+    "ended": setup_of(ends_one_frame_twice, reads_in_between),
+}
+
+
+def test_every_criterion_is_accounted_for() -> None:
+    assert set(TOLD_APART) == set(VersionFacts._fields)
+
+
+@pytest.mark.parametrize("criterion", TOLD_APART)
+def test_without_a_criterion_that_tells_versions_apart_a_finding_is_lost(criterion: str) -> None:
+    setup = TOLD_APART[criterion]
+    whole, blind = Explored(setup, Reduced()), Explored(setup, Reduced(blind_to=frozenset({criterion})))
+    assert (blind.seen, blind.findings) != (whole.seen, whole.findings)
+    assert blind.seen <= whole.seen
+    assert blind.findings <= whole.findings
+    assert whole.findings == Explored(setup, everything()).findings
 
 
 def test_a_table_filled_by_another_cpu_after_it_is_published_is_not_one_filled_before() -> None:

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import pytest
 from small_setups import (
-    FRAME,
-    PTE,
-    WORD,
-    flush_all,
-    operation,
+    ends_one_frame_twice,
+    reads_in_between,
     setup_of,
-    split,
 )
 
-from emu.addr import Pfn
-from emu.cpu.condition import Word, WordIs
-from emu.cpu.ops import AddWords, Annotate, Await, FetchAndNot, FetchOr, Load, Store
+from emu.cpu.ops import Annotate, FetchAndNot, FetchOr
 from emu.paging.models import LAZY, LAZY_NO_PSC, LAZY_SINGLE, CpuModel
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, restore
 from hvolab.explore.budget import Budget
@@ -33,7 +27,6 @@ from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.events import OperationBegun, OperationReturned
 from kernel_model.mm.image import HugePage
 from kernel_model.mm.page import HugetlbFlag, Offset, field
-from kernel_model.mm.pgtable import PAGE_KERNEL, mk_pte
 
 FREE = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 FLAG = field(HUGE_PAGE.folio, Offset.PRIVATE)
@@ -76,35 +69,6 @@ def test_what_an_invariant_reads_when_the_port_returns_is_not_unordered() -> Non
     found = shown(setup, Reduced())
     assert shown(setup, DepthFirst(Preemptions(2))) <= found
     assert "I5" in {cause[:2] for _, _, cause in found}
-
-
-GO, DONE = Word("go"), Word("done")
-FIRST, SECOND = Pfn(0x3001), Pfn(0x3002)
-
-
-async def ends_one_frame_twice(kernel: Kernel) -> None:
-    """An operation that returns unflushed ends one version of FRAME, one still under way the next."""
-    await split(kernel)
-    await flush_all(kernel)
-
-    async def returns_unflushed(_kernel: Kernel) -> None:
-        await Store(PTE, mk_pte(FIRST, PAGE_KERNEL))
-
-    async def flushes_in_the_end(_kernel: Kernel) -> None:
-        await Store(PTE, mk_pte(SECOND, PAGE_KERNEL))
-        await AddWords(((GO, 1),))
-        await Await(WordIs(DONE, 1))
-        await flush_all(kernel)
-
-    await operation(returns_unflushed)(kernel)
-    await Store(PTE, mk_pte(FRAME, PAGE_KERNEL))  # by nobody's operation
-    await operation(flushes_in_the_end)(kernel)
-
-
-async def reads_in_between(kernel: Kernel) -> None:
-    await Await(WordIs(GO, 1))
-    await Load(WORD)
-    await AddWords(((DONE, 1),))
 
 
 @pytest.mark.parametrize("model", [LAZY, LAZY_NO_PSC], ids=lambda model: model.name)
