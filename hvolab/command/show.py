@@ -26,7 +26,7 @@ Example:  hvolab show pool-up-and-down
 
 Say who does what on which CPU, in which order, what is expected, and on which
 kernels, flush policies and CPUs it goes wrong: since when, until which commit,
-and what users saw. Each can be run: hvolab run NAME --variant VARIANT.""",
+and what users saw. Each says how it is run.""",
 )
 @click.argument("name")
 def show_command(name: str) -> int:

@@ -60,7 +60,6 @@ class Answers:
         self._told = told
         self._questions = questions
         self._open = sight.cells("a question under way", _NONE)  # by CPU
-        self._asking: set[int] = set()  # CPUs that ever ask, known before the run
 
     def observe(self, number: int, event: MachineEvent) -> None:
         match event:
@@ -75,7 +74,7 @@ class Answers:
                     if wrong is not None:
                         self._tell(number, cpu, self._sight.site(cpu), wrong)
             case Loaded(cpu=cpu, va=va):
-                if cpu in self._asking and self._sight.is_judged(va):
+                if self._open.peek(cpu) is not None and self._sight.is_judged(va):
                     self.accessed(cpu)
             case Stored(pa=pa, size=length):
                 self.changed(pa, length)
@@ -87,7 +86,6 @@ class Answers:
     def ask(self, cpu: int, asks: Asks) -> None:
         """The reader has begun; its first access is still to come."""
         self._open.set(_Open(asks), cpu)
-        self._asking.add(cpu)
 
     def accessed(self, cpu: int) -> None:
         """That CPU has accessed vmemmap."""
@@ -101,13 +99,12 @@ class Answers:
 
     @property
     def idle(self) -> bool:
-        return not self._asking
+        return not self._open.holding()
 
     def answer(self, cpu: int, answer: int) -> Wrong | None:
         """The reader has answered."""
         question = self._open.get(cpu)
         self._open.set(None, cpu)
-        self._asking.discard(cpu)
         if question is None or not question.seen or answer in question.true[: question.seen]:
             return None
         return Wrong(question.asks, answer, question.true[: question.seen])
@@ -118,7 +115,7 @@ class Answers:
         A store beside what they have looked at changes nothing; one that hits it is ordered by that.
         """
         words = range(pa >> 3, (pa + length + 7) >> 3)
-        for cpu in sorted(self._asking):
+        for cpu in self._open.holding():
             question = self._open.peek(cpu)
             if question is None or question.looked_at.isdisjoint(words):
                 continue

@@ -29,6 +29,10 @@ class Cells(Generic[V]):
         """The same without a word: for who is ordered by something else wherever it matters."""
         return self._values.get(CellName(self._kind, a, b), self._empty)
 
+    def holding(self) -> list[int]:
+        """The first numbers of those that hold something, in order; without a word, as `peek`."""
+        return sorted(name.a for name, value in self._values.items() if value != self._empty)
+
     def set(self, value: V, a: int = 0, b: int = 0) -> None:
         name = CellName(self._kind, a, b)
         self._watch.watcher.writes(name)

@@ -7,7 +7,7 @@ here depends on the order of steps: operations and CPUs are counted, events are 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, assert_never
 
 from emu.cpu.condition import Word
 
@@ -62,5 +62,7 @@ def kind_of(touched: Touched) -> Kind:
             return Kind.CELL
         case Word():
             return Kind.NAMED
-        case _:
+        case int():
             return Kind.MEMORY
+        case _:
+            assert_never(touched)
