@@ -1,0 +1,131 @@
+"""One run: how it ends, and what it hands back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from judge_lab import HUGE
+
+from emu.cpu.condition import Word, WordIs
+from emu.cpu.ops import Await, Load
+from emu.events import Annotated
+from hvolab.judge.verdict import Finding, Verdict, Where
+from hvolab.subject.costs import NO_COSTS
+from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.picker import InOrder
+from hvolab.subject.run import (
+    Completed,
+    Deadlocked,
+    Limits,
+    Outcome,
+    OutOfSteps,
+    OutOfTime,
+    Run,
+    collect,
+    run,
+    run_on,
+)
+from hvolab.subject.scenario import KernelActor, Setup
+from kernel_model.boot import BootConfig, Kernel, boot
+from kernel_model.layout import PerCpu
+from kernel_model.mm.image import HugePage
+
+WORD = PerCpu(0).buffer
+NEVER = WordIs(Word("never"), 1)
+
+
+async def loads(_kernel: Kernel, _huge: HugePage) -> None:
+    for _ in range(10):
+        await Load(WORD)
+
+
+async def waits(_kernel: Kernel, _huge: HugePage) -> None:
+    await Await(NEVER)
+
+
+def setup_of(*routines: object) -> Setup:
+    actors = tuple(KernelActor(cpu, f"t{cpu}", routine) for cpu, routine in enumerate(routines))  # type: ignore[arg-type]
+    return Setup(BootConfig(16 << 20, len(routines), (HUGE,)), actors, (), ())
+
+
+def in_order(setup: Setup, limits: Limits = Limits()) -> Run:  # noqa: B008
+    return run(setup, lambda _system: InOrder(), limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("setup", "limits", "outcome"),
+    [
+        (setup_of(loads, loads), Limits(), Completed()),
+        (setup_of(loads, waits), Limits(), Deadlocked(((1, "never = 1"),))),
+        (setup_of(loads, loads), Limits(steps=13), OutOfSteps(13, ((1, "loads"),))),
+        (setup_of(loads), Limits(steps=10), Completed()),
+    ],
+    ids=["completed", "deadlocked", "out of steps", "as many steps as allowed"],
+)
+def test_how_a_run_ends(setup: Setup, limits: Limits, outcome: Outcome) -> None:
+    assert in_order(setup, limits).outcome == outcome
+
+
+def test_the_time_of_one_run_is_limited_too() -> None:
+    past = Limits(until=time.monotonic() - 1, seconds=1.5)
+    done = in_order(setup_of(loads), past)
+    assert isinstance(done.outcome, OutOfTime)
+    assert str(done.outcome).startswith("cut off after 1.5 s; cpu0 was in ")
+    assert done.schedule.picks == ()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        (Completed(), "completed"),
+        (Deadlocked(((0, "x = 1"), (2, "y = 0"))), "deadlock: cpu0 waits for x = 1; cpu2 waits for y = 0"),
+        (OutOfSteps(500, ((0, "f"), (1, "g"))), "cut off after 500 steps; cpu0 was in f; cpu1 was in g"),
+        (OutOfTime(60.0), "cut off after 60 s"),
+    ],
+)
+def test_an_outcome_in_words(outcome: Outcome, text: str) -> None:
+    assert str(outcome) == text
+
+
+def test_a_run_that_was_cut_off_is_not_judged() -> None:
+    """A deadlock is a finding; that nothing more happened within the budget is none."""
+    assert [one.verdict for one in in_order(setup_of(waits)).findings] == [Verdict.KERNEL]
+    assert in_order(setup_of(loads), Limits(steps=3)).findings == ()
+
+
+def test_a_run_by_itself_has_a_fingerprint_and_costs_and_one_of_many_has_not() -> None:
+    setup = setup_of(loads)
+    alone = in_order(setup)
+    assert alone.schedule.fingerprint == fingerprint(setup)
+    assert alone.costs != NO_COSTS
+    one = run_on(boot(setup.boot), setup, lambda _system: InOrder())
+    assert one.schedule == replace(alone.schedule, fingerprint=None)
+    assert one.costs == NO_COSTS
+
+
+def test_a_listener_hears_every_event_with_its_number() -> None:
+    setup, events = setup_of(loads), []
+    done = run(setup, lambda _system: InOrder(), (collect(events),))
+    assert [number for number, _ in events] == list(range(done.events))
+    assert [type(event).__name__ for _, event in events if not isinstance(event, Annotated)][-1] == "Finished"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "wrong", "model_error"),
+    [
+        ((), False, False),
+        ((Verdict.SPURIOUS, Verdict.LEGAL), False, False),
+        ((Verdict.SPURIOUS, Verdict.LOST_UPDATE), True, False),
+        ((Verdict.MODEL_ERROR,), False, True),
+        ((Verdict.MODEL_ERROR, Verdict.KERNEL), True, True),
+    ],
+)
+def test_a_run_is_wrong_by_its_violations_and_never_by_our_own_error(
+    verdicts: tuple[Verdict, ...], wrong: bool, model_error: bool
+) -> None:
+    place = Where(0, 0, "", None, None)
+    findings = tuple(Finding(verdict, (), place, 0, "", ()) for verdict in verdicts)
+    done = replace(in_order(setup_of(loads)), findings=findings)
+    assert (done.wrong, done.model_error) == (wrong, model_error)
