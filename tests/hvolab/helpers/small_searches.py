@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from emu.choice import Choice, Step
-from hvolab.explore.search.guide import PointSearch
+from hvolab.explore.search.guide import PointStrategy
 from hvolab.explore.search.interface import Freedom, Next
 
 FREEDOMS = frozenset({Freedom.SCHEDULE})
 
 
-def orders(search: PointSearch, *steps: int, most: int = 1000) -> list[str]:
+def orders(search: PointStrategy, *steps: int, most: int = 1000) -> list[str]:
     """The runs of a search over CPUs with so many steps each, as letters, until it ends or after `most`."""
     found: list[str] = []
     while len(found) < most and search.begin():
@@ -23,7 +23,7 @@ def orders(search: PointSearch, *steps: int, most: int = 1000) -> list[str]:
     return found
 
 
-class Listed(PointSearch):
+class Listed(PointStrategy):
     """Ends after so many runs, and takes the same option at each point."""
 
     def __init__(self, name: str, runs: int, option: int = 0) -> None:

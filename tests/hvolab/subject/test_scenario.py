@@ -14,7 +14,7 @@ from firmware.assemble import AssemblyError
 from firmware.load import load_program
 from firmware.program import Argument
 from hvolab.catalog.common import optimize, restore
-from hvolab.judge.question import Asks, Question
+from hvolab.judge.question import Asks, PageQuestion
 from hvolab.subject.scenario import (
     GuestActor,
     Setup,
@@ -103,7 +103,7 @@ def test_another_program_takes_the_arguments_of_the_one_it_stands_for() -> None:
 
 
 def test_only_programs_that_ask_something_have_a_question() -> None:
-    asks = Asks(Question.PAGE_HEAD, TAIL_1, "rax")
+    asks = Asks(PageQuestion.PAGE_HEAD, TAIL_1, "rax")
     setup = setup_of(optimize(0), GuestActor(0, READER, ()), GuestActor(1, READER, (), asks))
     assert questions_of(setup) == {(1, "reader"): asks}
 

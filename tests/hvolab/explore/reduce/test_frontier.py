@@ -8,7 +8,7 @@ from emu.choice import Step
 from hvolab.checked.place import Place
 from hvolab.explore.reduce.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.frontier import Frontier
-from hvolab.explore.reduce.node import Answer, Node
+from hvolab.explore.reduce.node import AnswerBranch, Node
 
 SOME = Footprint(frozenset({8}), frozenset(), frozenset())
 
@@ -79,7 +79,7 @@ def test_a_state_whose_task_is_done_is_free_for_the_next_with_that_one_asleep() 
 
 def test_answers_left_of_the_last_run_come_first() -> None:
     one = node(1)
-    one.answers = [Answer((1, 0))]
+    one.answers = [AnswerBranch((1, 0))]
     tasks = frontier(one)
     taken = tasks.take()
     assert taken is not None

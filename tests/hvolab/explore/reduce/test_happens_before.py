@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from emu.cpu.condition import Word
 from hvolab.explore.reduce.conflict import NOTHING, Footprint
-from hvolab.explore.reduce.happens_before import History
+from hvolab.explore.reduce.happens_before import HappensBefore
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 
 X, Y = 8, 16
@@ -27,13 +27,13 @@ def marks(*touched: Touched) -> Footprint:
     return NOTHING._replace(marks=frozenset(touched))
 
 
-def history(*steps: tuple[int, Footprint]) -> tuple[History, list[list[int]]]:
+def history(*steps: tuple[int, Footprint]) -> tuple[HappensBefore, list[list[int]]]:
     """These steps by these processes, in this order, and what each races with."""
-    made = History()
+    made = HappensBefore()
     return made, [made.add(process, footprint, ALL, EMPTY, {}) for process, footprint in steps]
 
 
-def before(made: History, number: int) -> set[int]:
+def before(made: HappensBefore, number: int) -> set[int]:
     bits = made.steps[number].before
     return {step for step in range(len(made.steps)) if bits >> step & 1}
 
@@ -72,7 +72,7 @@ def test_a_history_that_is_cut_is_the_one_before() -> None:
 
 def test_an_acquire_races_with_the_other_acquire_and_not_with_the_release_it_waited_for() -> None:
     """The lock's word holds 0 while it is free: before the release the second acquire could not have come."""
-    made = History()
+    made = HappensBefore()
     lock = writes(LOCK)
     assert made.add(0, lock, ALL, {LOCK: 0}, {LOCK: 0}) == []
     assert made.add(0, lock, ALL, {LOCK: 1}, {}) == []
@@ -82,10 +82,10 @@ def test_an_acquire_races_with_the_other_acquire_and_not_with_the_release_it_wai
 
 def test_what_was_still_to_come_is_no_race_where_the_value_is_not_known() -> None:
     """It could not step before that step, so it waited for it."""
-    made = History()
+    made = HappensBefore()
     made.add(0, writes(LOCK), frozenset({0}), EMPTY, {})
     assert made.add(1, reads(LOCK), ALL, EMPTY, {LOCK: None}) == []
-    made = History()
+    made = HappensBefore()
     made.add(0, writes(LOCK), frozenset({0, 1}), EMPTY, {})
     assert made.add(1, reads(LOCK), ALL, EMPTY, {LOCK: None}) == [0]
 
@@ -94,12 +94,12 @@ def test_an_interrupt_waits_for_its_request() -> None:
     """Interrupts were on when CLI came, but nothing was pending yet: no race with that CLI."""
     flag, pending = Resource(Kind.INTERRUPT_FLAG, 1), Resource(Kind.IPI, 1)
     wanted: dict[Touched, int | None] = {flag: 1, pending: None}
-    made = History()
+    made = HappensBefore()
     made.add(1, writes(flag), frozenset({0, 1}), {flag: 1}, {})  # CLI
     made.add(1, writes(flag), frozenset({0, 1}), {flag: 0}, {})  # STI
     made.add(0, writes(pending), frozenset({0, 1}), EMPTY, {})
     assert made.add(256, reads(flag, pending), ALL, EMPTY, wanted) == [0]
-    made = History()
+    made = HappensBefore()
     made.add(1, writes(flag), frozenset({0, 1}), {flag: 1}, {})
     made.add(1, writes(flag, X), frozenset({0, 1}), {flag: 0}, {})
     made.add(0, reads(X)._replace(writes=frozenset({pending})), frozenset({0, 1}), EMPTY, {})
@@ -107,7 +107,7 @@ def test_an_interrupt_waits_for_its_request() -> None:
 
 
 def test_a_step_that_is_blocked_at_the_end_races_too() -> None:
-    made = History()
+    made = HappensBefore()
     made.add(0, writes(LOCK), ALL, {LOCK: 0}, {LOCK: 0})
     assert made.would_race(1, writes(LOCK), {LOCK: 0}) == [0]
     assert made.before_blocked(1, writes(LOCK)) == 0b1

@@ -8,7 +8,7 @@ from emu.choice import Step, TakeInterrupt
 from hvolab.checked.error import InputError
 from hvolab.checked.place import Place
 from hvolab.explore.reduce.conflict import NOTHING, Footprint
-from hvolab.explore.reduce.node import Answer, Node
+from hvolab.explore.reduce.node import AnswerBranch, Node
 
 SOME = Footprint(frozenset({8}), frozenset({16}), frozenset())
 
@@ -20,12 +20,12 @@ def node() -> Node:
 def test_answers_are_tried_from_the_innermost_out() -> None:
     """Two questions in a step, the first with two groups of answers, the second with two: four runs."""
     one = node()
-    one.answers = [Answer((0, 2)), Answer((1, 0))]
+    one.answers = [AnswerBranch((0, 2)), AnswerBranch((1, 0))]
     seen = []
     while one.next_answer():
         seen.append([answer.at for answer in one.answers])
         if len(one.answers) == 1:
-            one.answers.append(Answer((1, 0)))  # the run asks again
+            one.answers.append(AnswerBranch((1, 0)))  # the run asks again
     assert seen == [[0, 1], [1], [1, 1]]
     assert one.answers == []
 
@@ -52,7 +52,7 @@ def test_one_of_several_beginnings_is_enough(firsts: set[int], covered: bool) ->
 
 def test_a_node_survives_being_saved() -> None:
     one = node()
-    one.tried, one.footprint, one.answers = {1: SOME}, SOME, [Answer((0, 2), 1)]
+    one.tried, one.footprint, one.answers = {1: SOME}, SOME, [AnswerBranch((0, 2), 1)]
     assert Node.load(Place("file", "", one.save())) == one
 
 

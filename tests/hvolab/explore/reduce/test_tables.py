@@ -13,7 +13,7 @@ from emu.paging.pte import Pte
 from emu.paging.tlb import entry_from
 from emu.paging.walk import Control, Walk
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.tables import NO_EFFECT, Effect, Tables, page_number
+from hvolab.explore.reduce.tables import NO_EFFECT, StoreEffect, Tables
 
 FIRST = VA >> 12
 BLOCK = 0xA00
@@ -31,7 +31,7 @@ class Learner:
         assert isinstance(found, Walk)
         self.tables.learn(entry_from(found, 0, Control(), 0, 0, 0))
 
-    def store(self, pa: PhysAddr, value: int) -> Effect:
+    def store(self, pa: PhysAddr, value: int) -> StoreEffect:
         before = self.rig.memory.read(pa, 8)
         self.rig.set(pa, value)
         return self.tables.effect(pa, 8, before)
@@ -45,7 +45,7 @@ def learner(*, size: PageSize = PageSize.KIB4, model: CpuModel = LAZY) -> Learne
     return made
 
 
-def seen(effect: Effect) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool, bool]:
+def seen(effect: StoreEffect) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool, bool]:
     pages = tuple(sorted(page - FIRST for page in effect.pages))
     splits = tuple(page - FIRST for page in effect.splits)
     return pages, splits, effect.tables, effect.directories, effect.everything
@@ -74,7 +74,7 @@ def test_a_table_that_no_translation_has_led_through_is_none_yet() -> None:
     assert seen(one.store(one.rig.slot(VA + 512 * PAGE), 0))[0] == (512,)
 
 
-def split(one: Learner, different: dict[int, Pte]) -> Effect:
+def split(one: Learner, different: dict[int, Pte]) -> StoreEffect:
     table = Pfn(0x700)
     for index in range(512):
         one.rig.preset(PhysAddr((table << 12) + 8 * index), different.get(index, leaf(BLOCK + index)))
@@ -149,4 +149,4 @@ def test_what_was_learned_survives_being_saved(large: bool) -> None:
 
 
 def test_the_number_of_a_page() -> None:
-    assert page_number(VirtAddr(VA + 5 * PAGE + 7)) == FIRST + 5
+    assert ((VirtAddr(VA + 5 * PAGE + 7)) >> 12) == FIRST + 5

@@ -9,7 +9,7 @@ from hvolab.checked.error import InputError
 from hvolab.checked.place import Place
 from hvolab.explore.search.bounds import Delays, Preemptions, Unbounded
 from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
-from hvolab.explore.search.guide import PointSearch
+from hvolab.explore.search.guide import PointStrategy
 
 ALL_ORDERS = ["aabb", "abab", "abba", "baab", "baba", "bbaa"]
 
@@ -45,9 +45,9 @@ def test_deepening_says_how_deep_it_has_come() -> None:
 def test_a_search_goes_on_where_it_was_saved(make) -> None:
     whole = orders(make(), 2, 2)
     for runs in range(5):
-        first: PointSearch = make()
+        first: PointStrategy = make()
         begun = orders(first, 2, 2, most=runs)
-        second: PointSearch = make()
+        second: PointStrategy = make()
         second.load(Place("file", "", first.save()))
         assert begun + orders(second, 2, 2) == whole
 

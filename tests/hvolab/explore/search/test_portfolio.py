@@ -17,7 +17,7 @@ def turns(portfolio: Portfolio, members: tuple[Listed, ...]) -> str:
     found = ""
     while portfolio.begin():
         before = [len(member.stepped_by) for member in members]
-        portfolio.strategy(None, None, FREEDOMS).pick([Step(0)])  # type: ignore[arg-type]
+        portfolio.picker(None, None, FREEDOMS).pick([Step(0)])  # type: ignore[arg-type]
         (turn,) = [
             member.name
             for member, count in zip(members, before, strict=True)
