@@ -146,7 +146,3 @@ def test_what_was_learned_survives_being_saved(large: bool) -> None:
     assert (again.volatile, again.split) == (one.tables.volatile, one.tables.split)
     assert again.everything_changes is not large
     assert not again.grown
-
-
-def test_the_number_of_a_page() -> None:
-    assert ((VirtAddr(VA + 5 * PAGE + 7)) >> 12) == FIRST + 5

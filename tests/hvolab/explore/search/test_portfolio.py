@@ -70,5 +70,5 @@ def test_a_state_of_another_portfolio_is_refused() -> None:
 
 
 def test_a_portfolio_of_nothing_is_none() -> None:
-    with pytest.raises(ValueError, match=r"^a portfolio of no searches$"):
+    with pytest.raises(ValueError, match=r"^a portfolio of no strategies$"):
         Portfolio(())
