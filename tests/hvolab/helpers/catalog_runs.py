@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple, TypeVar
 
+from large_runs import LARGE_RUNS
+
 from emu.addr import PhysAddr
 from emu.events import Annotated, IpiSent, Loaded, MachineEvent, Stored
 from emu.machine import Machine
@@ -31,7 +33,7 @@ HEAD = VMEMMAP + 64 * HUGE_PFN
 TAIL_1 = HEAD + PAGE
 FIRST_FRAME = ((128 - 2) * MIB >> 12) + (HEAD - VMEMMAP) // PAGE
 """The frame behind the head's vmemmap page at time zero, with 128 MiB of memory; the tails' follow it."""
-QUICK = tuple(candidate for candidate in SCENARIOS if candidate.name not in ("remap-1g", "rollback"))
+QUICK = tuple(candidate for candidate in SCENARIOS if candidate.name not in LARGE_RUNS)
 RW, RO, LARGE = "P W A D G NX", "P A G NX", "P W A D G NX PSE"
 _P = TypeVar("_P")
 

@@ -14,12 +14,13 @@ from typing import Any
 from unittest.mock import patch
 
 import jsonschema
+from large_runs import LARGE_RUNS
 
 from hvolab.catalog import SCENARIOS
 from hvolab.command.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
-QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
+QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in LARGE_RUNS)
 NOWHERE = "mov rax, 0x1000\njmp rax\n"
 
 _TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "LINES")

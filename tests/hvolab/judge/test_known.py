@@ -47,6 +47,8 @@ BOUNDED = {
     "demote-memory-failure": 30,
     "atomic-free-grow": 60,
 }
+# One run takes seconds.
+LARGE = ("rollback", "rollback-second")
 SCRIPTS = {
     "grow-memory-failure": """
         cpu0 until an IPI is sent 2 times
@@ -101,7 +103,7 @@ def check_all(name: str) -> None:
     assert shown(name, [one.finding for one in done.found]) == listed(name)
 
 
-@pytest.mark.parametrize("name", [name for name in UPSTREAM if name not in (*LONG, *BOUNDED, "rollback")])
+@pytest.mark.parametrize("name", [name for name in UPSTREAM if name not in (*LONG, *BOUNDED, *LARGE)])
 def test_upstream_has_exactly_the_known_findings_in_every_order(name: str) -> None:
     check_all(name)
 
@@ -112,7 +114,7 @@ def test_upstream_has_exactly_the_known_findings_in_every_order_of_long_ones(nam
     check_all(name)
 
 
-@pytest.mark.parametrize("name", [*BOUNDED, pytest.param("rollback", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [*BOUNDED, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_upstream_has_no_unknown_finding_in_the_first_orders_of_very_long_ones(name: str) -> None:
     done = explored(name, Budget(runs=BOUNDED.get(name, 3)))
     assert shown(name, [one.finding for one in done.found]) <= listed(name)

@@ -7,6 +7,7 @@ import shlex
 from functools import cache
 
 import pytest
+from large_runs import LARGE_RUNS
 from rich.console import Console
 
 from hvolab.catalog import SCENARIOS, scenario
@@ -28,7 +29,7 @@ from hvolab.subject.scenario import Setup, with_program
 from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 
-NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
+NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in LARGE_RUNS)
 FOLIO = 0xFFFF_EA00_0010_0000
 MARKUP = "[bold red]it[/bold red] [/] [link=x]"
 """Text that would be swallowed, or raise, if it were taken for markup."""

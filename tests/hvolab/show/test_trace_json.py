@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, get_args
 
 import pytest
+from large_runs import LARGE_RUNS
 
 import emu.events
 import kernel_model.core.events
@@ -41,7 +42,7 @@ from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 from kernel_model.core.events import BadPage, KernelEvent, OperationBegun
 
-NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
+NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in LARGE_RUNS)
 VMEMMAP = 0xFFFF_EA00_0000_0000
 ADDRESSES = {
     "va",

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from large_runs import LARGE_RUNS
 
 from emu.addr import VirtAddr
 from emu.choice import Question, Step, TakeInterrupt, VersionQuestion
@@ -32,7 +33,7 @@ from kernel_model.boot import System, boot
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-c", "from hvolab.command.main import main; main()")
-QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in ("remap-1g", "rollback"))
+QUICK = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in LARGE_RUNS)
 
 
 def own_run(setup: Setup, events: list[tuple[int, MachineEvent]]) -> Run:
