@@ -1,5 +1,7 @@
 """`firmware.assemble`: code and labels against hand-written bytes, and every way to be refused."""
 
+from __future__ import annotations
+
 from dataclasses import FrozenInstanceError
 
 import capstone
@@ -8,7 +10,6 @@ import pytest
 from firmware import assemble as assemble_module
 from firmware.assemble import assemble
 from firmware.assembly_error import AssemblyError
-from firmware.load import USER_ORIGIN, load_program
 
 ORIGIN = 0xFFFFFFFF81000000
 
@@ -234,7 +235,7 @@ class StandIn:
     def __init__(self, answers: dict[str, bytes]) -> None:
         self.answers = answers
 
-    def __call__(self, _architecture: int, _mode: int) -> "StandIn":
+    def __call__(self, _architecture: int, _mode: int) -> StandIn:
         return self
 
     def asm(self, text: str, _address: int, *, as_bytes: bool) -> tuple[bytes | None, int]:
@@ -270,17 +271,3 @@ def test_labels_cannot_be_changed() -> None:
         assembled.labels["a"] = 0  # type: ignore[index]
     with pytest.raises(FrozenInstanceError):
         assembled.code = b""  # type: ignore[misc]
-
-
-def test_load_program_makes_a_program_of_a_users_text() -> None:
-    program = load_program("mine.S", "again: jmp again")
-    assert (program.name, program.question, program.arguments, program.results) == ("mine.S", "", (), ())
-    assert (program.origin, program.code) == (USER_ORIGIN, b"\xeb\xfe")
-    assert program.source == "again: jmp again"
-    assert program.address_of("again") == USER_ORIGIN
-
-
-def test_load_program_names_the_program_that_does_not_assemble() -> None:
-    with pytest.raises(AssemblyError) as caught:
-        load_program("mine.S", "nop\nbogus\n")
-    assert str(caught.value) == "mine.S, line 2: the assembler knows no such instruction: bogus"

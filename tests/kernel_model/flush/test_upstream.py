@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hvo_lab import DIRECT_MAP, KEY, MIB, PAGE, REGION, VMEMMAP, Lab, lab_2m
+from hvo_lab import DIRECT_MAP, KEY, PAGE, REGION, VMEMMAP, Lab, lab_2m
 
 from emu.addr import VirtAddr
 from emu.choice import Step, TakeInterrupt
@@ -11,13 +11,12 @@ from emu.cpu.ops import Load, SetInterrupts
 from emu.events import Invalidated, IpiSent, IpiTaken
 from emu.paging.models import KABY_LAKE, SKYLAKE, ZEN_3, CpuModel
 from emu.paging.tlb import InvalidateAll, Invlpg
-from kernel_model.boot import BootConfig
 from kernel_model.core.events import FlushBegun, FlushCompleted
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushEverything, FlushPages, smp_call_interrupt
+from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushEverything, FlushPages
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
-from kernel_model.flush.policy import FlushSite, NamedPolicy
-from kernel_model.flush.upstream import UPSTREAM, UpstreamFlush
+from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.upstream import UPSTREAM
 
 EVERYWHERE = (0, 1 << 64)
 SPLIT = VirtAddr(VMEMMAP)
@@ -204,30 +203,3 @@ def test_no_flush_announces_and_does_nothing() -> None:
     assert [completed.begun for completed in lab.heard(FlushCompleted)] == [
         lab.number_of(begun) for begun in lab.heard(FlushBegun)
     ]
-
-
-@pytest.mark.parametrize("policy", [UPSTREAM, SKIPS_LAST_CPU, NEVER], ids=lambda policy: policy.name)
-def test_each_policy_has_a_name_and_a_summary(policy: NamedPolicy) -> None:
-    assert policy.name == policy.name.lower().replace(" ", "-")
-    assert policy.summary
-
-
-def test_a_policy_of_ones_own_is_twenty_lines() -> None:
-    class OnlyHere(UpstreamFlush):
-        def targets(self, initiator: int) -> frozenset[int]:
-            return super().targets(initiator) & frozenset()
-
-    lab = Lab(BootConfig(16 * MIB, 2, (), policy=NamedPolicy("only-here", "flushes this CPU", OnlyHere)))
-    lab.call(lab.kernel.flush.flush_tlb_all)
-    assert lab.heard(FlushBegun)[0].cpus == frozenset({0})
-    assert (len(lab.invalidations(0)), len(lab.invalidations(1))) == (1, 0)
-    assert UpstreamFlush(FlushSite(frozenset({0, 1, 5}), 33)).targets(5) == frozenset({0, 1})
-
-
-# --- the interrupt ----------------------------------------------------------------------------------------
-
-
-def test_the_handler_refuses_what_it_was_not_made_for() -> None:
-    routine = smp_call_interrupt(7, "flush, please")
-    with pytest.raises(TypeError, match="vector 0xfb was sent 'flush, please'"):
-        routine.send(None)
