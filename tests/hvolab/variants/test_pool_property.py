@@ -200,7 +200,7 @@ LISTED = (
         "the error is kept with the head of a folio that joins a pool, after its head page was copied",
         error_while_growing,
         GROWN,
-        Way(8, 2),
+        Way(21, 3),
     ),
     Listed(
         COPY,
@@ -210,7 +210,7 @@ LISTED = (
         "the same, and nothing else marks the raw page",
         error_while_growing,
         GROWN,
-        Way(8, 2),
+        Way(21, 3),
     ),
     Listed(
         COPY,
@@ -220,7 +220,7 @@ LISTED = (
         "the same, and the folio is taken from the pool afterwards",
         error_while_growing,
         HANDED_OUT,
-        Way(8, 2),
+        Way(21, 3),
     ),
     Listed(
         DEMOTION,
@@ -250,7 +250,7 @@ LISTED = (
         "the error is in a block that has been looked at and allocated, and is not hugetlb yet",
         error_while_growing,
         ALLOCATED,
-        Way(20),
+        Way(28, 3),
         alone=True,
     ),
     Listed(
@@ -271,7 +271,7 @@ LISTED = (
         "compound_head() takes a fake head for a page of its own, the type is read as it was: no hugetlb",
         error_behind_a_fake_head,
         FAKE_HEAD,
-        Way(6, 2),
+        Way(45, 3),
     ),
     Listed(
         TORN,
