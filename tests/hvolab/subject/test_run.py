@@ -11,6 +11,7 @@ from judge_lab import HUGE
 from emu.cpu.condition import Word, WordIs
 from emu.cpu.ops import Await, Load
 from emu.events import Annotated
+from hvolab.catalog.common import optimize
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.costs import NO_COSTS
 from hvolab.subject.fingerprint import fingerprint
@@ -96,7 +97,7 @@ def test_a_run_that_was_cut_off_is_not_judged() -> None:
 
 
 def test_a_run_by_itself_has_a_fingerprint_and_costs_and_one_of_many_has_not() -> None:
-    setup = setup_of(loads)
+    setup = replace(setup_of(loads), actors=(optimize(0),))
     alone = in_order(setup)
     assert alone.schedule.fingerprint == fingerprint(setup)
     assert alone.costs != NO_COSTS
