@@ -294,16 +294,6 @@ LISTED = (
         Way(144, 3),
     ),
     Listed(
-        TORN,
-        Verdict.KERNEL,
-        "",
-        "deadlock: ",
-        "the same: that Oops leaves hugetlb_lock held",
-        error_behind_a_fake_head,
-        FAKE_HEAD,
-        Way(144, 3),
-    ),
-    Listed(
         WARNED,
         Verdict.KERNEL,
         "warn",
