@@ -75,6 +75,14 @@ def test_a_frame_that_is_shared_was_never_without_a_mapping() -> None:
     assert one.map(0, FRAME) == [Remapped(FRAME, changed_hands=True)], "the last to have it was the other"
 
 
+def test_a_frame_that_came_back_is_shared_as_any_other() -> None:
+    """That it was taken from its folio once is over."""
+    one = mapped(FRAME)
+    one.map(0, None)
+    one.map(0, FRAME)
+    assert one.map(8, FRAME) == [Remapped(FRAME)]
+
+
 def test_a_frame_that_nobody_had_is_anybodys() -> None:
     assert mapped(OTHER).map(8, FRAME) == [Remapped(FRAME)]
 
