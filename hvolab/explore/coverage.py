@@ -58,7 +58,7 @@ class Coverage:
             line += f" and {self.redundant} given up as redundant"
         if self.cut_off:
             line += f", {self.cut_off} of them {self.cut_at}"
-        elif self.cut_at:
+        elif self.cut_at and not self.complete:
             line += f", a run that taught the search something was {self.cut_at}"
         return line + f", {self.distinct_states} final states, at most {self.longest} picks"
 

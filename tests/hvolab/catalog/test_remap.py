@@ -13,7 +13,7 @@ from hvolab.catalog import scenario
 from hvolab.show.pages_view import PagesView, Phase, meaning
 from hvolab.subject.picker import Replay
 from hvolab.subject.run import Completed, Run, run
-from hvolab.subject.scenario import GuestActor, Scenario
+from hvolab.subject.scenario import Scenario
 from hvolab.subject.schedule import parse
 from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
@@ -27,10 +27,9 @@ def phases_of(
     """The view that the report shows, and one listener more."""
     setup = chosen.build(cpus)
     views: list[PagesView] = []
-    readers = len({actor.cpu for actor in setup.actors if isinstance(actor, GuestActor)})
 
     def view(system: System) -> PagesView:
-        views.append(PagesView(system, setup.watched, readers))
+        views.append(PagesView(system, setup.watched, setup.tour))
         return views[-1]
 
     done = run(setup, lambda system: ScriptPicker(setup.script, system.machine), (view, also))

@@ -155,6 +155,7 @@ def test_the_groups_are_as_listed() -> None:
         "error-while-shrinking": Group.KERNEL,
         "second-error": Group.KERNEL,
         "rollback": Group.KERNEL,
+        "rollback-second": Group.KERNEL,
         "restore-out-of-memory": Group.KERNEL,
         "restore-bulk-retry": Group.KERNEL,
         "invlpg-globals": Group.HARDWARE,

@@ -136,7 +136,7 @@ PROGRAM = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent / "helpers")]
 from test_checkpoint import ALL, IDENTITY, setup_of
 from hvolab.explore.search.bounds import Delays, Preemptions
 from hvolab.explore.budget import Budget

@@ -81,7 +81,6 @@ def test_runs_that_only_taught_the_search_count_as_learning() -> None:
         steps=COVERED.steps + 5,
         longest=5,
         cut_off=0,
-        cut_at="",
         deadlocks=0,
         redundant=0,
         learning=6,
@@ -139,7 +138,8 @@ def test_a_digest_that_is_none_is_refused() -> None:
             replace(COVERED, redundant=0, cut_off=0, stopped_by="the budget of 5 runs"),
             (
                 "not complete (exhaustive), stopped by the budget of 5 runs; over {schedule, tlb} at 3 CPUs:"
-                " 5 schedules, 3 final states, at most 9 picks"
+                " 5 schedules, a run that taught the search something was cut off after 9 steps; cpu0 was in"
+                " f, 3 final states, at most 9 picks"
             ),
         ),
     ],

@@ -49,7 +49,11 @@ from kernel_model.mm.pgtable import PAGE_KERNEL
 ALL = frozenset(Freedom)
 SMALL = {small.name: small for small in all_small()}
 # Too many orders for the unreduced search: what it finds in the time it has must be among what is found.
-LARGE = ("a flag before the flush, and a late reader", "two requests to one CPU")
+LARGE = (
+    "a flag before the flush, and a late reader",
+    "two requests to one CPU",
+    "a table zeroed before the flush, and a late reader",
+)
 
 
 class Explored:
