@@ -71,6 +71,9 @@ class Reduced:
             raise CannotReduce(f"reduction needs a lazy TLB; {model.name} has one with a geometry")
         if self._tables is None:
             self._tables = Tables(system.machine.memory, model)
+            for walk in sight.judged_walks():
+                self._tables.learn(walk)
+            self._tables.grown = False  # known from the start
             if self._learned is not None:
                 self._tables.load(self._learned)
         self._run = _PathPicker(

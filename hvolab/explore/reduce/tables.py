@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from emu.addr import PAGE_SHIFT, PhysAddr
+from emu.addr import PAGE_SHIFT, Pfn, PhysAddr
 from emu.memory import PhysicalMemory
 from emu.paging.dead_end import DeadEnd
 from emu.paging.models import CpuModel, MultiHit
 from emu.paging.pte import Pte, PteBit
 from emu.paging.tlb import ALL_RULES, TlbEntry
+from emu.paging.walk import Walk
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 
@@ -68,8 +69,8 @@ class Tables:
         self._walked: set[tuple[PhysAddr, ...]] = set()
         self._expected: dict[int, bytes] = {}
 
-    def learn(self, entry: TlbEntry | DeadEnd) -> None:
-        """The tables behind a translation or a dead end that was, or could be, used."""
+    def learn(self, entry: TlbEntry | DeadEnd | Walk) -> None:
+        """The tables behind a translation or a dead end that was, or could be, used, or looked through."""
         steps = entry.path if isinstance(entry, DeadEnd) else entry.steps
         key = (steps[-1].pa, steps[-2].pa)
         if key in self._walked:
@@ -79,11 +80,14 @@ class Tables:
         for step in steps:
             shift = 9 * step.level
             first = (entry.page >> PAGE_SHIFT) >> shift << shift
-            known = self._tables.setdefault(step.pa >> PAGE_SHIFT, set())
-            if (step.level, first, parent) not in known:
-                known.add((step.level, first, parent))
-                self.grown = True
+            self._place(Pfn(step.pa >> PAGE_SHIFT), step.level, first, parent)
             parent = step.pa
+
+    def _place(self, table: Pfn, level: int, first: int, parent: PhysAddr | None) -> None:
+        known = self._tables.setdefault(table, set())
+        if (level, first, parent) not in known:
+            known.add((level, first, parent))
+            self.grown = True
 
     def save(self) -> Json:
         """What has been learned, for a checkpoint."""
@@ -140,6 +144,9 @@ class Tables:
                     everything = True
                     continue
                 page = first + (number & 511) * _SPAN[level]
+                if level > 1 and new.present and not new.page_size:
+                    # Judges look through it even if nobody uses it.
+                    self._place(new.pfn, level - 1, page, PhysAddr(number << 3))
                 found = set(self._changed(level, page, old, new))
                 pages |= found
                 if level == 2 and alive and old.present and old.page_size:

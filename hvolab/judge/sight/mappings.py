@@ -62,6 +62,10 @@ class Mappings:
         for one in ranges:
             self._look_at(root, TOP_LEVEL, 0, one)
 
+    def directories(self) -> tuple[int, ...]:
+        """The first page, by number, that each page directory of the ranges translates."""
+        return tuple(self._directories.values())
+
     def add_holder(self, first: int, end: int) -> None:
         """These pages hold the struct pages of a folio from now on."""
         self._holders = sorted({*self._holders, (first, end)})

@@ -45,6 +45,8 @@ from kernel_model.mm.image import HugePage
 
 V = TypeVar("V")
 
+_TABLE_PAGES = 512  # 4 KiB pages that a page table translates
+_DIRECTORY_PAGES = 512 * _TABLE_PAGES
 VMEMMAP = AddressRange(VMEMMAP_START, VMEMMAP_END)
 
 
@@ -107,6 +109,14 @@ class Sight:
             if one.start <= va < one.end:
                 return True
         return False
+
+    def judged_walks(self) -> Iterator[Walk]:
+        """A walk through each page directory of what is judged, at time zero."""
+        for first in self._remembered.mappings.directories():
+            for page in range(first, first + _DIRECTORY_PAGES, _TABLE_PAGES):
+                found = self._peek(VirtAddr(page << PAGE_SHIFT))
+                if isinstance(found, Walk):
+                    yield found
 
     def walk(self, va: VirtAddr) -> Walk | None:
         """What the page tables say of an address; None when nothing is mapped there."""

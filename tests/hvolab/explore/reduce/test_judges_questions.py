@@ -6,14 +6,21 @@ Each setup here was once explored "exhaustively" without the finding it has.
 from __future__ import annotations
 
 import pytest
+from small_catalog import other_table
 from small_setups import (
+    NEW,
     ends_one_frame_twice,
+    on_the_folio,
+    operation,
     reads_in_between,
+    set_pte,
     setup_of,
+    split,
+    then,
 )
 
 from emu.cpu.ops import Annotate, FetchAndNot, FetchOr
-from emu.paging.models import LAZY, LAZY_NO_PSC, LAZY_SINGLE, CpuModel
+from emu.paging.models import LAZY, LAZY_ERRATUM_383, LAZY_NO_PSC, LAZY_SINGLE, CpuModel
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, restore
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
@@ -27,6 +34,7 @@ from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.events import OperationBegun, OperationReturned
 from kernel_model.mm.image import HugePage
 from kernel_model.mm.page import HugetlbFlag, Offset, field
+from kernel_model.mm.pgtable import PAGE_KERNEL
 
 FREE = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 FLAG = field(HUGE_PAGE.folio, Offset.PRIVATE)
@@ -84,3 +92,16 @@ def test_with_one_entry_a_page_the_older_of_two_versions_is_found_too() -> None:
     boot = BootConfig(MEMORY_BYTES, 2, (HUGE_PAGE,), model=LAZY_SINGLE)
     setup = setup_of(ends_one_frame_twice, reads_in_between, boot_config=boot)
     assert shown(setup, Reduced()) == shown(setup, everything())
+
+
+@pytest.mark.parametrize("model", [LAZY, LAZY_ERRATUM_383], ids=lambda model: model.name)
+def test_tables_that_nobody_translates_through_are_not_unknown_to_who_looks_at_them_in_the_end(
+    model: CpuModel,
+) -> None:
+    """One CPU exchanges the table, the other changes an entry of the old one; no CPU accesses the page."""
+    boot = BootConfig(MEMORY_BYTES, 2, (HUGE_PAGE,), model=model)
+    changes = on_the_folio(set_pte(NEW, PAGE_KERNEL))
+    setup = setup_of(then(split, operation(other_table)), changes, boot_config=boot)
+    found = shown(setup, Reduced())
+    assert {cause[:2] for _, _, cause in found} == {"I1"}
+    assert found == shown(setup, everything())
