@@ -81,13 +81,15 @@ class Mappings:
         if frame not in self._tables and frame not in self._directories:
             return []
         found: list[Remapped] = []
+        lost: list[tuple[Pfn, int]] = []
         for index, old, new in self._changes(pa, before):
             if frame in self._tables:
-                found += self._leaf(self._tables[frame] + index, old, new)
+                found += self._leaf(self._tables[frame] + index, old, new, lost)
             else:
-                found += self._directory(self._directories[frame] + index * _ENTRIES, old, new)
+                found += self._directory(self._directories[frame] + index * _ENTRIES, old, new, lost)
         self.changed |= self.latest
-        return found
+        # Last: what one store moves from page to page was never without a mapping.
+        return [self._loses(pfn, page) for pfn, page in lost] + found
 
     def _look_at(self, table: Pfn, level: int, first: int, wanted: AddressRange) -> None:
         span = _ENTRIES ** (level - 1)
@@ -123,16 +125,16 @@ class Mappings:
             if (old ^ new) & ~NO_VERSION:
                 yield ((start + offset) >> 3) & (_ENTRIES - 1), Pte(old), Pte(new)
 
-    def _leaf(self, page: int, old: Pte, new: Pte) -> Iterator[Remapped]:
+    def _leaf(self, page: int, old: Pte, new: Pte, lost: list[tuple[Pfn, int]]) -> Iterator[Remapped]:
         self.latest.add(page)
         if old.present and new.present and old.pfn == new.pfn:
             return
         if old.present:
-            yield self._loses(old.pfn, page)
+            lost.append((old.pfn, page))
         if new.present:
             yield self._gains(new.pfn, page)
 
-    def _directory(self, first: int, old: Pte, new: Pte) -> Iterator[Remapped]:
+    def _directory(self, first: int, old: Pte, new: Pte, lost: list[tuple[Pfn, int]]) -> Iterator[Remapped]:
         was, becomes = self._leaves(old), self._leaves(new)
         if old.present and not old.page_size:
             self._tables.pop(old.pfn, None)
@@ -140,18 +142,15 @@ class Mappings:
             self._tables[new.pfn] = first
             if self._count(new.pfn) == 0 and self._taken_from.get(new.pfn, _TABLE) != _TABLE:
                 yield Remapped(new.pfn, changed_hands=True)
-        lost: list[tuple[int, int]] = []
         for index, (one, other) in enumerate(zip(was, becomes, strict=True)):
             if one is not None and other is not None and not (one ^ other) & ~NO_VERSION:
                 continue
             self.latest.add(first + index)
             if one is None or other is None or one.pfn != other.pfn:
-                lost += [(one.pfn, first + index)] if one is not None else []
-                # What one store moves from page to page was never without a mapping.
+                if one is not None:
+                    lost.append((one.pfn, first + index))
                 if other is not None:
                     yield self._gains(other.pfn, first + index)
-        for pfn, page in lost:
-            yield self._loses(pfn, page)
 
     def _leaves(self, entry: Pte) -> list[Pte | None]:
         """What a directory entry makes of each of its 512 pages: the PTE that says the same."""

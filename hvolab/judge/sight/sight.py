@@ -234,7 +234,7 @@ class Sight:
             table = Pfn(step.pa >> PAGE_SHIFT)
             self._watching.watcher.reads(Resource(Kind.OWNER, table))
             lost = frames.last_lost(table)
-            if lost is None or entry.since < lost.moment:
+            if lost is None or entry.since < lost.moment or 0 <= entry.filled_at < lost.event:
                 continue
             if lost.moment >= endings.installed_at(entry.steps[:number], entry.moment):
                 return table, lost

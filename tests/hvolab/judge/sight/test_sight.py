@@ -202,7 +202,6 @@ def test_a_table_is_lost_to_who_can_only_have_read_it_after_it_was_freed(eyes: E
     assert eyes.sight.lost_table(replace(after, since=before.moment)) is None, "it may have been read before"
 
 
-@pytest.mark.xfail(reason="a moment is a number of stores: the walk and the release are of one")
 def test_a_translation_cached_just_before_its_table_is_freed_did_not_read_it_afterwards(eyes: Eyes) -> None:
     table = with_a_table_of_its_own(eyes)
     before = eyes.entry()
