@@ -164,5 +164,5 @@ def test_the_reduced_search_shows_what_the_unreduced_one_shows(program: list[lis
 def test_the_reduced_search_shows_what_the_unreduced_one_shows_at_length(
     model: CpuModel, program: list[list[int]]
 ) -> None:
-    """200 programs on each of the five models."""
-    compare(program, 3000, model)
+    """200 programs on each of the five models; those of more than 400 orders, about half, are left out."""
+    compare(program, 400, model)
