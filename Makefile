@@ -12,7 +12,7 @@ test: $(VENV)/.dev
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow"
 
 witness: $(VENV)/.dev
-	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
+	$(BIN)/pytest -q -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical
 from emu.choice import Answerer, VersionQuestion
 from emu.events import Invalidated, MultiHitSeen, Source, TlbFilled
-from emu.memory import PhysicalMemory
+from emu.memory import Moment, PhysicalMemory
 from emu.paging.dead_end import DeadEnd, dead_end
 from emu.paging.geometry import Geometry, GeometryTlb
 from emu.paging.lazy import LazyTlb
@@ -26,6 +26,7 @@ from emu.paging.walk import (
     FaultCode,
     PageFault,
     Privilege,
+    ReadWord,
     Walk,
     Walked,
     WalkStart,
@@ -94,7 +95,7 @@ class Mmu:
         if isinstance(spec, Geometry):
             return GeometryTlb(spec, self.model.rules)
         tlb = LazyTlb(spec, self._memory, self.control, self.model.physical_bits, self.model.rules)
-        tlb.run_on(self.root, self.pcid)
+        tlb.run_on(self.root, self.pcid, -1)
         return tlb
 
     def translate(self, va: VirtAddr, access: Access, privilege: Privilege) -> Translated:
@@ -127,12 +128,19 @@ class Mmu:
 
     def peek(self, va: VirtAddr) -> Walked:
         """What a supervisor read's walk would find now, changing nothing: for monitors and reports."""
+        return self._look(va, self._memory.read_word)
+
+    def peek_at(self, va: VirtAddr, moment: Moment) -> Walked:
+        """What it would have found at that moment."""
+        return self._look(va, lambda pa: self._memory.word_at(pa, moment))
+
+    def _look(self, va: VirtAddr, read_word: ReadWord) -> Walked:
         start = WalkStart(TOP_LEVEL, self.root)
-        return walk(self._memory.read_word, start, va, FaultCode(0), self.control, self.model.physical_bits)
+        return walk(read_word, start, va, FaultCode(0), self.control, self.model.physical_bits)
 
     def invalidate(self, what: Invalidation) -> None:
         """Carry out an invalidation on this CPU's TLB and paging-structure caches."""
-        self.tlb.invalidate(what)
+        self.tlb.invalidate(what, self._trace.next_number)
         self._psc.invalidate(what)
         if self._trace.listening:
             self._trace.add(Invalidated(self.cpu, what))
@@ -143,7 +151,7 @@ class Mmu:
         """MOV CR3 with bit 63 clear."""
         self.root, self.pcid = root, pcid
         if isinstance(self.tlb, LazyTlb):
-            self.tlb.run_on(root, pcid)
+            self.tlb.run_on(root, pcid, self._trace.next_number)
         self.invalidate(NewRoot(pcid))
 
     def reset(self) -> None:
@@ -152,7 +160,7 @@ class Mmu:
         self.tlb.clear()
         self._psc.clear()
         if isinstance(self.tlb, LazyTlb):
-            self.tlb.run_on(self.root, self.pcid)
+            self.tlb.run_on(self.root, self.pcid, -1)
 
     def _choose(self, va: VirtAddr, usable: Usable) -> TlbEntry | DeadEnd | None:
         """The cached entry to use, or the walk to make: None for one from the root."""
@@ -205,7 +213,8 @@ class Mmu:
             return BusError(va, found.pa)
         marked = mark(self._memory, found, access)
         now = self._memory.journal.now
-        entry = entry_from(marked, self.pcid, self.control, self._trace.next_number, now, now)
+        event = self._trace.next_number
+        entry = entry_from(marked, self.pcid, self.control, event, now, now, event)
         if self._trace.listening:
             self._trace.add(TlbFilled(self.cpu, va, access, entry))
         else:

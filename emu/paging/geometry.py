@@ -211,7 +211,8 @@ class GeometryTlb:
         for level in (1, 2):
             self._insert(self._sides[level, port], entry, va)
 
-    def invalidate(self, what: Invalidation) -> None:
+    def invalidate(self, what: Invalidation, event: int) -> None:
+        del event
         for array in self._arrays:
             array.drop(lambda entry: removes(what, entry, self._rules))
 

@@ -40,6 +40,7 @@ class Happenings:
     def clear(self) -> None:
         """Nothing has happened yet."""
         self._moments: list[Moment] = []  # after how many stores each came
+        self._events: list[int] = []
         self._what: list[Invalidation | None] = []  # None: CR3 was loaded
         self._drops: list[int] = []  # which of them emptied the paging-structure caches
         # Answers given, each with how much had happened then.
@@ -54,22 +55,29 @@ class Happenings:
     def now(self) -> Time:
         return Time(self._journal.now, len(self._what))
 
-    def loaded_root(self) -> None:
+    def loaded_root(self, event: int) -> None:
         """CR3 was loaded."""
         self._drops.append(len(self._what))
-        self._moments.append(self._journal.now)
-        self._what.append(None)
+        self._add(None, event)
 
-    def invalidated(self, what: Invalidation) -> None:
+    def invalidated(self, what: Invalidation, event: int) -> None:
         """The CPU carried it out."""
         if drops(what, self._rules):
             self._drops.append(len(self._what))
+        self._add(what, event)
+
+    def _add(self, what: Invalidation | None, event: int) -> None:
         self._moments.append(self._journal.now)
+        self._events.append(event)
         self._what.append(what)
 
     def everything_removed(self) -> None:
         """The last one left nothing at all."""
         self._floor = self.now()
+
+    def last_event(self, time: Time) -> int:
+        """The event of the last of them before that time; -1 when there was none."""
+        return self._events[time.own - 1] if time.own else -1
 
     def before_store(self, index: Moment) -> Time:
         """The last moment before that store: what the CPU did after as many stores came before it."""

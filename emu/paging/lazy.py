@@ -121,9 +121,9 @@ class LazyTlb:
         self._known: dict[tuple[VirtAddr, int], _Known] = {}
         self._read: set[int] = set()  # the tables that the versions of a page were read from
 
-    def run_on(self, root: Pfn, pcid: int) -> None:
-        """CR3 was loaded. Without a period nothing can be walked."""
-        self._happened.loaded_root()
+    def run_on(self, root: Pfn, pcid: int, event: int) -> None:
+        """CR3 was loaded, by that event. Without a period nothing can be walked."""
+        self._happened.loaded_root(event)
         self._periods.append(_Period(root, pcid, self._happened.now()))
 
     def usable(self, va: VirtAddr, pcid: int, port: Port) -> Usable:
@@ -156,8 +156,8 @@ class LazyTlb:
         known = _Known(entry, older, ends, counts, self._happened.count)
         self._known[page_start(va), entry.pcid] = known
 
-    def invalidate(self, what: Invalidation) -> None:
-        self._happened.invalidated(what)
+    def invalidate(self, what: Invalidation, event: int) -> None:
+        self._happened.invalidated(what, event)
         if isinstance(what, InvalidateAll) and Rule.ALL_REMOVES_GLOBALS in self._rules:
             self._happened.everything_removed()
             self._last_used.clear()
@@ -220,7 +220,9 @@ class LazyTlb:
             return None
         if version.walk.pa >= self._memory.size:
             return None
-        return entry_from(version.walk, pcid, self._control, -1, version.last.stores, version.first.stores)
+        first, last = version.first, version.last
+        after = self._happened.last_event(first)
+        return entry_from(version.walk, pcid, self._control, -1, last.stores, first.stores, after)
 
     def _may_use(self, entry: TlbEntry, version: Version, pcid: int) -> bool:
         if not entry.is_global and entry.pcid != pcid:

@@ -23,8 +23,9 @@ class TlbEntry:
 
     `size` is the size it is cached with; `page_size` that of the page it translates, which is larger when
     the TLB broke a large page up (rule R4). `filled_at` is the event that cached it, `moment` the number of
-    stores made before that. `since` is the earliest moment at which the walk behind it can have been made:
-    `moment` itself but for what a lazy TLB offers.
+    stores made before that. Of what a lazy TLB offers, nobody has seen the walk: it was not made before the
+    moment `since`, nor before the event `after`, an invalidation of its CPU (-1: none) that no store need
+    precede. Of what was seen to be walked they are `moment` and `filled_at`.
     """
 
     page: VirtAddr
@@ -38,6 +39,7 @@ class TlbEntry:
     filled_at: int
     moment: Moment
     since: Moment
+    after: int
 
     @property
     def page_size(self) -> PageSize:
@@ -65,7 +67,7 @@ class TlbEntry:
 
 
 def entry_from(
-    found: Walk, pcid: int, control: Control, filled_at: int, moment: Moment, since: Moment
+    found: Walk, pcid: int, control: Control, filled_at: int, moment: Moment, since: Moment, after: int
 ) -> TlbEntry:
     """What a TLB caches of a walk (R2: the caller has set A before)."""
     return TlbEntry(
@@ -80,6 +82,7 @@ def entry_from(
         filled_at,
         moment,
         since,
+        after,
     )
 
 
@@ -245,7 +248,9 @@ class Tlb(Protocol):
         """A walk for `va` found this translation."""
         ...
 
-    def invalidate(self, what: Invalidation) -> None: ...
+    def invalidate(self, what: Invalidation, event: int) -> None:
+        """Carry it out; `event` is its number."""
+        ...
 
     def evict(self, entry: TlbEntry) -> None:
         """Drop one entry, as hardware may at any time (R3). Does nothing when it is not held."""

@@ -237,6 +237,15 @@ class Recorder:
         if self._tables.everything_changes:
             self._reads.add(_ALL_TRANSLATIONS)
 
+    def lost(self, frame: int) -> None:
+        """It counts for what leads to the frame from now on, and for what is read through it as a table."""
+        if self.replaying:
+            return
+        self._reads.add(Resource(Kind.MAPPED, frame))
+        pages = self._tables.through(frame)
+        self._writes.update(Resource(Kind.TRANSLATION, page) for page in pages)
+        self._windows.changed(pages)
+
     def flush_begun(self, start: int, end: int) -> None:
         """It counts for what was changed before: the changes, and the ends of large pages."""
         if self.replaying:

@@ -121,6 +121,15 @@ class Tables:
     def is_volatile(self, page: int) -> bool:
         return self.everything_changes or page in self.volatile
 
+    def through(self, frame: int) -> set[int]:
+        """The volatile pages that some run translates through it, as a page table or directory."""
+        places = self._tables.get(frame, set())
+        found = {PAGES_OF_ALL} if places and self.everything_changes else set()
+        for level, first, _ in places:
+            pages = range(first, first + (512 << 9 * (level - 1)))
+            found.update(page for page in self.volatile if page in pages)
+        return found
+
     def effect(self, pa: PhysAddr, length: int, before: bytes) -> StoreEffect:
         """What the store of `length` bytes that overwrote `before` at `pa`, the latest one, has changed."""
         places = self._tables.get(pa >> PAGE_SHIFT)

@@ -85,7 +85,7 @@ class Uses:
         removed = sight.removed(event.cpu, entry, source)
         ending = sight.ending_of(va, entry)
         frame = entry.frame_of(va)
-        lost, table = sight.lost(frame, entry), sight.lost_table(entry)
+        lost, table = sight.lost(va, entry), sight.lost_table(entry)
         if removed is None and ending is None and lost is None and table is None:
             return
         held: list[Verdict] = []

@@ -105,6 +105,7 @@ class Remembered:
             if one.changed_hands:
                 self.frames.reused(one.pfn, self._journal.now, number)
                 watcher.writes(Resource(Kind.OWNER, one.pfn))
+                watcher.lost(one.pfn)
         operation = self.operations.current(cpu)
         if self.mappings.latest and operation is not None:
             self.changed_by.setdefault(operation, set()).update(self.mappings.latest)
@@ -122,6 +123,8 @@ class Remembered:
                 frames = range(pfn, pfn + (1 << order))
                 self.frames.freed(frames, self._journal.now, number)
                 self._owner(frames)
+                for frame in frames:
+                    watcher.lost(frame)
                 for frame in frames if order == 0 else ():
                     self.mappings.freed(frame)
             case FlushBegun(start=start, end=end):

@@ -82,6 +82,7 @@ class Sight:
         self._machine = machine
         self._memory = machine.memory
         self._peek = machine.cpus[0].mmu.peek
+        self._peek_at = machine.cpus[0].mmu.peek_at
         self._ranges = tuple(ranges)
         self._watching = Watching(Nobody())
         self._remembered = Remembered(machine, ranges, huge_pages, self._watching)
@@ -217,13 +218,24 @@ class Sight:
         )
         return min((one for one in endings if one is not None), key=lambda one: one.moment, default=None)
 
-    def lost(self, pfn: int, entry: TlbEntry) -> Lost | None:
-        """That the frame was lost by its holder after the translation to it was put into the page table."""
+    def lost(self, va: VirtAddr, entry: TlbEntry) -> Lost | None:
+        """That the frame was lost by its holder while, or after, the page tables led from `va` to it."""
+        pfn = entry.frame_of(va)
         self._watching.watcher.reads(Resource(Kind.OWNER, pfn))
         lost = self._remembered.frames.last_lost(pfn)
-        if lost is None or lost.moment < self._remembered.endings.installed_at(entry.steps, entry.moment):
+        if lost is None or lost.moment < self._led_since(va, entry):
             return None
         return lost
+
+    def _led_since(self, va: VirtAddr, entry: TlbEntry) -> Moment:
+        """Since when the address has led to the frame that the version gives, whatever its rights."""
+        endings, steps, known = self._remembered.endings, entry.steps, entry.moment
+        while True:
+            since = endings.installed_at(steps, known)
+            before = self._peek_at(va, since - 1) if since else None
+            if not isinstance(before, Walk) or before.pa >> PAGE_SHIFT != entry.frame_of(va):
+                return since
+            steps, known = before.steps, since - 1
 
     def lost_table(self, entry: TlbEntry) -> tuple[Pfn, Lost] | None:
         """A page-table page on the path that the walk can only have read after it was lost."""
@@ -234,7 +246,7 @@ class Sight:
             table = Pfn(step.pa >> PAGE_SHIFT)
             self._watching.watcher.reads(Resource(Kind.OWNER, table))
             lost = frames.last_lost(table)
-            if lost is None or entry.since < lost.moment or 0 <= entry.filled_at < lost.event:
+            if lost is None or not (lost.moment < entry.since or lost.event < entry.after):
                 continue
             if lost.moment >= endings.installed_at(entry.steps[:number], entry.moment):
                 return table, lost
@@ -261,7 +273,7 @@ class Sight:
         ending = self.ending_of(va, used)
         return VersionFacts(
             (int(frame), used.rights, used.dirty),
-            self.lost(frame, used),
+            self.lost(va, used),
             self.lost_table(used),
             None if ending is None else ending.moment,
         )

@@ -41,7 +41,7 @@ def entry(page: VirtAddr, size: PageSize, pcid: int, *, is_global: bool) -> TlbE
     level = {PageSize.KIB4: 1, PageSize.MIB2: 2, PageSize.GIB1: 3}[size]
     step = WalkStep(level, PhysAddr(0x1000), leaf(0x800, size=size))
     first = page_start(page, size)
-    return TlbEntry(first, size, Pfn(0x800), ALL_RIGHTS, is_global, True, pcid, (step,), -1, 0, 0)
+    return TlbEntry(first, size, Pfn(0x800), ALL_RIGHTS, is_global, True, pcid, (step,), -1, 0, 0, -1)
 
 
 def usable_for(page: VirtAddr, pcid: int) -> list[TlbEntry]:

@@ -34,9 +34,9 @@ def test_asking_often_is_asking_once(
     since = Time(0, data.draw(st.integers(0, 8)))
     for number, what in enumerate(happened, 1):
         if what is None:
-            asked.loaded_root()
+            asked.loaded_root(10 * number)
         else:
-            asked.invalidated(what)
+            asked.invalidated(what, 10 * number)
         if data.draw(st.booleans()) or number == len(happened):
             done = list(enumerate(happened[:number]))
             all_gone = [n for n, one in done if one is not None and removes_all(one, page, pcid, rules)]
@@ -54,14 +54,15 @@ def test_stores_and_happenings_are_put_in_order() -> None:
     asked = Happenings(rig.memory.journal, ALL_RULES)
     for value in range(3):
         rig.set(PhysAddr(0x5000), value)
-        asked.invalidated(Invlpg(VA))
+        asked.invalidated(Invlpg(VA), 10 * value)
     assert [asked.before_store(index) for index in range(3)] == [Time(0, 0), Time(1, 1), Time(2, 2)]
     assert (asked.now(), asked.dropped_at()) == (Time(3, 3), 3)
+    assert [asked.last_event(Time(3, own)) for own in range(4)] == [-1, 0, 10, 20]
 
 
 def test_a_flush_of_everything_is_remembered_for_pages_never_asked_about() -> None:
     asked = Happenings(Journal(), ALL_RULES)
-    asked.invalidated(InvalidateAll())
+    asked.invalidated(InvalidateAll(), 7)
     asked.everything_removed()
     assert asked.emptied(VA, 0) == Time(0, 1)
     held = entry(VA, PageSize.MIB2, 0, is_global=True)
@@ -72,6 +73,6 @@ def test_a_flush_of_everything_is_remembered_for_pages_never_asked_about() -> No
 @pytest.mark.parametrize("pages", [1, 512])
 def test_an_invlpg_says_nothing_of_pages_it_does_not_name(pages: int) -> None:
     asked = Happenings(Journal(), ALL_RULES)
-    asked.invalidated(Invlpg(VA, 0, pages))
+    asked.invalidated(Invlpg(VA, 0, pages), 7)
     assert asked.emptied(VirtAddr(VA + pages * PAGE), 0) == Time(0, 0)
     assert asked.emptied(VirtAddr(VA + (pages - 1) * PAGE), 0) == Time(0, 1)

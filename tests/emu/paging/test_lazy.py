@@ -395,10 +395,10 @@ def test_single_is_for_each_pcid() -> None:
     mmu.answerer = Pick(0)
     assert read(mmu, VA) == 1
     mmu.pcid, mmu.root = 1, SECOND_ROOT  # MOV CR3 with bit 63: nothing is invalidated
-    mmu.tlb.run_on(SECOND_ROOT, 1)
+    mmu.tlb.run_on(SECOND_ROOT, 1, 0)
     assert read(mmu, VA) == 2
     mmu.pcid, mmu.root = 0, ROOT
-    mmu.tlb.run_on(ROOT, 0)
+    mmu.tlb.run_on(ROOT, 0, 1)
     assert 1 in possible(mmu, VA)
 
 

@@ -80,7 +80,7 @@ def test_r8_invlpg_leaves_entries_of_another_pcid_that_are_not_global(model: Cpu
     assert possible(mmu, VA) == {NEW}
     mmu.pcid = 0  # back, as by MOV CR3 with bit 63: nothing is invalidated
     if isinstance(mmu.tlb, LazyTlb):
-        mmu.tlb.run_on(mmu.root, 0)
+        mmu.tlb.run_on(mmu.root, 0, 0)
     assert possible(mmu, VA) == with_now(model, OLD)
 
 

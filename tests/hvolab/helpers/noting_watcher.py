@@ -28,6 +28,9 @@ class Noting:
     def reads_translation(self, page: int) -> None:
         self.noted.append(("reads translation", page))
 
+    def lost(self, frame: int) -> None:
+        self.noted.append(("lost", frame))
+
     def flush_begun(self, start: int, end: int) -> None:
         self.noted.append(("flush begun", (start, end)))
 

@@ -63,7 +63,9 @@ def test_an_ending_names_the_store_where_it_is_known() -> None:
 def test_an_entry_says_since_when_it_is_cached() -> None:
     steps = (WalkStep(1, PhysAddr(0x5008), BEFORE),)
     rights = Rights(write=True, user=False, execute=False)
-    entry = TlbEntry(VirtAddr(VA & ~0xFFF), PageSize.KIB4, Pfn(0xE21), rights, True, True, 0, steps, 7, 3, 3)
+    entry = TlbEntry(
+        VirtAddr(VA & ~0xFFF), PageSize.KIB4, Pfn(0xE21), rights, True, True, 0, steps, 7, 3, 3, 7
+    )
     text = "0xffffea0000001000 4K -> pfn 0xe21 rw nx G D"
     assert describe_entry(entry) == f"{text}, cached at event 7"
     assert describe_entry(replace(entry, filled_at=-1)) == (

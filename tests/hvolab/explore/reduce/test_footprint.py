@@ -13,6 +13,7 @@ from emu.cpu.cpu import KernelThread
 from emu.cpu.ops import AddWords, Await, Copy, Count, Fill, FlushTlbPages, Load, SendIpi, Store
 from emu.machine import Machine
 from emu.paging.models import LAZY
+from emu.paging.walk import Walk
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.explore.reduce.conflict import Footprint
 from hvolab.explore.reduce.footprint import Recorder
@@ -150,6 +151,26 @@ def test_a_translation_counts_where_some_run_changes_it() -> None:
     found = recorder.after(Step(0))
     assert Resource(Kind.TRANSLATION, page) in found.reads
     assert Resource(Kind.OWED, page) in found.marks
+
+
+def test_a_frame_that_is_lost_counts_for_what_maps_it_and_for_what_is_translated_through_it() -> None:
+    one = Stepped(Load(VA))
+    tables = Tables(one.machine.memory, LAZY)
+    head = VirtAddr(HUGE_PAGE.folio)
+    found = one.machine.cpus[0].mmu.peek(head)
+    assert isinstance(found, Walk)
+    tables.learn(found)
+    page, directory = head >> 12, found.steps[-1].pa >> 12
+    tables.volatile.add(page)
+    recorder = Recorder(one.machine, tables)
+    recorder.before(Step(0))
+    recorder.lost(directory)
+    made = recorder.after(Step(0))
+    assert Resource(Kind.MAPPED, directory) in made.reads
+    assert made.writes == {Resource(Kind.TRANSLATION, page)}
+    recorder.before(Step(0))
+    recorder.lost(FRAME)
+    assert recorder.after(Step(0)).writes == frozenset(), "no table"
 
 
 def test_a_kind_that_is_left_out_is_in_no_footprint() -> None:

@@ -130,15 +130,17 @@ def setup_from(program: list[list[int]], model: CpuModel = LAZY) -> Setup:
     return setup_of(then(split, bodies[0]), *bodies[1:], boot_config=config_of(model))
 
 
-def compare(program: list[list[int]], most_runs: int, model: CpuModel = LAZY) -> None:
+def agree(program: list[list[int]], most_runs: int, model: CpuModel = LAZY) -> bool | None:
+    """Whether both searches show the same final states and findings; None where one of them did not end."""
     shown = []
     searches: tuple[Strategy, ...] = (everything(), Reduced())
     for search in searches:
         outcomes = Outcomes(search)
         done = explore(setup_from(program, model), outcomes, ALL, Budget(runs=most_runs))
-        assume(done.coverage.complete)
+        if not done.coverage.complete:
+            return None
         shown.append((outcomes.seen, {(one.finding.verdict, one.finding.where) for one in done.found}))
-    assert shown[0] == shown[1]
+    return shown[0] == shown[1]
 
 
 @settings(
@@ -149,7 +151,9 @@ def compare(program: list[list[int]], most_runs: int, model: CpuModel = LAZY) ->
 )
 @given(programs)
 def test_the_reduced_search_shows_what_the_unreduced_one_shows(program: list[list[int]]) -> None:
-    compare(program, 400)
+    agreed = agree(program, 400)
+    assume(agreed is not None)
+    assert agreed
 
 
 @pytest.mark.slow
@@ -165,13 +169,18 @@ def test_the_reduced_search_shows_what_the_unreduced_one_shows_at_length(
     model: CpuModel, program: list[list[int]]
 ) -> None:
     """200 programs on each of the five models; those of more than 400 orders, about half, are left out."""
-    compare(program, 400, model)
+    agreed = agree(program, 400, model)
+    assume(agreed is not None)
+    assert agreed
 
 
 # CPU 0 replaces the page table in an operation; CPU 1 frees the frame of the old one and loads through it.
 FREED_BETWEEN = [[34], [37, 4]]
 
 
-@pytest.mark.xfail(strict=True, reason="the missed flush of CPU 1 is shown by the unreduced search alone")
-def test_a_missed_flush_through_a_table_that_was_freed_before_is_shown_by_the_reduced_search_too() -> None:
-    compare(FREED_BETWEEN, 400, LAZY_ALDER_LAKE)
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_the_order_of_a_release_and_of_stores_that_have_nothing_to_do_with_it_decides_nothing(
+    model: CpuModel,
+) -> None:
+    """It once did: a walk was taken to come after a release when as many stores had been made before both."""
+    assert agree(FREED_BETWEEN, 400, model)

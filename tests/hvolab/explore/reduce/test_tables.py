@@ -13,7 +13,7 @@ from emu.paging.pte import Pte
 from emu.paging.tlb import entry_from
 from emu.paging.walk import Control, Walk
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.tables import NO_EFFECT, StoreEffect, Tables
+from hvolab.explore.reduce.tables import NO_EFFECT, PAGES_OF_ALL, StoreEffect, Tables
 
 FIRST = VA >> 12
 BLOCK = 0xA00
@@ -29,7 +29,7 @@ class Learner:
     def learn(self, va: int = VA, model: CpuModel = LAZY) -> None:
         found = self.rig.mmu(model).peek(VirtAddr(va))
         assert isinstance(found, Walk)
-        self.tables.learn(entry_from(found, 0, Control(), 0, 0, 0))
+        self.tables.learn(entry_from(found, 0, Control(), 0, 0, 0, 0))
 
     def store(self, pa: PhysAddr, value: int) -> StoreEffect:
         before = self.rig.memory.read(pa, 8)
@@ -72,6 +72,21 @@ def test_a_table_that_no_translation_has_led_through_is_none_yet() -> None:
     one.rig.set(one.rig.slot(VA + 512 * PAGE), leaf(FRAME))
     one.learn(VA + 512 * PAGE)
     assert seen(one.store(one.rig.slot(VA + 512 * PAGE), 0))[0] == (512,)
+
+
+def test_what_is_translated_through_a_table_is_known_of_every_level() -> None:
+    one = learner()
+    one.rig.map(VA + 512 * PAGE, FRAME)
+    one.learn(VA + 512 * PAGE)
+    for page in (3, 515):
+        one.store(one.rig.slot(VA + page * PAGE), leaf(FRAME))
+    table, directory = (one.rig.slot(VA, level) >> 12 for level in (1, 2))
+    assert one.tables.through(table) == {FIRST + 3}
+    assert one.tables.through(directory) == {FIRST + 3, FIRST + 515}
+    assert one.tables.through(FRAME) == set()
+    one.tables.everything_changes = True
+    assert one.tables.through(table) == {FIRST + 3, PAGES_OF_ALL}
+    assert one.tables.through(FRAME) == set()
 
 
 def split(one: Learner, different: dict[int, Pte]) -> StoreEffect:

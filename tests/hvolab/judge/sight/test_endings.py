@@ -37,7 +37,7 @@ def test_which_bits_of_an_entry_make_another_version(change: int, ends: bool) ->
     found = machine.cpus[0].mmu.peek(va)
     assert isinstance(found, Walk)
     now = machine.memory.journal.now
-    entry = entry_from(found, 0, Control(), 0, now, now)
+    entry = entry_from(found, 0, Control(), 0, now, now, 0)
     leaf = found.steps[-1]
     machine.memory.write_word(leaf.pa, int(leaf.entry) ^ change)
     endings = Endings(machine.memory)
@@ -88,7 +88,7 @@ class Stores:
         )
         found = Walk(VA, (*steps, *below), PageSize.KIB4, ALL_RIGHTS)
         now = self.rig.memory.journal.now
-        return entry_from(found, 0, Control(), filled_at, now, now)
+        return entry_from(found, 0, Control(), filled_at, now, now, filled_at)
 
 
 def test_a_version_is_ended_by_the_store_that_overwrote_its_directory_entry_before_its_pte_was_read() -> None:

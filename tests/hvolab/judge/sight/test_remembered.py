@@ -89,7 +89,7 @@ def owners(*frames: int) -> list[tuple[str, object]]:
 
 def test_an_allocation_and_a_release_write_the_owner_of_each_frame(run: Run) -> None:
     freed = run.announce(PageFreed(Pfn(0x900), 1, 1))
-    assert run.watcher.taken() == owners(0x900, 0x901)
+    assert run.watcher.taken() == [*owners(0x900, 0x901), ("lost", 0x900), ("lost", 0x901)]
     assert run.remembered.frames.freed_and_free(0x901) == Lost(Loss.FREED, 0, freed)
     run.announce(allocated(0x901, 0))
     assert run.watcher.taken() == owners(0x901)
@@ -137,7 +137,8 @@ def test_a_frame_that_changes_hands_has_another_owner(run: Run) -> None:
     run.store(run.pte(TAIL_1), 0)
     run.watcher.taken()
     number = run.store(run.pte(other), mk_pte(FRAMES + 1, PAGE_KERNEL))
-    assert run.watcher.taken()[-2:] == [("writes", Resource(Kind.MAPPED, FRAMES + 1)), *owners(FRAMES + 1)]
+    mapped = ("writes", Resource(Kind.MAPPED, FRAMES + 1))
+    assert run.watcher.taken()[-3:] == [mapped, *owners(FRAMES + 1), ("lost", FRAMES + 1)]
     assert run.remembered.frames.last_lost(FRAMES + 1) == Lost(Loss.REUSED, 2, number)
 
 

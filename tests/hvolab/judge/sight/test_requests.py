@@ -24,7 +24,7 @@ def an_entry(*, filled_at: int, moment: int = 5) -> TlbEntry:
     rig.map(VA, 0x800)
     found = rig.mmu(SKYLAKE).peek(VA)
     assert isinstance(found, Walk)
-    return entry_from(found, 0, Control(), filled_at, moment, moment)
+    return entry_from(found, 0, Control(), filled_at, moment, moment, filled_at)
 
 
 def test_a_request_is_under_way_until_it_is_completed() -> None:

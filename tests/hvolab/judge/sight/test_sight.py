@@ -31,7 +31,7 @@ from kernel_model.core.events import (
 )
 from kernel_model.core.gfp import Gfp
 from kernel_model.layout import direct_map
-from kernel_model.mm.pgtable import PAGE_TABLE, mk_pte
+from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_TABLE, mk_pte, page_table
 
 PAGE_OF_WORD = WORD >> 12
 NOWHERE = VirtAddr(0x1000)
@@ -69,7 +69,8 @@ class Eyes:
 
     def entry(self) -> TlbEntry:
         now = self.machine.memory.journal.now
-        return entry_from(self.walk(), 0, Control(), self._number, now, now)
+        self._number += 1
+        return entry_from(self.walk(), 0, Control(), self._number, now, now, self._number)
 
     def _observe(self, event: object) -> int:
         self._number += 1
@@ -164,13 +165,12 @@ def freed(pfn: int) -> PageFreed:
 
 def test_a_frame_is_lost_to_a_translation_that_was_there_before_it_was_freed(eyes: Eyes) -> None:
     entry = eyes.entry()
-    assert eyes.sight.lost(FRAMES + 1, entry) is None
+    assert eyes.sight.lost(TAIL_1, entry) is None
     number = eyes.announce(freed(FRAMES + 1))
-    lost = eyes.sight.lost(FRAMES + 1, entry)
+    lost = eyes.sight.lost(TAIL_1, entry)
     assert lost is not None
     assert (lost.how, lost.event) == (Loss.FREED, number)
     assert eyes.watcher.taken() == [("reads", Resource(Kind.OWNER, FRAMES + 1))]
-    assert eyes.sight.lost(FRAMES, entry) is None
 
 
 def test_a_frame_freed_before_it_was_mapped_is_not_lost_to_that_translation(eyes: Eyes) -> None:
@@ -178,7 +178,30 @@ def test_a_frame_freed_before_it_was_mapped_is_not_lost_to_that_translation(eyes
     leaf = eyes.walk().steps[-1]
     eyes.store(leaf.pa, 0)
     eyes.store(leaf.pa, leaf.entry)
-    assert eyes.sight.lost(FRAMES + 1, eyes.entry()) is None
+    assert eyes.sight.lost(TAIL_1, eyes.entry()) is None
+
+
+def test_a_frame_is_lost_to_an_address_whose_rights_change_afterwards(eyes: Eyes) -> None:
+    number = eyes.announce(freed(FRAMES + 1))
+    leaf = eyes.walk().steps[-1]
+    eyes.store(leaf.pa, leaf.entry & ~2)
+    lost = eyes.sight.lost(TAIL_1, eyes.entry())
+    assert lost is not None
+    assert lost.event == number
+
+
+def test_a_frame_is_lost_to_an_address_whose_large_page_is_split_afterwards(eyes: Eyes) -> None:
+    before = eyes.walk()
+    frame = before.pa >> 12
+    number = eyes.announce(freed(frame))
+    first = before.leaf.leaf_pfn(before.size)
+    table = PhysAddr(ELSEWHERE << 12)
+    eyes.machine.memory.load_image(table, page_table(first, PAGE_KERNEL))
+    eyes.store(before.steps[-1].pa, mk_pte(Pfn(ELSEWHERE), PAGE_TABLE))
+    assert len(eyes.walk().steps) == 1 + len(before.steps)
+    lost = eyes.sight.lost(TAIL_1, eyes.entry())
+    assert lost is not None
+    assert lost.event == number
 
 
 def test_a_frame_is_free_until_somebody_has_it_again(eyes: Eyes) -> None:
@@ -199,7 +222,9 @@ def test_a_table_is_lost_to_who_can_only_have_read_it_after_it_was_freed(eyes: E
     found = eyes.sight.lost_table(after)
     assert found is not None
     assert (found[0], found[1].how) == (table, Loss.FREED)
-    assert eyes.sight.lost_table(replace(after, since=before.moment)) is None, "it may have been read before"
+    offered = replace(after, filled_at=-1, since=before.moment, after=-1)
+    assert eyes.sight.lost_table(offered) is None, "it may have been read before"
+    assert eyes.sight.lost_table(replace(offered, after=after.filled_at)) == found, "not before that flush"
 
 
 def test_a_translation_cached_just_before_its_table_is_freed_did_not_read_it_afterwards(eyes: Eyes) -> None:
@@ -278,5 +303,5 @@ def test_a_lazy_cpu_may_use_every_version_of_a_page_that_ever_had_another() -> N
     eyes.store(eyes.walk().steps[-1].pa, 0)
     used = {(va, entry.frame_of(va)) for va, entry in eyes.sight.may_use(1)}
     assert (TAIL_1, FRAMES + 1) in used
-    eyes.machine.cpus[1].mmu.tlb.invalidate(Invlpg(TAIL_1))
+    eyes.machine.cpus[1].mmu.invalidate(Invlpg(TAIL_1))
     assert (TAIL_1, FRAMES + 1) not in {(va, entry.frame_of(va)) for va, entry in eyes.sight.may_use(1)}
