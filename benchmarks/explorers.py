@@ -15,6 +15,7 @@ from rich.table import Table
 
 from emu.paging.models import LAZY
 from hvolab.catalog import scenario
+from hvolab.command.exploring.telling import Quiet, Stops
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.reduce.dpor import Reduced
@@ -58,10 +59,6 @@ CONTENDERS = (
 )
 
 
-class _Enough(KeyboardInterrupt):
-    """A violation was found."""
-
-
 def main() -> None:
     console = Console(width=150)
     table = Table(title=f"runs to the first violation; of random ones the median of {SEEDS} seeds")
@@ -86,11 +83,7 @@ def _told(contender: Contender, name: str) -> str:
 def _runs_to_first(setup: Setup, strategy: Strategy) -> int:
     """More than MOST_RUNS when nothing was found in so many."""
 
-    def told(_runs: int, found: int) -> None:
-        if found:
-            raise _Enough
-
-    done: Exploration = explore(setup, strategy, FREEDOMS, Budget(runs=MOST_RUNS), told)
+    done: Exploration = explore(setup, strategy, FREEDOMS, Budget(runs=MOST_RUNS), Quiet(Stops(first=True)))
     first = [one.at_run for one in done.found if one.finding.verdict.is_violation]
     return min(first, default=MOST_RUNS + 1)
 

@@ -19,17 +19,17 @@ from emu.cpu.condition import Condition, Word
 R = TypeVar("R")
 
 
-class _Awaitable(Generic[R]):
+class Awaitable(Generic[R]):
     """Awaiting an op hands it to the machine and returns the machine's answer."""
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[_Awaitable[R], R, R]:
+    def __await__(self) -> Generator[Awaitable[R], R, R]:
         return (yield self)
 
 
 @dataclass(frozen=True, slots=True)
-class Load(_Awaitable[int]):
+class Load(Awaitable[int]):
     """The little-endian value of `size` (1, 2, 4 or 8) bytes at `va`, within one 4 KiB page."""
 
     va: VirtAddr
@@ -37,7 +37,7 @@ class Load(_Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Store(_Awaitable[None]):
+class Store(Awaitable[None]):
     """Write `size` bytes within one 4 KiB page."""
 
     va: VirtAddr
@@ -46,7 +46,7 @@ class Store(_Awaitable[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class CmpXchg(_Awaitable[int]):
+class CmpXchg(Awaitable[int]):
     """LOCK CMPXCHG: the old value; `new` was written iff it equals `expected`. A write access either way."""
 
     va: VirtAddr
@@ -56,7 +56,7 @@ class CmpXchg(_Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class FetchAdd(_Awaitable[int]):
+class FetchAdd(Awaitable[int]):
     """LOCK XADD: add `delta` (modulo the size) and return the old value."""
 
     va: VirtAddr
@@ -65,7 +65,7 @@ class FetchAdd(_Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class FetchOr(_Awaitable[int]):
+class FetchOr(Awaitable[int]):
     """LOCK OR: set `bits` and return the old value."""
 
     va: VirtAddr
@@ -74,7 +74,7 @@ class FetchOr(_Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class FetchAndNot(_Awaitable[int]):
+class FetchAndNot(Awaitable[int]):
     """LOCK AND with the complement: clear `bits` and return the old value."""
 
     va: VirtAddr
@@ -83,7 +83,7 @@ class FetchAndNot(_Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Copy(_Awaitable[None]):
+class Copy(Awaitable[None]):
     """Copy `length` bytes; neither range crosses a 4 KiB page. One op, so never seen half done."""
 
     to: VirtAddr
@@ -92,7 +92,7 @@ class Copy(_Awaitable[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class LoadBytes(_Awaitable[bytes]):
+class LoadBytes(Awaitable[bytes]):
     """Read `length` bytes, at most one 4 KiB page and within one, as one op."""
 
     va: VirtAddr
@@ -100,7 +100,7 @@ class LoadBytes(_Awaitable[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
-class Fill(_Awaitable[None]):
+class Fill(Awaitable[None]):
     """Write `data`, at most one 4 KiB page and within one, as one op."""
 
     va: VirtAddr
@@ -108,7 +108,7 @@ class Fill(_Awaitable[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrite(_Awaitable[bytes]):
+class Rewrite(Awaitable[bytes]):
     """Write what `change` makes of `length` bytes, at most one 4 KiB page and within one, as one op.
 
     Returns the bytes as they were. `change` must depend on nothing but its argument.
@@ -120,7 +120,7 @@ class Rewrite(_Awaitable[bytes]):
 
 
 @dataclass(frozen=True, slots=True)
-class FlushTlbPages(_Awaitable[None]):
+class FlushTlbPages(Awaitable[None]):
     """`pages` INVLPGs on this CPU from `va` on, in one step: they concern this CPU's TLB alone."""
 
     va: VirtAddr
@@ -128,19 +128,19 @@ class FlushTlbPages(_Awaitable[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class FlushTlb(_Awaitable[None]):
+class FlushTlb(Awaitable[None]):
     """INVPCID type 2 on this CPU: everything, globals included."""
 
 
 @dataclass(frozen=True, slots=True)
-class SetInterrupts(_Awaitable[bool]):
+class SetInterrupts(Awaitable[bool]):
     """STI or CLI: make IF `enabled`; returns what it was."""
 
     enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
-class SendIpi(_Awaitable[int]):
+class SendIpi(Awaitable[int]):
     """Queue an interrupt of that vector on each target CPU; returns the request's number."""
 
     targets: frozenset[int]
@@ -149,14 +149,14 @@ class SendIpi(_Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Acknowledge(_Awaitable[None]):
+class Acknowledge(Awaitable[None]):
     """In an interrupt routine: tell the sender that this CPU has done what was asked."""
 
     request: int
 
 
 @dataclass(frozen=True, slots=True)
-class Await(_Awaitable[None]):
+class Await(Awaitable[None]):
     """Block until `condition` holds; then, in the same step, add to the named words."""
 
     condition: Condition
@@ -164,14 +164,14 @@ class Await(_Awaitable[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class AddWords(_Awaitable[None]):
+class AddWords(Awaitable[None]):
     """Add to named words in one step."""
 
     changes: tuple[tuple[Word, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Decide(_Awaitable[int]):
+class Decide(Awaitable[int]):
     """A free choice of the software's environment: 0 to `options - 1`; 0 is the ordinary outcome."""
 
     label: str
@@ -179,19 +179,19 @@ class Decide(_Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Annotate(_Awaitable[int]):
+class Annotate(Awaitable[int]):
     """Put `payload` into the trace, as a step of its own; returns the number of the event."""
 
     payload: object
 
 
 @dataclass(frozen=True, slots=True)
-class ThisCpu(_Awaitable[int]):
+class ThisCpu(Awaitable[int]):
     """The number of the CPU the routine runs on. Not a scheduling point."""
 
 
 @dataclass(frozen=True, slots=True)
-class Count(_Awaitable[None]):
+class Count(Awaitable[None]):
     """Add to a per-CPU counter of this CPU. Not a scheduling point."""
 
     counter: str

@@ -7,15 +7,28 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from emu.cpu.cpu import Cpu, GuestContext, GuestThread, KernelThread, RoutineContext, RoutineRole, Thread
+from emu.cpu.cpu import (
+    Cpu,
+    GuestContext,
+    GuestThread,
+    KernelThread,
+    RoutineContext,
+    RoutineRole,
+    Thread,
+    functions_of,
+)
 from emu.cpu.execute import Executor
-from emu.cpu.ops import Count, Op, ThisCpu
+from emu.cpu.ops import Awaitable, Count, Op, ThisCpu
 from emu.cpu.software import ContextKilled, TrapOutcome
 from emu.cpu.waiting import Waiting
 from emu.events import Finished, Started
 from emu.guest.guest_core import GuestCore
 from emu.memory import PhysicalMemory
 from emu.trace import Trace
+
+
+class NotAnOp(TypeError):
+    """A routine has awaited what the machine does not know."""
 
 
 class Threads:
@@ -84,6 +97,8 @@ class Threads:
             op: Op = context.routine.send(result)
             while isinstance(op, ThisCpu | Count):
                 op = context.routine.send(self._executor.execute(cpu, op))
+            if not isinstance(op, Awaitable):
+                raise NotAnOp(f"{' > '.join(functions_of(context.routine))} awaited {op!r}, which is no op")
             context.pending = op
             self._waiting.note_once(context)
         except StopIteration as stop:

@@ -62,9 +62,9 @@ SCENARIOS: tuple[Scenario, ...] = (
 )
 
 
-_BY_NAME = Table.of("scenario", SCENARIOS, lambda one: one.name)
+CATALOGUE = Table.of("scenario", SCENARIOS, lambda one: one.name)
 
 
 def scenario(name: str) -> Scenario:
     """Raises UnknownName, which says what is like it."""
-    return _BY_NAME.find(name)
+    return CATALOGUE.find(name)

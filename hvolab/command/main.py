@@ -23,6 +23,7 @@ from hvolab.command.run import run_command
 from hvolab.command.show import show_command
 from hvolab.command.why import why_command
 from hvolab.show.trace_json import TraceError
+from hvolab.subject.blame import LoadError
 from hvolab.subject.names import UnknownName
 from hvolab.subject.schedule import ScheduleError
 from hvolab.subject.script import ScriptError
@@ -32,6 +33,7 @@ BAD_INPUT = (
     AssemblyError,
     InputError,
     LayoutError,
+    LoadError,
     ScheduleError,
     ScriptError,
     TraceError,

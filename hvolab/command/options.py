@@ -10,6 +10,10 @@ from typing import TypeVar
 import click
 
 from emu.machine import MOST_CPUS
+from emu.paging.models import LAZY
+from hvolab.catalog import CATALOGUE
+from hvolab.load.twice import check_twice
+from hvolab.load.user_file import NOTHING_LOADED, UserFile, load
 from hvolab.subject.axes import (
     CONFIGURATIONS,
     CPU_MODELS,
@@ -20,6 +24,7 @@ from hvolab.subject.axes import (
     deviations_of,
     is_in,
 )
+from hvolab.subject.blame import LoadError
 from hvolab.subject.ranges import RANGES
 from hvolab.subject.scenario import Scenario, Setup, with_program
 from hvolab.subject.script import Script, ordering
@@ -37,15 +42,18 @@ class Asked:
     chosen: Chosen
     judged: str | None
     program: Path | None
+    loaded: UserFile = NOTHING_LOADED
 
     @property
     def nothing(self) -> bool:
         """Whether the scenario is left as it is, but for the number of CPUs."""
-        return self.chosen.nothing and self.judged is None and self.program is None
+        return self.chosen.nothing and self.judged is None and self.program is None and not self.loaded.digest
 
     def words(self) -> tuple[str, ...]:
         """The options as the words a replay must repeat."""
-        return repeated({**self.chosen.options, "--judged": self.judged, "--program": self.program})
+        loaded = self.loaded.option or None
+        own = {"--load": loaded, "--judged": self.judged, "--program": self.program}
+        return repeated({**self.chosen.options, **own})
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: object) -> object:
@@ -73,6 +81,7 @@ def subject_options(command: F) -> F:
         _option("--cpu-model", "NAME", f"CPUs: {', '.join(CPU_MODELS.names)}."),
         _option("--config", "NAME", f"Kernel configuration: {', '.join(CONFIGURATIONS.names)}."),
         _option("--failures", "WHICH", "Failing allocations: none, any, at:N[,N...], from:N, until-freed:N."),
+        _option("--load", "FILE.py[:NAME]", "Your own variant, policy, scenario, judge: docs/your-own.md."),
         _option("--origin", "NAME", f"Where vmemmap's memory comes from: {', '.join(ORIGINS.names)}."),
         _option("--judged", "RANGES", f"Where stale uses are judged, of {', '.join(RANGES.names)}."),
         click.option(
@@ -110,7 +119,17 @@ def asked() -> Asked:
         ),
         text("judged"),
         program if isinstance(program, Path) else None,
+        NOTHING_LOADED if (option := text("load")) is None else load(option),
     )
+
+
+def scenario_called(name: str, loaded: UserFile) -> Scenario:
+    """Of the catalogue, or of the user's file. Raises UnknownName, LoadError."""
+    try:
+        table = CATALOGUE.and_also(loaded.scenarios, lambda one: one.name)
+    except ValueError as error:
+        raise LoadError(f"{loaded.option}: {error}") from None
+    return table.find(name)
 
 
 def cpu_count(chosen: Scenario, cpus: int | None) -> int:
@@ -123,12 +142,28 @@ def cpu_count(chosen: Scenario, cpus: int | None) -> int:
 
 
 def shaped(setup: Setup, wanted: Asked) -> Setup:
-    """The setup as the options want it. Raises UnknownName, AssemblyError, BadParameter."""
-    setup = replace(setup, boot=wanted.chosen.apply(setup.boot))
+    """The setup as the options want it. Raises UnknownName, AssemblyError, BadParameter, LoadError."""
+    loaded = wanted.loaded
+    setup = replace(setup, boot=loaded.completed(wanted.chosen).apply(setup.boot, loaded.axes))
     if wanted.judged is not None:
         ranges = tuple(RANGES.find(name.strip()) for name in wanted.judged.split(","))
         setup = replace(setup, judged=ranges)
-    return with_guest(setup, wanted.program)
+    setup = loaded.judged(with_guest(setup, wanted.program))
+    if setup.loaded:
+        check_twice(setup, loaded.option)
+    return setup
+
+
+def on_lazy_cpus(chosen: Scenario, cpus: int, wanted: Asked) -> tuple[Setup, Asked]:
+    """What the options want, on CPUs that may use all that the architecture allows; and saying so.
+
+    Raises what `shaped` raises.
+    """
+    setup = shaped(chosen.build(cpus), wanted)
+    if setup.boot.model.is_lazy or wanted.chosen.cpu_model is not None:
+        return setup, wanted
+    wanted = replace(wanted, chosen=replace(wanted.chosen, cpu_model=LAZY.name))
+    return shaped(chosen.build(cpus), wanted), wanted
 
 
 def order_of(chosen: Scenario, setup: Setup) -> Script:

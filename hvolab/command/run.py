@@ -9,8 +9,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from hvolab.catalog import scenario
-from hvolab.command.options import asked, cpu_count, order_of, read_text, shaped, subject_options
+from hvolab.command.options import (
+    asked,
+    cpu_count,
+    order_of,
+    read_text,
+    scenario_called,
+    shaped,
+    subject_options,
+)
 from hvolab.command.playing import following, run_and_show
 from hvolab.command.real_input import real_input_options, real_setup, repeated_input, write_end
 from hvolab.command.status import status_of
@@ -77,7 +84,8 @@ def run_command(
     operations: tuple[str, ...],
     dump: Path | None,
 ) -> int:
-    chosen, wanted = scenario(name), asked()
+    wanted = asked()
+    chosen = scenario_called(name, wanted.loaded)
     count = cpu_count(chosen, wanted.cpus)
     real = real_setup(chosen, count, layout, operations)
     setup = shaped(real or chosen.build(count), wanted)

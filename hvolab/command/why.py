@@ -8,8 +8,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from hvolab.catalog import scenario
-from hvolab.command.options import asked, cpu_count, order_of, shaped, subject_options
+from hvolab.command.options import asked, cpu_count, order_of, scenario_called, shaped, subject_options
 from hvolab.command.status import status_of
 from hvolab.judge.why import Explanation, explain
 from hvolab.show.json_output import why_json
@@ -37,7 +36,8 @@ use and which do not, and the rule that decides. Exit status as for run.""",
 @click.option("--schedule", help="Follow this schedule, as a replay line has it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 def why_command(name: str, schedule: str | None, as_json: bool) -> int:  # noqa: FBT001
-    chosen, wanted = scenario(name), asked()
+    wanted = asked()
+    chosen = scenario_called(name, wanted.loaded)
     count = cpu_count(chosen, wanted.cpus)
     setup = shaped(chosen.build(count), wanted)
     if schedule is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hvolab.checked.error import InputError
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
+from hvolab.explore.audience import SILENT, Audience, Found
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import Coverage, Tally
@@ -16,24 +16,13 @@ from hvolab.explore.interrupts import held_interrupts
 from hvolab.explore.search.interface import Freedom, Next, Redundant, Strategy
 from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
-from hvolab.judge.verdict import Finding, Verdict, Where
+from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.picker import Picker, Replay
 from hvolab.subject.run import Limits, Run, run_on, run_watched
 from hvolab.subject.scenario import Setup
-from hvolab.subject.schedule import Schedule, ScheduleError, parse
-from hvolab.subject.script import Script
+from hvolab.subject.schedule import ScheduleError, parse
 from kernel_model.boot import System, boot
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A finding and the first run that had it, counted from 1. `script`: the same as constraints, if made."""
-
-    finding: Finding
-    schedule: Schedule
-    at_run: int
-    script: Script = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +37,15 @@ class Exploration:
     warnings: tuple[str, ...] = ()
 
 
-Progress = Callable[[int, int], None]
-
-
 def explore(
     setup: Setup,
     strategy: Strategy,
     freedoms: frozenset[Freedom],
     budget: Budget,
-    progress: Progress = lambda _runs, _found: None,
+    audience: Audience = SILENT,
     checkpoint: Checkpoint | None = None,
 ) -> Exploration:
-    """Explore `setup`. `progress` is told after every run how many there were and how much was found.
+    """Explore `setup`. The audience is told after every run, and may end it.
 
     A SIGINT ends it like a budget does, after the run under way: what was found is kept. With a checkpoint it
     goes on where that one left off. Raises what the strategy raises when it cannot explore the setup
@@ -71,8 +57,9 @@ def explore(
         try:
             while stopped_by is None and strategy.begin():
                 exploring.one_run()
-                progress(exploring.tally.runs, len(exploring.found))
-                stopped_by = "an interrupt" if interrupts.asked else exploring.spent()
+                stopped_by = exploring.tell(audience)
+                if stopped_by is None:
+                    stopped_by = "an interrupt" if interrupts.asked else exploring.spent()
         except KeyboardInterrupt:
             stopped_by = "an interrupt"
         else:
@@ -104,6 +91,7 @@ class Exploring:
         self._system = boot(setup.boot)
         self._begun = time.monotonic()
         self._before = 0.0  # seconds spent before the checkpoint
+        self._told = 0  # how many of the findings the audience knows
         saved = None if checkpoint is None else checkpoint.load()
         if saved is not None:
             try:
@@ -130,6 +118,14 @@ class Exploring:
         if self._checkpoint is not None and (len(self.found) > known or self._checkpoint.due()):
             self.save()
         return following
+
+    def tell(self, audience: Audience) -> str | None:
+        """Tell how it goes, and what is new. Returns why to stop, or None."""
+        news = [*self.found.values()][self._told :]
+        self._told = len(self.found)
+        audience.ran(self.tally.runs, len(self.found))
+        reasons = [audience.found(one) for one in news]
+        return next((reason for reason in reasons if reason is not None), None)
 
     def _limits(self) -> Limits:
         """Of the run to come: its own, and what is left of the time."""

@@ -14,8 +14,9 @@ from multiprocessing.context import ForkProcess
 
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
+from hvolab.explore.audience import SILENT, Audience
 from hvolab.explore.budget import Budget
-from hvolab.explore.explorer import Exploration, Exploring, Progress
+from hvolab.explore.explorer import Exploration, Exploring
 from hvolab.explore.interrupts import CtrlC, held_interrupts
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.frontier import Frontier
@@ -34,14 +35,14 @@ def explore_with_jobs(
     freedoms: frozenset[Freedom],
     budget: Budget,
     jobs: int,
-    progress: Progress = lambda _runs, _found: None,
+    audience: Audience = SILENT,
 ) -> Exploration:
     """Explore with partial-order reduction, by `jobs` processes (2 or more).
 
     Raises WorkerDied when one was killed; SIGINT ends it like a budget does.
     """
     with held_interrupts() as interrupts, _Workers(setup, freedoms, jobs) as workers:
-        team = _Team(setup, freedoms, budget, workers, interrupts, progress)
+        team = _Team(setup, freedoms, budget, workers, interrupts, audience)
         try:
             team.explore()
         except KeyboardInterrupt:
@@ -59,7 +60,7 @@ class _Team:
         budget: Budget,
         workers: _Workers,
         interrupts: CtrlC,
-        progress: Progress,
+        audience: Audience,
     ) -> None:
         self.stopped_by: str | None = None
         self._strategy = Reduced()
@@ -67,7 +68,7 @@ class _Team:
         self._budget = budget
         self._workers = workers
         self._interrupts = interrupts
-        self._progress = progress
+        self._audience = audience
         self._begun = time.monotonic()
 
     def explore(self) -> None:
@@ -128,7 +129,9 @@ class _Team:
         return learned
 
     def _after(self) -> None:
-        self._progress(self.main.tally.runs, len(self.main.found))
+        reason = self.main.tell(self._audience)
+        if self.stopped_by is None:
+            self.stopped_by = reason
         if self.stopped_by is None:
             self.stopped_by = "an interrupt" if self._interrupts.asked else self.main.spent()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emu.events import GuestSite, RoutineSite, Site
+from emu.events import GuestSite, RoutineSite, Site, Stored
 from emu.paging.tlb import TlbEntry
 from hvolab.judge.sight.endings import Ending
 from hvolab.judge.verdict import Where
@@ -28,13 +28,18 @@ def describe_site(cpu: int, site: Site) -> str:
     return f"cpu{cpu} in {site}"
 
 
+def describe_storer(store: Stored) -> str:
+    """Who made that store, in words."""
+    return describe_site(store.cpu, store.site)
+
+
 def describe_ending(ending: Ending) -> str:
     """Which store ended a version, in words."""
     before, after = ending.before, ending.after
     change = f"{before.flags()} pfn {before.pfn:#x} -> {after.flags()} pfn {after.pfn:#x}"
     if ending.store is None:
         return f"its {_ENTRIES[ending.level]} has changed since: {change}"
-    who = describe_site(ending.store.cpu, ending.store.site)
+    who = describe_storer(ending.store)
     return f"its {_ENTRIES[ending.level]} was changed at event {ending.event} by {who}: {change}"
 
 

@@ -26,6 +26,7 @@ class Verdict(Enum):
     SPURIOUS = "spurious"
     WRONG_METADATA = "violation: wrong-metadata"
     KERNEL = "violation: kernel"
+    OWN_JUDGE = "violation: own judge"
     EQUIVALENT = "equivalent"
     LEGAL = "legal"
 
@@ -80,7 +81,7 @@ class Finding:
 
     `cr2` and `error_code` are there for page faults, `lines` where the kernel logged something, `cause` is
     one sentence, `why` the steps behind it, `tlbs` the translations of the page at that moment, `used` the
-    translation that was used.
+    translation that was used, `guilty` who made the store that ended it: several findings may have one.
     """
 
     verdict: Verdict
@@ -95,6 +96,7 @@ class Finding:
     lines: tuple[str, ...] = ()
     tlbs: tuple[TlbRow, ...] = ()
     used: TlbEntry | None = None
+    guilty: str = ""
 
 
 RULES: Mapping[Verdict, str] = MappingProxyType(
@@ -114,6 +116,7 @@ RULES: Mapping[Verdict, str] = MappingProxyType(
         Verdict.SPURIOUS: "row 6: a write fault that the handler's walk does not confirm (L4, R12)",
         Verdict.WRONG_METADATA: "row 7: the answer was true at no instant from the first to the last access",
         Verdict.KERNEL: "row 8: the kernel's own checks, an Oops elsewhere, or a deadlock",
+        Verdict.OWN_JUDGE: "row 8: a judge that came with a file named by --load says so",
         Verdict.EQUIVALENT: "row 9: stale, but the same frame with the same rights",
         Verdict.LEGAL: "row 9: stale, and no flush that covers the use is complete (R1, R3)",
     }

@@ -181,6 +181,7 @@ def _finding(finding: Finding, replay: str) -> dict[str, object]:
         "rip": _hex(finding.where.rip),
         "event": finding.event,
         "cause": finding.cause,
+        "guilty": finding.guilty or None,
         "why": list(finding.why),
         "log": list(finding.lines),
         "replay": replay,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from hvolab.explore.audience import Found
 from hvolab.explore.explorer import Exploration
 from hvolab.explore.retell.shrink import switches
 from hvolab.judge.known import known
@@ -150,17 +152,54 @@ def show_end(console: Console, scenario: Scenario, run: Run, order: Order) -> No
     console.print(f"[bold]means[/bold]  {escape(scenario.means)}")
 
 
+def grouped(found: Sequence[Found]) -> list[list[Found]]:
+    """Findings of one guilty store together, the best explained first: one bug, whatever it shows as."""
+    groups: dict[tuple[object, ...], list[Found]] = {}
+    for one in found:
+        finding = one.finding
+        key = (finding.guilty,) if finding.guilty else ("", finding.verdict, finding.cause)
+        groups.setdefault(key, []).append(one)
+    return [sorted(group, key=_least_explained) for group in groups.values()]
+
+
+def _least_explained(one: Found) -> tuple[int, int]:
+    return (-len(one.finding.why), switches(one.schedule))
+
+
+def _show_group(console: Console, invocation: Invocation, group: list[Found]) -> None:
+    first, *others = group
+    console.print(f"in run {first.at_run}, {switches(first.schedule)} switches:")
+    show_finding(console, first.finding, invocation.replay(first.schedule))
+    for number, constraint in enumerate(first.script):
+        console.print(f"{'' if number else 'script':7}[dim]{constraint}[/dim]", highlight=False)
+    if first.script:
+        words = [
+            "hvolab",
+            "run",
+            invocation.scenario.name,
+            "--cpus",
+            str(invocation.cpus),
+            *invocation.options,
+        ]
+        console.print(
+            Text.assemble(("try it ", "bold"), shlex.join([*words, "--script", "FILE"])), soft_wrap=True
+        )
+    recognised = known(invocation.scenario.name, first.finding)
+    if recognised is not None:
+        console.print(f"[bold]known[/bold]  {escape(recognised.name)} (docs/findings.md)")
+    for one in others:
+        where = one.finding.where
+        code = f"{where.code}: {where.instruction}" if where.instruction else where.code
+        what = f"{one.finding.verdict.value} in run {one.at_run}, cpu{where.cpu}, {code}"
+        console.print(Text.assemble(("also   ", "bold"), what), highlight=False)
+        console.print(Text("       " + invocation.replay(one.schedule), style="dim"), soft_wrap=True)
+
+
 def show_exploration(console: Console, invocation: Invocation, done: Exploration) -> None:
     """Each kind of finding once, with its replay line, and what was covered."""
     show_question(console, invocation.scenario, invocation.cpus)
-    for one in done.found:
-        console.print(f"in run {one.at_run}, {switches(one.schedule)} switches:")
-        show_finding(console, one.finding, invocation.replay(one.schedule))
-        for number, constraint in enumerate(one.script):
-            console.print(f"{'' if number else 'script':7}[dim]{constraint}[/dim]", highlight=False)
-        recognised = known(invocation.scenario.name, one.finding)
-        if recognised is not None:
-            console.print(f"[bold]known[/bold]  {escape(recognised.name)} (docs/findings.md)")
+    for group in grouped(done.found):
+        _show_group(console, invocation, group)
     if not done.found:
         console.print("[bold]found[/bold]  nothing")
     for warning in done.warnings:

@@ -37,6 +37,30 @@ CPU_MODELS = Table.of("CPU model", (*MODELS, *ERRATA), lambda one: one.name)
 CONFIGURATIONS = Table("kernel configuration", CONFIGS)
 ORIGINS = Table.of("memory origin", VmemmapOrigin, lambda one: one.name.lower().replace("_", "-"))
 
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What there is by name on the axes that a user's own file can add to."""
+
+    variants: Table[NamedVariant]
+    policies: Table[NamedPolicy]
+    cpu_models: Table[CpuModel]
+
+    def variant(self, name: str) -> NamedVariant:
+        """Raises UnknownName; of a name that is another axis' now it says which option has it."""
+        if name not in self.variants and name in RETIRED:
+            raise UnknownName(f"{name!r} is no variant any more: {RETIRED[name]}")
+        for option, kind, known in (
+            ("--policy", self.policies.kind, name in self.policies),
+            ("--cpu-model", self.cpu_models.kind, name in self.cpu_models),
+        ):
+            if name not in self.variants and known:
+                raise UnknownName(f"{name!r} is a {kind}: {option} {name}")
+        return self.variants.find(name)
+
+
+BUILT_IN = Axes(VARIANTS, POLICIES, CPU_MODELS)
+
 # What a variant once stood for that differs in another axis: the option that it is now.
 RETIRED = {
     "no-op-flush-tlb-all": "--policy flush-all-no-op",
@@ -102,7 +126,7 @@ class Chosen:
         """Whether kernel, policy or CPU are asked for by name."""
         return not self.variant is self.policy is self.cpu_model is None
 
-    def apply(self, boot: BootConfig) -> BootConfig:
+    def apply(self, boot: BootConfig, axes: Axes = BUILT_IN) -> BootConfig:
         """That system, but for what is asked. Raises UnknownName.
 
         Bugs show in what a CPU may have cached, so CPUs are lazy ones where something deviates, unless a
@@ -111,11 +135,11 @@ class Chosen:
         if self.kernel is not None:
             boot = replace(boot, form=FORMS.find(self.kernel))
         if self.variant is not None:
-            boot = replace(boot, variant=variant(self.variant))
+            boot = replace(boot, variant=axes.variant(self.variant))
         if self.policy is not None:
-            boot = replace(boot, policy=POLICIES.find(self.policy))
+            boot = replace(boot, policy=axes.policies.find(self.policy))
         if self.cpu_model is not None:
-            boot = replace(boot, model=CPU_MODELS.find(self.cpu_model))
+            boot = replace(boot, model=axes.cpu_models.find(self.cpu_model))
         elif self.deviates and not boot.model.is_lazy:
             boot = replace(boot, model=LAZY)
         if self.config is not None:
@@ -125,16 +149,6 @@ class Chosen:
         if self.origin is not None:
             boot = replace(boot, origin=ORIGINS.find(self.origin))
         return boot
-
-
-def variant(name: str) -> NamedVariant:
-    """Raises UnknownName; of a name that is another axis' now it says which option has it."""
-    if name not in VARIANTS and name in RETIRED:
-        raise UnknownName(f"{name!r} is no variant any more: {RETIRED[name]}")
-    for option, table in (("--policy", POLICIES), ("--cpu-model", CPU_MODELS)):
-        if name not in VARIANTS and name in table:
-            raise UnknownName(f"{name!r} is a {table.kind}: {option} {name}")
-    return VARIANTS.find(name)
 
 
 # One step away from upstream on a CPU that does what the manual says.

@@ -35,6 +35,28 @@ class Costs:
 NO_COSTS = Costs()
 
 
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """Cycles that each of the things counted takes on some machine: whoever measured them says which."""
+
+    name: str
+    grace_period: int = 0
+    flush: int = 0
+    interrupt: int = 0
+    invlpg: int = 0
+    full_flush: int = 0
+
+    def cycles(self, costs: Costs) -> int:
+        """What all CPUs together spend, none of it beside other work."""
+        return (
+            costs.grace_periods * self.grace_period
+            + costs.flushes * self.flush
+            + costs.interrupts * self.interrupt
+            + costs.invlpgs * self.invlpg
+            + costs.full_flushes * self.full_flush
+        )
+
+
 class CostCounter:
     """Counts while a run is made."""
 

@@ -3,7 +3,7 @@
 It covers what is booted and who does what, in the order of the actors. A CPU model, a policy, a variant and a
 kernel actor are known by their names, a guest program by name and bytes. The script and the watched pages do
 not count, because they do not change what can be picked. Nor does the version of the code: a schedule can
-have the right fingerprint and still not fit.
+have the right fingerprint and still not fit. What a user's own file brings is known by its contents.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ PlainValue: TypeAlias = "str | int | Sequence[PlainValue] | Mapping[str, PlainVa
 
 def fingerprint(setup: Setup) -> str:
     """8 hexadecimal digits, the same in every process."""
-    plain: PlainValue = {"boot": _boot(setup.boot), "actors": [_actor(actor) for actor in setup.actors]}
+    plain: dict[str, PlainValue] = {
+        "boot": _boot(setup.boot),
+        "actors": [_actor(actor) for actor in setup.actors],
+    }
+    if setup.loaded:
+        plain["loaded"] = setup.loaded
     # JSON because it quotes names: a program's may be any file's.
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return sha256(text.encode("ascii")).hexdigest()[:FINGERPRINT_DIGITS]

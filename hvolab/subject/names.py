@@ -9,8 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+MOST_LISTED = 12  # on one line
+
+
 class UnknownName(ValueError):
-    """There is nothing of that name: says what is like it, or all there is. One line."""
+    """There is nothing of that name: says what is like it, or what there is. One line."""
 
 
 class Table(Generic[T]):
@@ -30,6 +33,18 @@ class Table(Generic[T]):
             entries[name_of(thing)] = thing
         return cls(kind, entries)
 
+    def and_also(self, things: Iterable[T], name_of: Callable[[T], str]) -> Table[T]:
+        """These too. Raises ValueError where one of them has a name that is taken."""
+        more = Table.of(self.kind, things, name_of)
+        taken = [name for name in more.names if name in self]
+        if taken:
+            raise ValueError(f"there is a {self.kind} {taken[0]!r} already")
+        return Table(self.kind, {**self._entries, **more._entries})
+
+    @property
+    def things(self) -> tuple[T, ...]:
+        return tuple(self._entries.values())
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._entries)
@@ -42,5 +57,8 @@ class Table(Generic[T]):
         if name in self._entries:
             return self._entries[name]
         near = get_close_matches(name, self._entries)
-        said = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(self._entries)}"
+        all_of_them = f"there are: {', '.join(self._entries)}"
+        if len(self._entries) > MOST_LISTED:
+            all_of_them = f"`hvolab list` has all {len(self._entries)}"
+        said = f"did you mean {' or '.join(near)}?" if near else all_of_them
         raise UnknownName(f"there is no {self.kind} {name!r}; {said}")

@@ -6,23 +6,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
-from emu.choice import Question
+from emu.choice import Choice, Question
 from emu.events import MachineEvent
 from emu.machine import Machine
 from emu.trace import Listener
+from hvolab.judge.own import BadJudgement
 from hvolab.judge.rows.locks import TakenInOrder
 from hvolab.judge.rows.monitor import Monitor
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Use, Verdict
+from hvolab.subject.blame import LoadError, blamed
 from hvolab.subject.costs import NO_COSTS, CostCounter, Costs
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.picker import Picker
 from hvolab.subject.scenario import Setup, questions_of, start_actors
 from hvolab.subject.schedule import Pick, Schedule, answer_to
+from hvolab.subject.stuck import Stuck, ended_when_stuck
 from kernel_model.boot import System, boot
 
 MOST_STEPS = 1_000_000
@@ -122,16 +126,36 @@ WatchingPickerFor: TypeAlias = Callable[[System, Sight], Picker]
 
 
 class _Transcript:
-    """Answers through the picker and writes down every pick."""
+    """Picks and answers through the picker and writes down every pick.
+
+    `asking`: the picker has been asked, and has not answered. What comes out then is its own affair.
+    """
 
     def __init__(self, picker: Picker) -> None:
-        self.picker = picker
         self.picks: list[Pick] = []
+        self.stepping = 0  # the CPU of the last choice
+        self.asking = False
+        self._picker = picker
+
+    def pick(self, enabled: list[Choice]) -> Choice:
+        self.asking = True
+        choice = self._picker.pick(enabled)
+        self.asking = False
+        self.stepping = choice.cpu
+        self.picks.append(choice)
+        return choice
 
     def answer(self, question: Question) -> int:
-        pick = self.picker.answer(question)
+        self.asking = True
+        pick = self._picker.answer(question)
+        self.asking = False
         self.picks.append(answer_to(question, pick))
         return pick
+
+    def finish(self) -> None:
+        self.asking = True
+        self._picker.finish()
+        self.asking = False
 
 
 def run(
@@ -177,15 +201,16 @@ def run_watched(
     """The same with a picker that is given what judges see with."""
     machine = system.machine
     sight = Sight(machine, setup.boot.huge_pages, setup.judged)
-    monitor = Monitor(sight, setup.boot.huge_pages, questions_of(setup))
+    monitor = Monitor(sight, setup.boot.huge_pages, questions_of(setup), setup.judges)
     machine.trace.listen(sight.observe)
     machine.trace.listen(monitor.observe)
     for listener in listeners:
         machine.trace.listen(listener(system))
     picker = picker_for(system, sight)
-    start_actors(setup, system)
     transcript = _Transcript(picker)
-    outcome = _loop(system, transcript, monitor, limits)
+    with _answering(system, setup, transcript):
+        start_actors(setup, system)
+        outcome = _loop(system, transcript, monitor, limits)
     match outcome:
         case Completed():
             monitor.completed()
@@ -207,6 +232,26 @@ def run_watched(
     )
 
 
+@contextmanager
+def _answering(system: System, setup: Setup, transcript: _Transcript) -> Iterator[None]:
+    """What a user's own code does wrong is told as that. Raises LoadError."""
+    if not setup.loaded:
+        yield
+        return
+    machine = system.machine
+    try:
+        with ended_when_stuck(lambda: object() if transcript.asking else machine.trace.next_number):
+            yield
+    except BadJudgement as error:
+        raise LoadError(str(error)) from None
+    except (Exception, Stuck) as error:
+        routine = getattr(machine.cpus[transcript.stepping].top, "routine", None)
+        told = None if transcript.asking else blamed(error, routine)
+        if told is None:
+            raise
+        raise told from error
+
+
 def _loop(system: System, transcript: _Transcript, monitor: Monitor, limits: Limits) -> Outcome:
     machine = system.machine
     while enabled := machine.enabled():
@@ -214,11 +259,10 @@ def _loop(system: System, transcript: _Transcript, monitor: Monitor, limits: Lim
             return OutOfSteps(limits.steps, _where(machine))
         if limits.until is not None and not machine.steps % _STEPS_A_LOOK and time.monotonic() > limits.until:
             return OutOfTime(limits.seconds, _where(machine))
-        choice = transcript.picker.pick(enabled)
-        transcript.picks.append(choice)
+        choice = transcript.pick(enabled)
         monitor.before(choice)
         machine.perform(choice, transcript)
-    transcript.picker.finish()
+    transcript.finish()
     if machine.busy:
         return Deadlocked(tuple(machine.blocked().items()))
     return Completed()

@@ -15,6 +15,7 @@ from emu.cpu.cpu import GuestThread, KernelThread, Routine, Thread
 from emu.paging.walk import Walk
 from firmware.load import load_program
 from firmware.program import Program
+from hvolab.judge.own import OwnJudge
 from hvolab.judge.question import Asks
 from hvolab.judge.sight.mappings import AddressRange
 from hvolab.judge.sight.sight import VMEMMAP
@@ -38,6 +39,7 @@ class Group(Enum):
     FLUSH = "bugs, flush: one that comes late, does too little, or never"
     KERNEL = "bugs, kernel: an order, a test or a copy that is missing"
     HARDWARE = "bugs, hardware: CPUs that do not do what was asked"
+    OWN = "your own: from a file named with --load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Setup:
     watched: tuple[VirtAddr, ...]  # the vmemmap pages the report shows, by first address
     judged: tuple[AddressRange, ...] = (VMEMMAP,)  # where stale uses are judged
     tour: Tour = NO_TOUR  # how the report learns what each CPU reads in the watched pages
+    judges: tuple[OwnJudge, ...] = ()  # a user's own, beside those that are always there
+    loaded: str = ""  # what the contents of the user's file hash to, where one is used
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from emu.choice import Choice
 from emu.events import MachineEvent
 from hvolab.judge.judge import Judge
+from hvolab.judge.own import Judging, OwnJudge
 from hvolab.judge.question import Asks
 from hvolab.judge.rows.answers import Answers
 from hvolab.judge.rows.at_rest import AtRest
@@ -34,6 +35,7 @@ class Monitor:
         sight: Sight,
         huge_pages: Sequence[HugePage],
         questions: Mapping[tuple[int, str], Asks] = NO_QUESTIONS,
+        own: Sequence[OwnJudge] = (),
     ) -> None:
         self.told = Told()
         self._checks = KernelChecks(sight, self.told)
@@ -44,6 +46,7 @@ class Monitor:
             self._judges.append(Answers(sight, self.told, questions))
         self.locks = Locks(sight)
         self._judges += [Faults(sight, self.told), self._checks, self.locks, self._rest]
+        self._judges += [Judging(judge, sight, self.told) for judge in own]
 
     def before(self, choice: Choice) -> None:
         """That step is about to be made."""

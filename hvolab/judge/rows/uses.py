@@ -17,7 +17,7 @@ from emu.events import (
 )
 from emu.paging.tlb import TlbEntry
 from emu.paging.walk import Access
-from hvolab.judge.describe import describe_ending, describe_entry, place_of
+from hvolab.judge.describe import describe_ending, describe_entry, describe_storer, place_of
 from hvolab.judge.sight.endings import Ending
 from hvolab.judge.sight.frames import Loss, Lost
 from hvolab.judge.sight.sight import Sight
@@ -113,7 +113,8 @@ class Uses:
             held.append(Verdict.EQUIVALENT if same else Verdict.LEGAL)
         where = place_of(event.cpu, va, event.site)
         use = Use(held[0], tuple(held[1:]), where, number, access.value, frame, current_frame, tuple(why))
-        self._note(use, va, _cause(use.verdict, lost, table), entry)
+        guilty = "" if ending is None or ending.store is None else describe_storer(ending.store)
+        self._note(use, va, _cause(use.verdict, lost, table), entry, guilty)
 
     def _judge_flushes(self, va: VirtAddr, ending: Ending, held: list[Verdict], why: list[str]) -> None:
         """Rows 3 and 9 of the table: was a flush owed, and has the kernel come to rely on one?"""
@@ -140,7 +141,9 @@ class Uses:
                 f"pending: {covering[0]}" if covering else "no flush that covers the page has completed yet"
             )
 
-    def _note(self, use: Use, va: VirtAddr, cause: str, entry: TlbEntry | None = None) -> None:
+    def _note(
+        self, use: Use, va: VirtAddr, cause: str, entry: TlbEntry | None = None, guilty: str = ""
+    ) -> None:
         """The first violation of its kind becomes a finding."""
         first = self._told.use(use)
         if first and (use.verdict.is_violation or use.verdict is Verdict.MODEL_ERROR):
@@ -156,6 +159,7 @@ class Uses:
                     use.pfn,
                     tlbs=rows,
                     used=entry,
+                    guilty=guilty,
                 )
             )
 

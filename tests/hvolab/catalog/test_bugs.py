@@ -15,7 +15,7 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.judge.known import known
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.axes import variant
+from hvolab.subject.axes import BUILT_IN
 from hvolab.subject.names import UnknownName
 from hvolab.subject.run import Completed, Run, run
 from hvolab.subject.scenario import Bug, Group, Scenario, Setup, with_deviation
@@ -96,16 +96,16 @@ def test_every_violation_has_a_scenario() -> None:
 
 @pytest.mark.parametrize("one", VARIANTS, ids=lambda one: one.name)
 def test_a_variant_is_found_by_its_name_and_says_what_it_is(one) -> None:
-    assert variant(one.name) is one
+    assert BUILT_IN.variant(one.name) is one
     assert one.summary
     if one.history is not None:
         assert len(one.history.commit) == 12
         assert one.history.seen
 
 
-def test_an_unknown_variant_lists_those_there_are() -> None:
-    with pytest.raises(UnknownName, match=r"^there is no variant 'typo'; there are: upstream, flag-after"):
-        variant("typo")
+def test_an_unknown_variant_says_where_they_are_listed() -> None:
+    with pytest.raises(UnknownName, match=r"^there is no variant 'typo'; `hvolab list` has all \d\d$"):
+        BUILT_IN.variant("typo")
 
 
 def test_scripts_survive_their_text() -> None:

@@ -14,12 +14,12 @@ from command_line import hvolab, in_a_process
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.command.main import cli
 
-NAMES = ", ".join(chosen.name for chosen in SCENARIOS)
+COUNT = len(SCENARIOS)
 WRONG_USAGE = [
-    (("run", "nope"), f"there is no scenario 'nope'; there are: {NAMES}"),
-    (("run", ""), f"there is no scenario ''; there are: {NAMES}"),
+    (("run", "nope"), f"there is no scenario 'nope'; `hvolab list` has all {COUNT}"),
+    (("run", ""), f"there is no scenario ''; `hvolab list` has all {COUNT}"),
     (("run", "Tail-Write"), "there is no scenario 'Tail-Write'; did you mean tail-write?"),
-    (("run", "a\nb"), f"there is no scenario 'a\\nb'; there are: {NAMES}"),
+    (("run", "a\nb"), f"there is no scenario 'a\\nb'; `hvolab list` has all {COUNT}"),
     (("run",), "Missing argument 'NAME'."),
     (("run", "stale-read", "--cpus", "0"), "Invalid value for '--cpus': 0 is not in the range 1<=x<=256."),
     (

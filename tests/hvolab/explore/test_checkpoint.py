@@ -139,16 +139,18 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent / "helpers")]
 from test_checkpoint import ALL, IDENTITY, setup_of
 from hvolab.explore.search.bounds import Delays, Preemptions
+from hvolab.explore.audience import Silent
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.explorer import explore
 
-def told(runs, found):
-    print(runs, found, flush=True)
+class Telling(Silent):
+    def ran(self, runs, found):
+        print(runs, found, flush=True)
 
 checkpoint = Checkpoint(Path(sys.argv[1]), IDENTITY)
-done = explore(setup_of("use-after-free"), Reduced(), ALL, Budget(), told, checkpoint)
+done = explore(setup_of("use-after-free"), Reduced(), ALL, Budget(), Telling(), checkpoint)
 print("stopped by", done.coverage.stopped_by, flush=True)
 """
 

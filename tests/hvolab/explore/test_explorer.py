@@ -11,8 +11,10 @@ from emu.cpu.condition import Word, WordIs
 from emu.cpu.ops import Await, Store
 from emu.paging.models import LAZY
 from hvolab.catalog import scenario
+from hvolab.explore.audience import Found, Silent
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
+from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
 from hvolab.explore.search.interface import Freedom
@@ -80,13 +82,36 @@ def test_an_interrupt_keeps_what_was_found() -> None:
     setup = scenario("use-after-free").build(2)
     setup = replace(setup, boot=replace(setup.boot, model=LAZY))
 
-    def interrupt(runs: int, found: int) -> None:
-        if found:
-            raise KeyboardInterrupt
+    class Interrupting(Silent):
+        def ran(self, runs: int, found: int) -> None:
+            if found:
+                raise KeyboardInterrupt
 
-    done = explore(setup, DepthFirst(Preemptions(0)), ALL, Budget(), interrupt)
+    done = explore(setup, DepthFirst(Preemptions(0)), ALL, Budget(), Interrupting())
     assert done.coverage.stopped_by == "an interrupt"
     assert {one.finding.verdict for one in done.found} == {Verdict.USE_AFTER_FREE}
+
+
+def test_each_finding_is_told_once_and_may_be_the_last() -> None:
+    setup = scenario("use-after-free").build(2)
+    setup = replace(setup, boot=replace(setup.boot, model=LAZY))
+
+    class Noting(Silent):
+        def __init__(self, enough: int) -> None:
+            self.told: list[Found] = []
+            self.enough = enough
+
+        def found(self, one: Found) -> str | None:
+            self.told.append(one)
+            return "that will do" if len(self.told) == self.enough else None
+
+    everything_told, first = Noting(99), Noting(1)
+    whole = explore(setup, Reduced(), ALL, Budget(), everything_told)
+    assert [one.finding for one in everything_told.told] == [one.finding for one in whole.found]
+    assert len(whole.found) > 1
+    done = explore(setup, Reduced(), ALL, Budget(), first)
+    assert (done.coverage.stopped_by, len(done.found)) == ("that will do", len(first.told))
+    assert done.coverage.schedules == first.told[0].at_run < whole.coverage.schedules
 
 
 @pytest.mark.parametrize("search", [lambda: Pct(3, 25, 3), lambda: Uniform(3, 25)], ids=["pct", "uniform"])

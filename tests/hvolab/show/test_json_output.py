@@ -139,6 +139,7 @@ def test_tail_write_in_full() -> None:
         "instruction": "mov qword ptr [rdi], rsi",
         "rip": "0xffffffff81003000",
         "cause": "a write to a vmemmap page that the kernel maps read-only",
+        "guilty": None,
     }
 
 
@@ -146,6 +147,7 @@ def test_missed_cpu_lists_what_else_holds() -> None:
     (finding,) = document_of("missed-cpu")["findings"]
     assert finding["verdict"] == "violation: missed-flush"
     assert finding["also"] == ["violation: use-after-free"]
+    assert finding["guilty"] == "cpu0 in set_pte_at < vmemmap_remap_pte < vmemmap_pte_entry"
     assert (finding["cr2"], finding["error_code"]) == (None, None)
 
 

@@ -12,6 +12,7 @@ from emu.paging.models import LAZY, LAZY_NO_PSC, SKYLAKE
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.subject.axes import (
+    BUILT_IN,
     CONFIGURATIONS,
     CPU_MODELS,
     FORMS,
@@ -21,7 +22,6 @@ from hvolab.subject.axes import (
     VARIANTS,
     Chosen,
     failures_of,
-    variant,
 )
 from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.names import Table, UnknownName
@@ -76,7 +76,7 @@ def test_what_is_not_asked_for_stays_as_it_was() -> None:
 @pytest.mark.parametrize(("name", "option"), RETIRED.items())
 def test_a_variant_that_is_another_axis_now_says_its_option(name: str, option: str) -> None:
     with pytest.raises(UnknownName, match=rf"^'{name}' is no variant any more: {option}$"):
-        variant(name)
+        BUILT_IN.variant(name)
     axis, _, new = option.partition(" ")
     assert new in {"--policy": POLICIES, "--cpu-model": CPU_MODELS}[axis]
 
@@ -91,7 +91,7 @@ def test_a_variant_that_is_another_axis_now_says_its_option(name: str, option: s
 )
 def test_a_name_of_another_axis_or_a_slip_is_answered(name: str, message: str) -> None:
     with pytest.raises(UnknownName) as caught:
-        variant(name)
+        BUILT_IN.variant(name)
     assert str(caught.value) == message
 
 

@@ -1,0 +1,136 @@
+"""All that an experiment of one's own is made of, from one place: `hvolab run|explore ... --load FILE.py`.
+
+    from hvolab.api import HugetlbVmemmap, WalkFlag, replace
+
+    class Patch(HugetlbVmemmap):                        # a variant: the port, with one function changed
+        async def vmemmap_remap_range(self, start, end, walk):
+            walk = replace(walk, flags=walk.flags | WalkFlag.REMAP_NO_TLB_FLUSH)
+            return await super().vmemmap_remap_range(start, end, walk)
+
+- a variant is a class over `HugetlbVmemmap` or `Hugetlb`, its functions named as the kernel's;
+- a flush policy is a class with `flush_tlb_all` and `flush_tlb_kernel_range`, or one over `UpstreamFlush`;
+- a scenario is made with `scenario`, of actors made with `kernel` (an async function over ops) and `guest`
+  (assembly text);
+- a judge is a function decorated with `judge`: (state, event, sight) -> (state, problems);
+- a CPU model is a `CpuModel`, a cost table a `CostTable`.
+
+State lives in the machine (memory, named words) and in local variables. docs/your-own.md has one of each.
+"""
+
+from dataclasses import replace
+
+from emu.addr import VirtAddr
+from emu.cpu.condition import AllOf, Word, WordIs
+from emu.cpu.ops import (
+    AddWords,
+    Annotate,
+    Await,
+    CmpXchg,
+    Copy,
+    Count,
+    Decide,
+    FetchAdd,
+    FetchOr,
+    Fill,
+    FlushTlb,
+    FlushTlbPages,
+    Load,
+    LoadBytes,
+    SendIpi,
+    SetInterrupts,
+    Store,
+    ThisCpu,
+)
+from emu.events import Faulted, Invalidated, IpiTaken, Loaded, Stored
+from emu.paging.lazy import DirectoryCache, LazySpec, Memory
+from emu.paging.models import LAZY, LAZY_SINGLE, SKYLAKE, CpuModel
+from hvolab.catalog.common import HUGE_PAGE
+from hvolab.judge.own import Problem
+from hvolab.judge.verdict import Verdict
+from hvolab.load.making import guest, judge, kernel, scenario
+from hvolab.subject.costs import CostTable
+from hvolab.subject.scenario import vmemmap_page
+from kernel_model.core.events import (
+    FlushBegun,
+    FlushCompleted,
+    GracePeriodBegun,
+    OperationBegun,
+    OperationReturned,
+    PageAllocated,
+    PageFreed,
+)
+from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushEverything, FlushPages
+from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
+from kernel_model.flush.upstream import UpstreamFlush
+from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
+from kernel_model.mm.page import Offset, field
+from kernel_model.pool.hugetlb import Hugetlb
+from kernel_model.variants.named import NamedVariant
+
+__all__ = [
+    "CALL_FUNCTION_VECTOR",
+    "HUGE_PAGE",
+    "LAZY",
+    "LAZY_SINGLE",
+    "SKYLAKE",
+    "AddWords",
+    "AllOf",
+    "Annotate",
+    "Await",
+    "CmpXchg",
+    "Copy",
+    "CostTable",
+    "Count",
+    "CpuModel",
+    "Decide",
+    "DirectoryCache",
+    "Faulted",
+    "FetchAdd",
+    "FetchOr",
+    "Fill",
+    "FlushBegun",
+    "FlushCompleted",
+    "FlushEverything",
+    "FlushPages",
+    "FlushPolicy",
+    "FlushSite",
+    "FlushTlb",
+    "FlushTlbPages",
+    "GracePeriodBegun",
+    "Hugetlb",
+    "HugetlbVmemmap",
+    "Invalidated",
+    "IpiTaken",
+    "LazySpec",
+    "Load",
+    "LoadBytes",
+    "Loaded",
+    "Memory",
+    "NamedPolicy",
+    "NamedVariant",
+    "Offset",
+    "OperationBegun",
+    "OperationReturned",
+    "PageAllocated",
+    "PageFreed",
+    "Problem",
+    "SendIpi",
+    "SetInterrupts",
+    "Store",
+    "Stored",
+    "ThisCpu",
+    "UpstreamFlush",
+    "Verdict",
+    "VirtAddr",
+    "VmemmapRemapWalk",
+    "WalkFlag",
+    "Word",
+    "WordIs",
+    "field",
+    "guest",
+    "judge",
+    "kernel",
+    "replace",
+    "scenario",
+    "vmemmap_page",
+]

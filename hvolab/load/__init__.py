@@ -1,0 +1,1 @@
+"""What a user's own file brings: read, checked, and used like what comes with the project."""

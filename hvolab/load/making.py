@@ -1,0 +1,79 @@
+"""Making the parts of an experiment of one's own: actors, scenarios, judges. `hvolab.api` has them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+
+from emu.addr import VirtAddr
+from emu.paging.models import LAZY, CpuModel
+from firmware.load import USER_ORIGIN, load_program
+from firmware.program import Argument
+from hvolab.judge.own import Judgement, OwnJudge
+from hvolab.judge.sight.mappings import AddressRange
+from hvolab.judge.sight.sight import VMEMMAP
+from hvolab.judge.verdict import Verdict
+from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
+from hvolab.subject.script_text import parse_script
+from kernel_model.boot import BootConfig, Kernel
+from kernel_model.mm.image import HugePage
+
+Body = Callable[[Kernel, HugePage], object]
+
+
+def kernel(cpu: int, body: Body, name: str = "") -> KernelActor:
+    """A kernel routine on a CPU: `async def body(kernel, huge)`, over the kernel's functions and ops."""
+    return KernelActor(cpu, name or getattr(body, "__name__", "kernel"), body)  # type: ignore[arg-type]
+
+
+def guest(cpu: int, source: str, name: str = "", **registers: int) -> GuestActor:
+    """A guest program on a CPU, from assembly text; the registers named have these values when it begins.
+
+    Raises AssemblyError, and ValueError for a register that programs are not given.
+    """
+    name = name or f"guest{cpu}"
+    arguments = tuple(Argument(register, register, "given", "") for register in registers)
+    program = load_program(name, source, arguments=arguments, origin=USER_ORIGIN + 4096 * cpu)
+    return GuestActor(cpu, program, tuple((register, int(value)) for register, value in registers.items()))
+
+
+def scenario(
+    name: str,
+    actors: Iterable[GuestActor | KernelActor],
+    *,
+    question: str = "",
+    expected: str = "",
+    verdicts: Iterable[Verdict] = (),
+    huge_page: HugePage,
+    memory_bytes: int = 128 << 20,
+    model: CpuModel = LAZY,
+    script: str = "",
+    watched: Iterable[VirtAddr] = (),
+    judged: Iterable[AddressRange] = (VMEMMAP,),
+) -> Scenario:
+    """A scenario: who does what on which CPU, what a run of it finds, which vmemmap pages are shown.
+
+    `script`: ordering constraints, one a line, for `hvolab run`; without any each CPU runs to its end.
+    Raises ScriptError.
+    """
+    actors, watched, judged = tuple(actors), tuple(watched), tuple(judged)
+    order = parse_script(script) if script.strip() else ()
+    pages = watched or (vmemmap_page(huge_page, 0), vmemmap_page(huge_page, 1))
+
+    def build(cpus: int) -> Setup:
+        config = BootConfig(memory_bytes, cpus, (huge_page,), model=model)
+        return Setup(config, actors, order, pages, judged)
+
+    least = 1 + max((actor.cpu for actor in actors), default=0)
+    found = frozenset(verdicts)
+    return Scenario(name, Group.OWN, question or name, expected or "not said", "", least, found, build)
+
+
+def judge(start: Hashable, *on: type) -> Callable[[Judgement], OwnJudge]:
+    """Makes a judge of a function (state, event, sight) -> (state, problems), told of the events named."""
+
+    def made(judgement: Judgement) -> OwnJudge:
+        summary = (judgement.__doc__ or "").strip().splitlines()
+        name = getattr(judgement, "__name__", "judge")
+        return OwnJudge(name, summary[0] if summary else "", judgement, start, on)
+
+    return made

@@ -1,0 +1,67 @@
+"""Whose an exception is: one that came out of a user's file is told as one line that names file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import CoroutineType, FrameType
+
+from hvolab.subject.stuck import Stuck
+
+MARK = "__hvolab_loaded__"
+"""The global that modules made of a user's file have."""
+
+_PACKAGES = frozenset({"emu", "firmware", "kernel_model", "hvolab"})
+
+
+class LoadError(ValueError):
+    """A user's file cannot be used, or has failed. One line that names the file."""
+
+
+def blamed(error: BaseException, routine: object = None) -> LoadError | None:
+    """What to tell of an exception that a user's file is to blame for; None of any other.
+
+    It is where one of its functions was being run, or had asked for the op that failed: `routine` is the
+    kernel routine whose step it was.
+    """
+    frames = [found for found in _frames(error, routine) if MARK in found[0].f_globals]
+    if not frames:
+        return None
+    frame, line = frames[-1]
+    place = f"{Path(frame.f_code.co_filename).name}:{line}, in {frame.f_code.co_name}"
+    if isinstance(error, Stuck):
+        return LoadError(f"{place}: it goes on and on without awaiting anything")
+    return LoadError(f"{place}: {type(error).__name__}: {error}")
+
+
+def _frames(error: BaseException, routine: object) -> Iterator[tuple[FrameType, int]]:
+    """Outermost first; where the code was when it last awaited comes before what was under way."""
+    if isinstance(error, Stuck):
+        yield from reversed([*_outwards(error.frame)])
+        return
+    asked = [*_coroutines(routine)]
+    while asked and not _is_ours(asked[-1]) and MARK not in asked[-1].f_globals:
+        asked.pop()  # what the user's code calls in turn
+    yield from ((frame, frame.f_lineno) for frame in asked[-1:])
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback.tb_frame, traceback.tb_lineno
+        traceback = traceback.tb_next
+
+
+def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+    while frame is not None:
+        yield frame, frame.f_lineno
+        frame = frame.f_back
+
+
+def _coroutines(routine: object) -> Iterator[FrameType]:
+    """The frames of a suspended routine, outermost first."""
+    while isinstance(routine, CoroutineType):
+        if routine.cr_frame is not None:
+            yield routine.cr_frame
+        routine = routine.cr_await
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _PACKAGES
