@@ -76,6 +76,7 @@ class Machine:
         self.memory.journal.forget()
         for cpu in self.cpus:
             cpu.mmu.reset()  # its moments are those of the journal
+        self.apic.reset()
         self.trace.reset()
         self.steps = 0
         self._counters_at_zero = self.counters.copy()

@@ -166,7 +166,8 @@ def boot(config: BootConfig) -> System:
     pages.failures = config.boot_failures
     _fill_pool(machine, kernel, config)
     pages.failures = config.failures
-    return System(machine, kernel, config, blocks, image.root)
+    # A new kernel, as after each reset: nothing that one remembers of its boot makes the first run another.
+    return System(machine, _build_kernel(config, pages, image.root), config, blocks, image.root)
 
 
 def _fill_pool(machine: Machine, kernel: Kernel, config: BootConfig) -> None:

@@ -157,7 +157,8 @@ def grouped(found: Sequence[Found]) -> list[list[Found]]:
     groups: dict[tuple[object, ...], list[Found]] = {}
     for one in found:
         finding = one.finding
-        key = (finding.guilty,) if finding.guilty else ("", finding.verdict, finding.cause)
+        # An invariant is broken once for each page and CPU: its name is what they have in common.
+        key = (finding.guilty,) if finding.guilty else ("", finding.verdict, finding.cause.partition(":")[0])
         groups.setdefault(key, []).append(one)
     return [sorted(group, key=_least_explained) for group in groups.values()]
 

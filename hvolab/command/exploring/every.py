@@ -29,10 +29,12 @@ from hvolab.explore.reduce.dpor import CannotReduce
 from hvolab.judge.known import known
 from hvolab.judge.verdict import Finding
 from hvolab.load.user_file import NOTHING_LOADED, UserFile, functions_changed
-from hvolab.show.report import Invocation
+from hvolab.show.report import Invocation, grouped
 from hvolab.subject.picker import InOrder
 from hvolab.subject.run import Limits, collect, run
 from hvolab.subject.scenario import Scenario, Setup
+from kernel_model.flush.upstream import UPSTREAM
+from kernel_model.variants.named import UPSTREAM_HVO
 
 STEPS_TO_MEET = 50_000
 
@@ -112,8 +114,8 @@ def _alone(setup: Setup) -> tuple[int, frozenset[str]]:
 
 def _compare(chosen: Scenario, wanted: Asked, plan: ExplorePlan) -> Compared:
     count = cpu_count(chosen, wanted.cpus)
-    patched, asked_for = on_lazy_cpus(chosen, count, wanted)
-    plain, _ = on_lazy_cpus(chosen, count, replace(wanted, loaded=NOTHING_LOADED))
+    patched, asked_for = on_lazy_cpus(chosen, count, _else_upstream(wanted))
+    plain, _ = on_lazy_cpus(chosen, count, _else_upstream(replace(wanted, loaded=NOTHING_LOADED)))
     with_patch = as_found(patched, _explored(patched, plan))
     without = _explored(plain, plan)
     before = {_key(one.finding) for one in without.found}
@@ -131,6 +133,21 @@ def _compare(chosen: Scenario, wanted: Asked, plan: ExplorePlan) -> Compared:
     )
 
 
+def _else_upstream(wanted: Asked) -> Asked:
+    """A scenario may be about a bug of its own: what neither the options nor the file name is upstream's."""
+    chosen = wanted.loaded.completed(wanted.chosen)
+    variant = None if chosen.variant is not None else UPSTREAM_HVO.name
+    policy = None if chosen.policy is not None else UPSTREAM.name
+    return replace(
+        wanted,
+        chosen=replace(
+            wanted.chosen,
+            variant=wanted.chosen.variant or variant,
+            policy=wanted.chosen.policy or policy,
+        ),
+    )
+
+
 def _explored(setup: Setup, plan: ExplorePlan) -> Exploration:
     try:
         return carry_out(setup, plan, Quiet(Stops()))
@@ -144,14 +161,15 @@ def _key(finding: Finding) -> tuple[object, ...]:
 
 
 def _lines(one: Compared) -> Iterator[str]:
-    """What is to be told of a scenario when it is done."""
+    """What is to be told of a scenario when it is done: a line for each guilty store or broken rule."""
     name = one.invocation.scenario.name
     for label, found in (("new", one.new), ("vanished", one.vanished)):
-        for each in found:
-            where, verdict = each.finding.where, each.finding.verdict.value
-            yield f"[bold red]{label}[/]  {name}: {verdict}, cpu{where.cpu}, {escape(where.code)}"
+        for group in grouped(found):
+            finding, more = group[0].finding, f" (and {len(group) - 1} more)" if len(group) > 1 else ""
+            what = f"{finding.verdict.value}, cpu{finding.where.cpu}: {finding.cause}{more}"
+            yield f"[bold red]{label}[/]  {name}: {escape(what)}"
             if label == "new":
-                yield f"     [dim]{escape(one.invocation.replay(each.schedule))}[/dim]"
+                yield f"     [dim]{escape(one.invocation.replay(group[0].schedule))}[/dim]"
 
 
 def _table(compared: list[Compared]) -> Table:
@@ -200,6 +218,7 @@ def _write_junit(compared: list[Compared], path: Path) -> None:
 
 
 def _plain(one: Compared, label: str, found: tuple[Found, ...]) -> Iterator[str]:
-    for each in found:
-        yield f"{label}: {each.finding.verdict.value}: {each.finding.cause}"
-        yield one.invocation.replay(each.schedule)
+    for group in grouped(found):
+        finding, more = group[0].finding, f" (and {len(group) - 1} more)" if len(group) > 1 else ""
+        yield f"{label}: {finding.verdict.value}, cpu{finding.where.cpu}: {finding.cause}{more}"
+        yield one.invocation.replay(group[0].schedule)

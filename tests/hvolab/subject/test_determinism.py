@@ -25,11 +25,11 @@ from hvolab.explore.search.guide import Guide
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Uniform
 from hvolab.subject.pattern import BeginsFlush, Loads
-from hvolab.subject.picker import Replay
-from hvolab.subject.run import Run, collect, run
-from hvolab.subject.scenario import GuestActor, Setup, start_actors
+from hvolab.subject.picker import InOrder, Replay
+from hvolab.subject.run import Run, collect, run, run_on
+from hvolab.subject.scenario import GuestActor, Scenario, Setup, start_actors
 from hvolab.subject.script import ScriptPicker, ToEnd, Until
-from kernel_model.boot import System, boot
+from kernel_model.boot import PoolAtBoot, System, boot
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-c", "from hvolab.command.main import main; main()")
@@ -226,3 +226,24 @@ def test_a_setup_is_a_value_that_a_run_does_not_change() -> None:
     own_run(setup, second)
     assert first == second
     assert (setup.boot, setup.script, setup.watched) == (builds(2).boot, builds(2).script, builds(2).watched)
+
+
+POOLED = [
+    chosen for chosen in SCENARIOS if chosen.build(max(2, chosen.cpus_min)).boot.pool is PoolAtBoot.POOLED
+]
+
+
+@pytest.mark.parametrize("chosen", POOLED, ids=lambda chosen: chosen.name)
+def test_what_happened_before_time_zero_makes_the_first_run_no_other_than_the_second(
+    chosen: Scenario,
+) -> None:
+    """Interrupts sent while the pool was filled once counted in the first run, and not after a reset."""
+    setup = chosen.build(max(2, chosen.cpus_min))
+    system = boot(setup.boot)
+    runs: list[list[tuple[int, MachineEvent]]] = []
+    for _ in range(2):
+        events: list[tuple[int, MachineEvent]] = []
+        run_on(system, setup, lambda _system: InOrder(), (collect(events),))
+        runs.append(events)
+        system.reset()
+    assert runs[0] == runs[1] != []
