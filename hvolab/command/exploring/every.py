@@ -20,7 +20,7 @@ from rich.table import Table
 from emu.events import MachineEvent, RoutineSite
 from hvolab.catalog import SCENARIOS
 from hvolab.command.exploring.plan import ExplorePlan, carry_out
-from hvolab.command.exploring.telling import Quiet, Stops, as_found
+from hvolab.command.exploring.telling import Quiet, Stops
 from hvolab.command.options import Asked, cpu_count, on_lazy_cpus
 from hvolab.command.status import NOT_COMPLETE, WRONG
 from hvolab.explore.audience import Found
@@ -70,6 +70,15 @@ def explore_every(wanted: Asked, plan: ExplorePlan, only: str | None, junit: Pat
         for line in _lines(one):
             console.print(line, highlight=False, soft_wrap=True)
     console.print(_table(compared))
+    unsure = [
+        one.invocation.scenario.name for one in compared if one.new and not one.without.coverage.complete
+    ]
+    if unsure:
+        console.print(
+            f"[bold]note[/bold]  new in {', '.join(unsure)}: without the patch not all was explored either; "
+            "more --seconds tell whether it is there too",
+            highlight=False,
+        )
     if junit is not None:
         _write_junit(compared, junit)
     if any(one.new or one.vanished for one in compared):
@@ -116,7 +125,7 @@ def _compare(chosen: Scenario, wanted: Asked, plan: ExplorePlan) -> Compared:
     count = cpu_count(chosen, wanted.cpus)
     patched, asked_for = on_lazy_cpus(chosen, count, _else_upstream(wanted))
     plain, _ = on_lazy_cpus(chosen, count, _else_upstream(replace(wanted, loaded=NOTHING_LOADED)))
-    with_patch = as_found(patched, _explored(patched, plan))
+    with_patch = _explored(patched, plan)
     without = _explored(plain, plan)
     before = {_key(one.finding) for one in without.found}
     after = {_key(one.finding) for one in with_patch.found}
@@ -174,11 +183,12 @@ def _lines(one: Compared) -> Iterator[str]:
 
 def _table(compared: list[Compared]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
-    for column in ("scenario", "coverage", "new", "vanished", "also without it"):
+    table.add_column("scenario", no_wrap=True)
+    for column in ("explored", "new", "vanished", "also without it"):
         table.add_column(column)
     for one in compared:
         coverage = one.with_patch.coverage
-        said = f"{'exhaustive' if coverage.complete else 'not complete'}: {coverage.schedules}"
+        said = f"{'all' if coverage.complete else 'a part'}: {coverage.schedules}"
         table.add_row(
             one.invocation.scenario.name,
             said,
