@@ -122,8 +122,9 @@ class Tables:
         return self.everything_changes or page in self.volatile
 
     def through(self, frame: int) -> set[int]:
-        """The volatile pages that some run translates through it, as a page table or directory."""
-        places = self._tables.get(frame, set())
+        """The volatile pages that are, or in this run once were, translated through it as a table."""
+        known = self._tables.get(frame, set())
+        places = [place for place in known if self._lives(frame, place[2]) is not None]
         found = {PAGES_OF_ALL} if places and self.everything_changes else set()
         for level, first, _ in places:
             pages = range(first, first + (512 << 9 * (level - 1)))

@@ -34,7 +34,7 @@ class AddressRange:
 
 @dataclass(frozen=True, slots=True)
 class Remapped:
-    """A frame that one address more, or one less, leads to, and whether it has changed hands by that."""
+    """A frame that one entry more, or one less, leads to, and whether it has changed hands by that."""
 
     pfn: int
     changed_hands: bool = False
@@ -138,10 +138,11 @@ class Mappings:
         was, becomes = self._leaves(old), self._leaves(new)
         if old.present and not old.page_size:
             self._tables.pop(old.pfn, None)
+            yield Remapped(old.pfn)
         if new.present and not new.page_size:
             self._tables[new.pfn] = first
-            if self._count(new.pfn) == 0 and self._taken_from.get(new.pfn, _TABLE) != _TABLE:
-                yield Remapped(new.pfn, changed_hands=True)
+            taken = self._count(new.pfn) == 0 and self._taken_from.get(new.pfn, _TABLE) != _TABLE
+            yield Remapped(new.pfn, changed_hands=taken)
         for index, (one, other) in enumerate(zip(was, becomes, strict=True)):
             if one is not None and other is not None and not (one ^ other) & ~NO_VERSION:
                 continue

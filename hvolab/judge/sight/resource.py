@@ -32,7 +32,7 @@ class Kind(IntEnum):
     OWED = 12  # page number: which flush requests were begun and completed for it
     OPERATION = 13  # cpu, how many it began before: whether that operation has returned
     HELD = 14  # head struct page: which operations under way have announced it
-    MAPPED = 15  # frame: by how many addresses it can be reached
+    MAPPED = 15  # frame: which entries lead to it, as to memory or to a table
     SECTION_ENTERED = 16  # cpu: its RCU read-side sections, against the begin of a grace period
     SECTION_LEFT = 17  # cpu: the same, against the end of a grace period that waits for it
 

@@ -84,9 +84,20 @@ def test_what_is_translated_through_a_table_is_known_of_every_level() -> None:
     assert one.tables.through(table) == {FIRST + 3}
     assert one.tables.through(directory) == {FIRST + 3, FIRST + 515}
     assert one.tables.through(FRAME) == set()
+    parent = one.rig.slot(VA, 2)
+    one.store(parent, 0)
+    assert one.tables.through(table) == {FIRST + page for page in range(512)}, "it was one"
     one.tables.everything_changes = True
-    assert one.tables.through(table) == {FIRST + 3, PAGES_OF_ALL}
+    assert one.tables.through(table) > {FIRST + 3, PAGES_OF_ALL}
     assert one.tables.through(FRAME) == set()
+
+
+def test_nothing_is_translated_through_what_only_another_run_made_a_table() -> None:
+    one = learner()
+    parent, table = one.rig.slot(VA, 2), one.rig.slot(VA) >> 12
+    one.store(one.rig.slot(VA + 3 * PAGE), leaf(FRAME))
+    one.rig.preset(parent, Pte(0))
+    assert one.tables.through(table) == set()
 
 
 def split(one: Learner, different: dict[int, Pte]) -> StoreEffect:

@@ -185,14 +185,17 @@ def test_a_frame_that_was_freed_first_becomes_a_table_and_has_not() -> None:
     one = mapped(FRAME)
     one.map(0, None)
     one.mappings.freed(FRAME)
-    assert one.store(one.rig.slot(VA + MIB2, 2), Pte.make(FRAME, TABLE)) == []
+    assert one.store(one.rig.slot(VA + MIB2, 2), Pte.make(FRAME, TABLE)) == [Remapped(FRAME)]
 
 
 def test_the_entries_of_a_new_table_are_mappings_and_are_followed() -> None:
     one = mapped(FRAME)
     table = Pfn(0x700)
     one.rig.preset(PhysAddr((table << 12) + 8 * 5), leaf(OTHER))
-    assert one.store(one.rig.slot(VA + MIB2, 2), Pte.make(table, TABLE)) == [Remapped(OTHER)]
+    assert one.store(one.rig.slot(VA + MIB2, 2), Pte.make(table, TABLE)) == [
+        Remapped(table),
+        Remapped(OTHER),
+    ]
     assert one.latest == set(range(512, 1024))
     assert one.store((table << 12) + 8 * 6, leaf(FRAME)) == [Remapped(FRAME)]
     assert one.latest == {512 + 6}
@@ -201,7 +204,8 @@ def test_the_entries_of_a_new_table_are_mappings_and_are_followed() -> None:
 def test_a_table_that_is_taken_out_takes_its_mappings_along_and_is_followed_no_more() -> None:
     one = mapped(FRAME, OTHER)
     old = one.rig.slot(VA)
-    assert one.store(one.rig.slot(VA, 2), 0) == [Remapped(FRAME), Remapped(OTHER)]
+    gone = [Remapped(FRAME), Remapped(OTHER), Remapped(old >> 12)]
+    assert one.store(one.rig.slot(VA, 2), 0) == gone
     assert one.latest == set(range(512)), "also what was mapped by neither: the old table can be written yet"
     assert one.store(old, leaf(FRAME + 5)) == []
     assert one.latest == set()
@@ -213,8 +217,10 @@ def test_what_an_exchange_of_tables_moves_from_folio_to_folio_was_never_without_
     table = 0x700
     for index, pfn in ((0, OTHER), (8, FRAME)):
         one.rig.preset(PhysAddr((table << 12) + 8 * index), leaf(pfn))
+    old = one.rig.slot(VA) >> 12
     found = one.store(one.rig.slot(VA, 2), Pte.make(Pfn(table), TABLE))
-    assert found == [Remapped(FRAME), Remapped(OTHER), Remapped(OTHER), Remapped(FRAME)]
+    assert found[:2] == [Remapped(FRAME), Remapped(OTHER)]
+    assert found[2:] == [Remapped(old), Remapped(table), Remapped(OTHER), Remapped(FRAME)]
     assert one.latest == set(range(512))
     one.map(8, None)
     assert one.map(0, FRAME) == [Remapped(OTHER), Remapped(FRAME, changed_hands=True)]
@@ -231,7 +237,7 @@ def large(*, split: bool = False) -> Followed:
     rig.map(VA, BLOCK, RW | G, PageSize.MIB2)
     followed = Followed(rig)
     if split:
-        assert followed.store(rig.slot(VA, 2), table_of(rig, 0x700)) == []
+        assert followed.store(rig.slot(VA, 2), table_of(rig, 0x700)) == [Remapped(0x700)]
     return followed
 
 
@@ -252,7 +258,7 @@ def test_a_split_gives_no_page_another_translation() -> None:
 def test_a_split_that_says_something_else_of_one_page_changes_that_page() -> None:
     one = large()
     found = one.store(one.rig.slot(VA, 2), table_of(one.rig, 0x700, {3: FRAME}))
-    assert found == [Remapped(BLOCK + 3), Remapped(FRAME)]
+    assert found == [Remapped(BLOCK + 3), Remapped(0x700), Remapped(FRAME)]
     assert one.latest == {3}
 
 
@@ -281,9 +287,10 @@ def test_a_layout_that_is_split_at_time_zero_is_followed_from_there() -> None:
 
 def test_a_leaf_in_place_of_a_table_maps_all_of_its_frames() -> None:
     one = mapped(BLOCK, FRAME)
+    table = one.rig.slot(VA) >> 12
     found = one.store(one.rig.slot(VA, 2), Pte.make(Pfn(BLOCK), RW | PS))
-    assert found[0] == Remapped(FRAME)
-    assert [remapped.pfn for remapped in found[1:]] == list(range(BLOCK + 1, BLOCK + 512))
+    assert found[:2] == [Remapped(FRAME), Remapped(table)]
+    assert [remapped.pfn for remapped in found[2:]] == list(range(BLOCK + 1, BLOCK + 512))
     assert one.latest == set(range(1, 512))
 
 
