@@ -41,6 +41,7 @@ FORBIDDEN_MODULES = frozenset({"pickle", "cPickle", "_pickle", "dill", "cloudpic
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "compile", "__import__"})
 LONGEST = 420
 LONGEST_TEST = 500
+PYTEST_PLUGIN = "hvolab/pytest_plugin.py"
 PORT = "kernel_model/hvo/hugetlb_vmemmap.py"
 LONGEST_PORT = {PORT: 560}
 """The port follows one C file from its first function to its last."""
@@ -128,6 +129,8 @@ def upward_imports(module: Module) -> list[str]:
 def imports_of_tests(module: Module) -> list[str]:
     """A product does not import its tests, nor what only they need."""
     only_tests = {"tests", "benchmarks", "pytest", "hypothesis", "jsonschema"}
+    if module.path == PYTEST_PLUGIN:
+        only_tests -= {"pytest"}  # it is loaded by pytest, and by nobody else
     tops = [(line, name.partition(".")[0]) for line, name in imports(module)]
     return [f"{module.path}:{line} imports {top}" for line, top in tops if top in only_tests]
 

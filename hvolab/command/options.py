@@ -47,7 +47,12 @@ class Asked:
     @property
     def nothing(self) -> bool:
         """Whether the scenario is left as it is, but for the number of CPUs."""
-        return self.chosen.nothing and self.judged is None and self.program is None and not self.loaded.digest
+        return (
+            self.chosen.nothing
+            and self.judged is None
+            and self.program is None
+            and self.loaded.changes_nothing
+        )
 
     def words(self) -> tuple[str, ...]:
         """The options as the words a replay must repeat."""

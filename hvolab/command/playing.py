@@ -60,5 +60,5 @@ def run_and_show(
     show_uses(console, done.uses)
     for finding in done.findings:
         show_finding(console, finding, invocation.replay(done.schedule))
-    show_end(console, chosen, done, order)
+    show_end(console, invocation, done, order)
     return done

@@ -95,7 +95,8 @@ def run_command(
     follow = ReplayThenInOrder if past_divergence else Replay
     replay = None if schedule is None else follow(parse(schedule), fingerprint(setup))
     picker_for = _picker(own_order, setup, seed, replay, script)
-    invocation = Invocation(chosen, count, (*wanted.words(), *repeated_input(layout, operations)))
+    tables = wanted.loaded.cost_tables
+    invocation = Invocation(chosen, count, (*wanted.words(), *repeated_input(layout, operations)), tables)
     given = (seed, schedule, script, layout)
     own = wanted.nothing and all(one is None for one in given)
     order = Order.OWN if own else Order.OTHER

@@ -54,6 +54,8 @@ class Coverage:
             why = self.stopped_by or "the step budget of a run"
             line = f"not complete ({self.extent}), stopped by {why}; over {{{over}}} {where}: "
             line += f"{self.schedules} schedules"
+            if self.learning and not self.schedules:
+                line += f", {self.learning} to learn what changes"
         if self.redundant:
             line += f" and {self.redundant} given up as redundant"
         if self.cut_off:

@@ -52,7 +52,10 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A use that was not simply right, with what made it so. `times`: how often the same was seen."""
+    """A use that was not simply right, with what made it so. `times`: how often the same was seen.
+
+    `used` is the translation, that of the first of them.
+    """
 
     verdict: Verdict
     also: tuple[Verdict, ...]
@@ -63,6 +66,7 @@ class Use:
     current_pfn: int | None
     why: tuple[str, ...]
     times: int = 1
+    used: TlbEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)

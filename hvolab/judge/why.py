@@ -1,4 +1,4 @@
-"""Why a finding is one: the version used, the store that ended it, the flushes, the window, the rule.
+"""Why a use is judged as it is, wrong or not: version, store that ended it, flushes, window, rule.
 
 Told by Sight after the run that has the finding: the same that its judge saw, as far as it had come then.
 """
@@ -13,7 +13,7 @@ from hvolab.judge.describe import describe_site
 from hvolab.judge.sight.endings import Ending
 from hvolab.judge.sight.requests import Request
 from hvolab.judge.sight.sight import Sight
-from hvolab.judge.verdict import RULES, Finding
+from hvolab.judge.verdict import RULES, Finding, Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class FlushJudged:
 class Explanation:
     """`window`: the event since which the CPU may have had the translation; None since time zero."""
 
-    finding: Finding
+    told: Finding | Use
     version: str | None
     ended_by: Ender | None
     flushes: tuple[FlushJudged, ...]
@@ -51,8 +51,8 @@ class Explanation:
     rule: str
 
 
-def explain(finding: Finding, sight: Sight) -> Explanation:
-    """Explain one finding of the run that `sight` has seen."""
+def explain(finding: Finding | Use, sight: Sight) -> Explanation:
+    """Explain one finding, or one stale use, of the run that `sight` has seen."""
     rule, entry = RULES[finding.verdict], finding.used
     if entry is None:
         return Explanation(finding, None, None, (), None, rule)
@@ -68,7 +68,7 @@ def explain(finding: Finding, sight: Sight) -> Explanation:
     )
 
 
-def _ender(finding: Finding, ending: Ending | None) -> Ender | None:
+def _ender(finding: Finding | Use, ending: Ending | None) -> Ender | None:
     """The store, where it came before the use; one that nobody announced, a bulk one, has no place."""
     if ending is None or ending.event is None or ending.store is None or ending.event >= finding.event:
         return None
@@ -77,7 +77,7 @@ def _ender(finding: Finding, ending: Ending | None) -> Ender | None:
     return Ender(ending.event, store.cpu, where, int(ending.before), int(ending.after))
 
 
-def _judged(finding: Finding, request: Request, ender: Ender | None) -> FlushJudged:
+def _judged(finding: Finding | Use, request: Request, ender: Ender | None) -> FlushJudged:
     completed = request.completed
     if completed is not None and completed >= finding.event:
         completed = None
@@ -90,6 +90,6 @@ def _judged(finding: Finding, request: Request, ender: Ender | None) -> FlushJud
     return FlushJudged(request.what.function, request.cpu, request.begun, completed, covers, because)
 
 
-def _window(finding: Finding, entry: TlbEntry, sight: Sight) -> int | None:
+def _window(finding: Finding | Use, entry: TlbEntry, sight: Sight) -> int | None:
     """The last invalidation on that CPU that removed the translation, if it had it."""
     return sight.last_removal(finding.where.cpu, entry, finding.event)

@@ -49,6 +49,15 @@ class UserFile:
         return tuple(thing for thing in self.things if isinstance(thing, NamedVariant))
 
     @property
+    def cost_tables(self) -> tuple[CostTable, ...]:
+        return tuple(thing for thing in self.things if isinstance(thing, CostTable))
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether a scenario runs with it as without it: there are scenarios and cost tables alone."""
+        return all(isinstance(thing, Scenario | CostTable) for thing in self.things)
+
+    @property
     def axes(self) -> Axes:
         """What there is by name, with what the file has. Raises LoadError where a name is taken."""
         policies = [thing for thing in self.things if isinstance(thing, NamedPolicy)]

@@ -105,10 +105,10 @@ def why_json(invocation: Invocation, explained: Sequence[Explanation], replay: s
 def _explanation(one: Explanation) -> dict[str, object]:
     ender = one.ended_by
     return {
-        "verdict": one.finding.verdict.value,
-        "event": one.finding.event,
-        "cpu": one.finding.where.cpu,
-        "va": f"{one.finding.where.va:#x}",
+        "verdict": one.told.verdict.value,
+        "event": one.told.event,
+        "cpu": one.told.where.cpu,
+        "va": f"{one.told.where.va:#x}",
         "rule": one.rule,
         "version": one.version,
         "window_since": one.window,

@@ -20,6 +20,7 @@ from hvolab.judge.known import known
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import Phase, meaning
 from hvolab.show.timeline import Line, Tone
+from hvolab.subject.costs import CostTable
 from hvolab.subject.run import Completed, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Scenario
 from hvolab.subject.schedule import Schedule
@@ -36,11 +37,15 @@ class Order(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What was run: the scenario, on how many CPUs, and further options that shaped the system."""
+    """What was run: the scenario, on how many CPUs, and further options that shaped the system.
+
+    `cost_tables`: in whose cycles its costs are told as well.
+    """
 
     scenario: Scenario
     cpus: int
     options: tuple[str, ...] = ()
+    cost_tables: tuple[CostTable, ...] = ()
 
     def replay(self, schedule: Schedule) -> str:
         """The one command that repeats a run of this, quoted for a shell."""
@@ -132,11 +137,15 @@ def show_finding(console: Console, finding: Finding, replay: str) -> None:
     console.print(Text.assemble(("replay ", "bold"), replay), soft_wrap=True)
 
 
-def show_end(console: Console, scenario: Scenario, run: Run, order: Order) -> None:
+def show_end(console: Console, invocation: Invocation, run: Run, order: Order) -> None:
     """What it came to. The scenario's own story is told only of its own order."""
+    scenario = invocation.scenario
     if not isinstance(run.outcome, Completed):
         console.print(f"[bold red]{escape(str(run.outcome))}[/]")
     console.print(f"[bold]cost[/bold]  {run.costs}", highlight=False)
+    for table in invocation.cost_tables:
+        cycles = table.cycles(run.costs)
+        console.print(f"[bold]cost[/bold]  {cycles} cycles on {escape(table.name)}", highlight=False)
     found = {finding.verdict for finding in run.findings if finding.verdict.is_violation}
     if isinstance(run.outcome, OutOfSteps | OutOfTime):
         names = ", ".join(sorted(verdict.value for verdict in found)) or "nothing so far"
@@ -188,12 +197,23 @@ def _show_group(console: Console, invocation: Invocation, group: list[Found]) ->
     recognised = known(invocation.scenario.name, first.finding)
     if recognised is not None:
         console.print(f"[bold]known[/bold]  {escape(recognised.name)} (docs/findings.md)")
-    for one in others:
+    for alike in _alike(others):
+        one, times = alike[0], f", {len(alike)} times" if len(alike) > 1 else ""
         where = one.finding.where
-        code = f"{where.code}: {where.instruction}" if where.instruction else where.code
-        what = f"{one.finding.verdict.value} in run {one.at_run}, cpu{where.cpu}, {code}"
-        console.print(Text.assemble(("also   ", "bold"), what), highlight=False)
-        console.print(Text("       " + invocation.replay(one.schedule), style="dim"), soft_wrap=True)
+        code = f", {where.code}: {where.instruction}" if where.instruction else ""
+        what = f"{one.finding.verdict.value} in run {one.at_run}{times}, cpu{where.cpu}{code}"
+        console.print(Text.assemble(("also   ", "bold"), f"{what}: {one.finding.cause}"), highlight=False)
+        if one.schedule != first.schedule:
+            console.print(Text("       " + invocation.replay(one.schedule), style="dim"), soft_wrap=True)
+
+
+def _alike(found: Sequence[Found]) -> list[list[Found]]:
+    """Those that one line tells: a rule broken at several pages, or on several CPUs, in one run."""
+    lines: dict[tuple[object, ...], list[Found]] = {}
+    for one in found:
+        place = (one.finding.where.code, one.finding.where.rip, one.at_run)
+        lines.setdefault((one.finding.verdict, one.finding.cause.partition(":")[0], *place), []).append(one)
+    return list(lines.values())
 
 
 def show_exploration(console: Console, invocation: Invocation, done: Exploration) -> None:

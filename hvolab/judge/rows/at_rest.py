@@ -12,7 +12,7 @@ from typing import assert_never
 
 from emu.addr import Pfn
 from emu.events import Annotated, MachineEvent
-from hvolab.judge.describe import place_of
+from hvolab.judge.describe import describe_ending, describe_entry, describe_storer, place_of
 from hvolab.judge.rows.invariants import Breach, Invariants
 from hvolab.judge.sight.cells import Bags
 from hvolab.judge.sight.remembered import announced
@@ -97,5 +97,14 @@ class AtRest:
         return (self._finding(breach.cpu, breach) for breach in breaches)
 
     def _finding(self, cpu: int, breach: Breach) -> Finding:
-        where = place_of(cpu, breach.va, None)
-        return Finding(Verdict.KERNEL, (), where, self._sight.next_event, breach.cause, ())
+        where, number = place_of(cpu, breach.va, None), self._sight.next_event
+        entry = breach.entry
+        if entry is None:
+            return Finding(Verdict.KERNEL, (), where, number, breach.cause, ())
+        ending = self._sight.ending_of(breach.va, entry)
+        why = [f"cpu{cpu} may use {describe_entry(entry)}"]
+        guilty = ""
+        if ending is not None:
+            why.append(describe_ending(ending))
+            guilty = "" if ending.store is None else describe_storer(ending.store)
+        return Finding(Verdict.KERNEL, (), where, number, breach.cause, tuple(why), used=entry, guilty=guilty)

@@ -41,11 +41,12 @@ _ENTRY = Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """An invariant does not hold at `va`, on `cpu` where it concerns one."""
+    """An invariant does not hold at `va`, on `cpu` where it concerns one; `entry`: what may be used there."""
 
     va: VirtAddr
     cause: str
     cpu: int = 0
+    entry: TlbEntry | None = None
 
 
 class Invariants:
@@ -135,7 +136,7 @@ class Invariants:
                 name = "I2: the head page" if page in heads else "I1: a page"
                 pfn = entry.frame_of(page)
                 cause = f"{name} of vmemmap may still be used as pfn {pfn:#x}, with nothing under way"
-                yield Breach(page, cause, cpu)
+                yield Breach(page, cause, cpu, entry)
 
     def _leads_elsewhere(self, page: VirtAddr, entry: TlbEntry) -> bool:
         """Whether the entry is not as good as the page table there."""

@@ -112,7 +112,10 @@ class Uses:
         if not held:
             held.append(Verdict.EQUIVALENT if same else Verdict.LEGAL)
         where = place_of(event.cpu, va, event.site)
-        use = Use(held[0], tuple(held[1:]), where, number, access.value, frame, current_frame, tuple(why))
+        reasons = tuple(why)
+        use = Use(
+            held[0], tuple(held[1:]), where, number, access.value, frame, current_frame, reasons, used=entry
+        )
         guilty = "" if ending is None or ending.store is None else describe_storer(ending.store)
         self._note(use, va, _cause(use.verdict, lost, table), entry, guilty)
 

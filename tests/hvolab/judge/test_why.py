@@ -30,7 +30,7 @@ def test_every_verdict_has_a_rule() -> None:
 
 def test_a_missed_flush_names_the_store_and_the_cpu_that_was_left_out() -> None:
     (one,) = explained("missed-cpu")
-    assert one.finding.verdict is Verdict.MISSED_FLUSH
+    assert one.told.verdict is Verdict.MISSED_FLUSH
     assert one.rule == RULES[Verdict.MISSED_FLUSH]
     assert one.version == "0xffffea0000101000 4K -> pfn 0x7f01 rw nx G D"
     assert one.window is None
@@ -46,17 +46,17 @@ def test_a_missed_flush_names_the_store_and_the_cpu_that_was_left_out() -> None:
 
 def test_a_use_after_free_was_covered_by_nothing_complete() -> None:
     (one,) = explained("use-after-free")
-    assert one.finding.verdict is Verdict.USE_AFTER_FREE
+    assert one.told.verdict is Verdict.USE_AFTER_FREE
     assert [flush.covers for flush in one.flushes] == [False]
     # The flush of the split reached cpu1: what it uses it has cached since.
     assert one.window is not None
     assert one.ended_by is not None
-    assert one.window < one.ended_by.event < one.finding.event
+    assert one.window < one.ended_by.event < one.told.event
 
 
 def test_a_write_fault_has_a_rule_and_no_store_behind_it_when_a_walk_denied_it() -> None:
     (one,) = explained("tail-write")
-    assert one.finding.verdict is Verdict.WRITE_PROTECT
+    assert one.told.verdict is Verdict.WRITE_PROTECT
     assert one.version is None
     assert one.flushes == ()
 

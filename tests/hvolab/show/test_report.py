@@ -24,6 +24,7 @@ from hvolab.show.report import (
     show_use,
 )
 from hvolab.show.timeline import Line, Timeline
+from hvolab.subject.costs import CostTable
 from hvolab.subject.run import Completed, Deadlocked, OutOfSteps, Run, run
 from hvolab.subject.scenario import Setup, with_program
 from hvolab.subject.script import ScriptPicker
@@ -87,7 +88,7 @@ def show(name: str, console: Console) -> None:
         show_use(console, use)
     for finding in done.findings:
         show_finding(console, finding, Invocation(chosen, 3).replay(done.schedule))
-    show_end(console, chosen, done, Order.OWN)
+    show_end(console, Invocation(chosen, 3), done, Order.OWN)
 
 
 # --- on any screen --------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def with_outcome(done: Run, outcome: Completed | Deadlocked | OutOfSteps) -> Run
 
 def test_an_end_that_was_not_expected_says_what_was_found() -> None:
     console = screen()
-    show_end(console, scenario("stale-read"), ran("tail-write")[1], Order.OTHER)
+    show_end(console, Invocation(scenario("stale-read"), 2), ran("tail-write")[1], Order.OTHER)
     text = flat(console)
     assert "found violation: write-protect" in text
     assert "in its own order " in text
@@ -154,21 +155,38 @@ def test_an_end_that_was_not_expected_says_what_was_found() -> None:
 
 def test_an_end_without_the_violation_expected_says_so() -> None:
     console = screen()
-    show_end(console, scenario("tail-write"), ran("stale-read")[1], Order.OTHER)
+    show_end(console, Invocation(scenario("tail-write"), 2), ran("stale-read")[1], Order.OTHER)
     assert "found no violation" in flat(console)
 
 
 def test_a_deadlock_is_said_with_what_is_waited_for() -> None:
     console = screen()
     outcome = Deadlocked(((0, "[lock] = 0"), (2, "a word it spins on")))
-    show_end(console, scenario("stale-read"), with_outcome(ran("stale-read")[1], outcome), Order.OWN)
+    show_end(
+        console, Invocation(scenario("stale-read"), 2), with_outcome(ran("stale-read")[1], outcome), Order.OWN
+    )
     assert "deadlock: cpu0 waits for [lock] = 0; cpu2 waits for a word it spins on" in flat(console)
 
 
 def test_a_run_that_was_cut_off_says_after_how_many_steps() -> None:
     console = screen()
-    show_end(console, scenario("stale-read"), with_outcome(ran("stale-read")[1], OutOfSteps(1234)), Order.OWN)
+    show_end(
+        console,
+        Invocation(scenario("stale-read"), 2),
+        with_outcome(ran("stale-read")[1], OutOfSteps(1234)),
+        Order.OWN,
+    )
     assert "cut off after 1234 steps" in flat(console)
+
+
+def test_cycles_are_told_in_whose_they_are() -> None:
+    console = screen()
+    table = CostTable("a machine of mine", grace_period=10_000_000, invlpg=1)
+    done = ran("stale-read")[1]
+    show_end(console, Invocation(scenario("stale-read"), 2, (), (table,)), done, Order.OWN)
+    cycles = 10_000_000 * done.costs.grace_periods + done.costs.invlpgs
+    assert cycles > 10_000_000
+    assert f"cost {cycles} cycles on a machine of mine" in flat(console)
 
 
 # --- timelines ------------------------------------------------------------------------------------------

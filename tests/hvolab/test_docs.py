@@ -1,0 +1,62 @@
+"""The pages for users are what happens: their files are written, their commands run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command_line import Printed, hvolab
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ("your-own.md", "your-patch.md")
+_FILE = re.compile(r"```python\n# (\S+\.py)\n(.*?)```", re.DOTALL)
+_COMMAND = re.compile(r"```text\n\$ hvolab ([^\n]+)\n(.*?)```", re.DOTALL)
+
+
+def files_of(page: str) -> dict[str, str]:
+    return dict(_FILE.findall((DOCS / page).read_text(encoding="utf-8")))
+
+
+COMMANDS = [
+    (page, command, said)
+    for page in PAGES
+    for command, said in _COMMAND.findall((DOCS / page).read_text(encoding="utf-8"))
+]
+
+
+@pytest.fixture
+def in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for page in PAGES:
+        for name, source in files_of(page).items():
+            (tmp_path / name).write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "command", "said"), COMMANDS, ids=[command for _, command, _ in COMMANDS])
+def test_a_command_of_the_page_says_what_the_page_says(
+    in_a_directory: Path, page: str, command: str, said: str
+) -> None:
+    status, *words = said.strip().splitlines()
+    done: Printed = hvolab(*shlex.split(command))
+    assert f"exit status {done.status}" == status, done.err
+    for line in words:
+        assert line in done.out
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_there_is_something_to_try_on_each_page(page: str) -> None:
+    assert files_of(page)
+    assert any(one == page for one, _, _ in COMMANDS)
+
+
+def test_a_patch_takes_at_most_ten_lines_and_a_policy_twenty_five() -> None:
+    lines = {
+        name: len([line for line in source.splitlines() if line.strip()])
+        for page in PAGES
+        for name, source in files_of(page).items()
+    }
+    assert lines["mine.py"] <= 10
+    assert lines["no_wait.py"] <= 25
