@@ -59,7 +59,7 @@ class Machine:
             Cpu(number, Mmu(number, memory, model, control or Control(), root, self.trace))
             for number in range(cpus)
         )
-        self.steps = 0
+        self.steps = self.guest_steps = 0
         self._counters_at_zero: Counter[tuple[str, int]] = Counter()
         self._executor = Executor(memory, self.trace, self.apic, self.words, self.counters)
         self._waiting = Waiting(
@@ -78,7 +78,7 @@ class Machine:
             cpu.mmu.reset()  # its moments are those of the journal
         self.apic.reset()
         self.trace.reset()
-        self.steps = 0
+        self.steps = self.guest_steps = 0
         self._counters_at_zero = self.counters.copy()
 
     def reset(self) -> None:
@@ -94,7 +94,7 @@ class Machine:
         self.counters.clear()
         self.counters.update(self._counters_at_zero)
         self.trace.reset()
-        self.steps = 0
+        self.steps = self.guest_steps = 0
         self._threads.busy.clear()
 
     # -- starting things -----------------------------------------------------------------------------
@@ -204,6 +204,7 @@ class Machine:
                 assert_never(top)
 
     def _step_guest(self, cpu: Cpu, context: GuestContext) -> None:
+        self.guest_steps += 1
         result = context.core.step()
         match result:
             case Retired(interrupts=interrupts, spin_hint=spin_hint):

@@ -160,6 +160,13 @@ def _check_data(directive: str, operands: tuple[Operand, ...]) -> None:
             raise RefusedStatement(f"{directive} wants {wants}")
 
 
+def _no_register(name: str) -> str:
+    """What to say of a word that stands where a register must."""
+    if re.fullmatch(r"[xyz]?mm\d{1,2}|st\d?|k[0-7]", name, re.IGNORECASE):
+        return f"there is no SSE, AVX or x87 here, so no {name}: integer registers only"
+    return f"no register is called {name!r}, and a label cannot stand here"
+
+
 def _check_instruction(mnemonic: str, operands: tuple[Operand, ...]) -> None:
     if mnemonic in _FIXED_OPERANDS and operands:
         raise RefusedStatement(f"{mnemonic} has fixed operands and is written without them")
@@ -167,7 +174,7 @@ def _check_instruction(mnemonic: str, operands: tuple[Operand, ...]) -> None:
     bits = next((operand.bits for operand in operands if operand.bits is not None), _UNSIZED_BITS)
     for operand in operands:
         if operand.is_bare_label and not branches and mnemonic != "movabs":
-            raise RefusedStatement(f"no register is called {operand.label!r}, and a label cannot stand here")
+            raise RefusedStatement(_no_register(operand.label or ""))
         if operand.number is not None:
             if branches:
                 raise RefusedStatement(f"{mnemonic} wants a label, not a number")

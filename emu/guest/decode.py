@@ -22,6 +22,7 @@ from emu.guest.branch import Branch, Conditional, ToAddress, ToLoaded, ToRegiste
 from emu.paging.walk import Access
 
 LONGEST_INSTRUCTION = 15
+BEHIND_THE_END = b"\xcc"  # INT3, as Linux fills its text with
 
 # The order of the general registers in every array of register values here and in guest_core.
 REGISTERS = (
@@ -45,10 +46,13 @@ class InstructionKind(Enum):
 
 
 class UnsupportedInstruction(Exception):
-    """The guest came to an instruction that the machine does not model."""
+    """The guest came to an instruction that the machine does not model, or to none."""
 
     def __init__(self, rip: int, text: str) -> None:
-        super().__init__(f"guest instruction not modelled at {rip:#x}: {text}")
+        told = f"guest instruction not modelled at {rip:#x}: {text}"
+        if text == "int3":
+            told = f"a guest program has run past its end, at {rip:#x}: hlt ends it"
+        super().__init__(told)
 
 
 class Segment(Enum):

@@ -25,6 +25,7 @@ from hvolab.command.why import why_command
 from hvolab.show.trace_json import TraceError
 from hvolab.subject.blame import LoadError
 from hvolab.subject.names import UnknownName
+from hvolab.subject.scenario import NoGuest
 from hvolab.subject.schedule import ScheduleError
 from hvolab.subject.script import ScriptError
 from kernel_model.boot import LayoutError
@@ -34,6 +35,7 @@ BAD_INPUT = (
     InputError,
     LayoutError,
     LoadError,
+    NoGuest,
     ScheduleError,
     ScriptError,
     TraceError,

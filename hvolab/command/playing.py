@@ -21,13 +21,18 @@ from hvolab.show.report import (
 from hvolab.show.timeline import Timeline
 from hvolab.subject.run import NO_LIMITS, Limits, PickerFor, Run, run
 from hvolab.subject.scenario import Group, Setup
-from hvolab.subject.script import Script, ScriptPicker
+from hvolab.subject.script import AsFarAsItGoes, Script, ScriptPicker
 from kernel_model.boot import System
 
 
 def following(script: Script) -> PickerFor:
     """The picker that resolves that script."""
     return lambda system: ScriptPicker(script, system.machine)
+
+
+def as_far_as_it_goes(script: Script) -> PickerFor:
+    """The same for other programs than the script was made for: it orders what there is to be ordered."""
+    return lambda system: AsFarAsItGoes(script, system.machine)
 
 
 def run_and_show(

@@ -18,7 +18,7 @@ from hvolab.command.options import (
     shaped,
     subject_options,
 )
-from hvolab.command.playing import following, run_and_show
+from hvolab.command.playing import as_far_as_it_goes, following, run_and_show
 from hvolab.command.real_input import real_input_options, real_setup, repeated_input, write_end
 from hvolab.command.status import status_of
 from hvolab.command.tracing import trace_listener
@@ -29,7 +29,7 @@ from hvolab.show.json_output import run_json
 from hvolab.show.report import Invocation, Order
 from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.picker import InOrder, Picker, Replay, ReplayThenInOrder
-from hvolab.subject.run import MOST_STEPS, Limits, PickerFor, run
+from hvolab.subject.run import MOST_GUEST_STEPS, MOST_STEPS, Limits, PickerFor, run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import parse
 from hvolab.subject.script_text import parse_script
@@ -64,9 +64,8 @@ violation was found, which some scenarios expect.""",
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    default=MOST_STEPS,
-    show_default=True,
-    help="Cut the run off after so many, with exit status 4.",
+    help=f"Cut the run off after so many, with exit status 4 [default: {MOST_STEPS}, "
+    f"{MOST_GUEST_STEPS} of them in guest programs].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
@@ -77,7 +76,7 @@ def run_command(
     schedule: str | None,
     script: Path | None,
     past_divergence: bool,  # noqa: FBT001
-    steps: int,
+    steps: int | None,
     as_json: bool,  # noqa: FBT001
     trace: Path | None,
     layout: Path | None,
@@ -89,7 +88,8 @@ def run_command(
     count = cpu_count(chosen, wanted.cpus)
     real = real_setup(chosen, count, layout, operations)
     setup = shaped(real or chosen.build(count), wanted)
-    own_order = following(order_of(chosen, setup)) if real is None else _in_order
+    order_for = following if wanted.program is None else as_far_as_it_goes
+    own_order = order_for(order_of(chosen, setup)) if real is None else _in_order
     if past_divergence and schedule is None:
         raise click.UsageError("--past-divergence goes with --schedule")
     follow = ReplayThenInOrder if past_divergence else Replay
@@ -100,13 +100,14 @@ def run_command(
     given = (seed, schedule, script, layout)
     own = wanted.nothing and all(one is None for one in given)
     order = Order.OWN if own else Order.OTHER
+    limits = Limits() if steps is None else Limits(steps, steps)
     with ExitStack() as files:
         listeners = trace_listener(trace, files)
         if as_json:
-            done = run(setup, picker_for, listeners, Limits(steps))
+            done = run(setup, picker_for, listeners, limits)
             click.echo(json.dumps(run_json(invocation, done), indent=1))
         else:
-            done = run_and_show(Console(), invocation, setup, picker_for, listeners, order, Limits(steps))
+            done = run_and_show(Console(), invocation, setup, picker_for, listeners, order, limits)
     if dump is not None:
         write_end(done.system, operations, dump)
     if replay is not None:

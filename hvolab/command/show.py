@@ -58,12 +58,14 @@ def _actors(setup: Setup) -> Table:
     table.add_column("cpu")
     table.add_column("runs")
     table.add_column("which asks")
+    table.add_column("with")
     for actor in setup.actors:
         match actor:
             case KernelActor(cpu=cpu, name=name):
-                table.add_row(f"cpu{cpu}", escape(name), "")
+                table.add_row(f"cpu{cpu}", escape(name), "", "")
             case GuestActor(cpu=cpu, program=program):
-                table.add_row(f"cpu{cpu}", escape(program.name), escape(program.question))
+                given = ", ".join(f"{one.register} = {one.name}" for one in program.arguments)
+                table.add_row(f"cpu{cpu}", escape(program.name), escape(program.question), given)
             case _:
                 assert_never(actor)
     return table

@@ -132,7 +132,7 @@ class Exploring:
         budget = self._budget
         if budget.seconds is None:
             return Limits(budget.steps)
-        return Limits(budget.steps, self._begun + budget.seconds, budget.seconds)
+        return Limits(budget.steps, until=self._begun + budget.seconds, seconds=budget.seconds)
 
     def spent(self) -> str | None:
         """Which budget is used up."""

@@ -24,6 +24,7 @@ class Verdict(Enum):
     LOST_UPDATE = "violation: lost-update"
     WRITE_PROTECT = "violation: write-protect"
     SPURIOUS = "spurious"
+    OWN_TEXT = "the program's own text"
     WRONG_METADATA = "violation: wrong-metadata"
     KERNEL = "violation: kernel"
     OWN_JUDGE = "violation: own judge"
@@ -36,7 +37,9 @@ class Verdict(Enum):
         return self not in _NO_VIOLATION
 
 
-_NO_VIOLATION = frozenset({Verdict.MODEL_ERROR, Verdict.SPURIOUS, Verdict.EQUIVALENT, Verdict.LEGAL})
+_NO_VIOLATION = frozenset(
+    {Verdict.MODEL_ERROR, Verdict.SPURIOUS, Verdict.OWN_TEXT, Verdict.EQUIVALENT, Verdict.LEGAL}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ RULES: Mapping[Verdict, str] = MappingProxyType(
         ),
         Verdict.WRITE_PROTECT: "row 6: a write fault on read-only vmemmap, as the handler's walk says (L4)",
         Verdict.SPURIOUS: "row 6: a write fault that the handler's walk does not confirm (L4, R12)",
+        Verdict.OWN_TEXT: "row 6: a guest program stored to where programs are, which is read-only",
         Verdict.WRONG_METADATA: "row 7: the answer was true at no instant from the first to the last access",
         Verdict.KERNEL: "row 8: the kernel's own checks, an Oops elsewhere, or a deadlock",
         Verdict.OWN_JUDGE: "row 8: a judge that came with a file named by --load says so",

@@ -30,6 +30,7 @@ from hvolab.subject.stuck import Stuck, ended_when_stuck
 from kernel_model.boot import System, boot
 
 MOST_STEPS = 1_000_000
+MOST_GUEST_STEPS = 50_000  # some seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,17 @@ class Deadlocked:
 
 @dataclass(frozen=True, slots=True)
 class OutOfSteps:
-    """The step budget ended before the run did. `at`: where each CPU was that had not ended."""
+    """The step budget ended before the run did. `at`: where each CPU was that had not ended.
+
+    `whose`: which steps it was a budget of.
+    """
 
     steps: int
     at: tuple[tuple[int, str], ...] = ()
+    whose: str = ""
 
     def __str__(self) -> str:
-        return f"cut off after {self.steps} steps{_places(self.at)}"
+        return f"cut off after {self.steps} steps{self.whose}{_places(self.at)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,13 @@ Outcome: TypeAlias = Completed | Deadlocked | OutOfSteps | OutOfTime
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may cost. `until` is a reading of time.monotonic(); looked at now and then."""
+    """What one run may cost. `until` is a reading of time.monotonic(); looked at now and then.
+
+    `guest_steps`: of all guest programs together. A kernel may take long, a guest program that does spins.
+    """
 
     steps: int = MOST_STEPS
+    guest_steps: int = MOST_GUEST_STEPS
     until: float | None = None
     seconds: float = 0.0  # what `until` stands for, to be told
 
@@ -257,6 +266,8 @@ def _loop(system: System, transcript: _Transcript, monitor: Monitor, limits: Lim
     while enabled := machine.enabled():
         if machine.steps == limits.steps:
             return OutOfSteps(limits.steps, _where(machine))
+        if machine.guest_steps >= limits.guest_steps:
+            return OutOfSteps(machine.guest_steps, _where(machine), " of guest programs")
         if limits.until is not None and not machine.steps % _STEPS_A_LOOK and time.monotonic() > limits.until:
             return OutOfTime(limits.seconds, _where(machine))
         choice = transcript.pick(enabled)

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.cpu.cpu import GuestThread, KernelThread, Routine, Thread
+from emu.guest.decode import BEHIND_THE_END
 from emu.paging.walk import Walk
 from firmware.load import load_program
 from firmware.program import Program
@@ -119,6 +120,10 @@ class Scenario:
     costlier: tuple[NamedVariant, ...] = ()
 
 
+class NoGuest(ValueError):
+    """A program was given for a setup in which no guest program runs. One line."""
+
+
 def with_deviation(setup: Setup, deviation: Deviation) -> Setup:
     """The setup on a kernel, or a CPU, that differs in that one thing."""
     return replace(setup, boot=deviating(setup.boot, deviation))
@@ -127,8 +132,10 @@ def with_deviation(setup: Setup, deviation: Deviation) -> Setup:
 def with_program(setup: Setup, name: str, source: str) -> Setup:
     """The same setup with every guest program replaced by this source, which gets the same registers.
 
-    Raises AssemblyError when it does not assemble.
+    Raises AssemblyError when it does not assemble, and NoGuest where no guest program runs.
     """
+    if not any(isinstance(actor, GuestActor) for actor in setup.actors):
+        raise NoGuest("no guest program runs there that another could take the place of: --program")
     code = load_program(name, source)
     actors = tuple(
         replace(actor, program=replace(code, arguments=actor.program.arguments))
@@ -167,22 +174,26 @@ def _thread(actor: GuestActor | KernelActor, setup: Setup, system: System) -> Th
 
 
 def load(code: Program, system: System) -> None:
-    """Put a program's code into kernel text, where it is linked."""
+    """Put a program's code into kernel text, where it is linked. Behind it nothing can be run by mistake."""
     found = system.machine.cpus[0].mmu.peek(VirtAddr(code.origin))
     if not isinstance(found, Walk):
         raise ValueError(f"program {code.name} is linked at {code.origin:#x}, where nothing is mapped")
-    system.machine.memory.load_image(found.pa, code.code)
+    system.machine.memory.load_image(found.pa, code.code.ljust(PAGE_BYTES, BEHIND_THE_END))
 
 
 def guest_thread(code: Program, cpu: int, given: dict[str, int]) -> GuestThread:
-    """A thread with each argument in its register; key, nesting word and buffer are where they always are."""
+    """A thread with each argument in its register; key, nesting word and buffer are where they always are.
+
+    Beside those it has a stack, and the address of its CPU's 2 KiB of data in r15.
+    """
     usual = {
         "key": int(HUGETLB_OPTIMIZE_VMEMMAP_KEY),
         "nesting": int(PerCpu(cpu).rcu_nesting),
         "buffer": int(PerCpu(cpu).buffer),
     }
     registers = {argument.register: {**usual, **given}[argument.name] for argument in code.arguments}
-    return GuestThread(code.name, VirtAddr(code.origin), registers)
+    always = {"rsp": PerCpu(cpu).stack + PAGE_BYTES, "r15": int(PerCpu(cpu).buffer)}
+    return GuestThread(code.name, VirtAddr(code.origin), {**always, **registers})
 
 
 def vmemmap_page(huge: HugePage, index: int) -> VirtAddr:

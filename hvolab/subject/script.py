@@ -182,6 +182,12 @@ class ScriptPicker:
     """Resolves a script to picks. After its last constraint, runs what is left, lowest CPU first."""
 
     def __init__(self, script: Script, machine: Machine) -> None:
+        """Raises ScriptError where it names a CPU that is not there."""
+        for constraint in script:
+            if constraint.cpu >= len(machine.cpus):
+                raise ScriptError(
+                    f"'{constraint}': there is no such CPU, {len(machine.cpus)} are numbered from 0"
+                )
         self._script = script
         self._machine = machine
         self._at = 0
@@ -254,6 +260,11 @@ class ScriptPicker:
         if isinstance(constraint, Until) and event.cpu == constraint.cpu:
             self._count += matches(constraint.pattern, event, self._machine)
 
+    def leave_out(self) -> None:
+        """Go on as if the current constraint, and what was to apply from here on, had been met."""
+        self._at, self._count = min(self._at + 1, len(self._script)), 0
+        self._standing.clear()
+
     def _unmet(self, constraint: Constraint) -> ScriptError:
         return ScriptError(f"cannot meet '{constraint}': {self._why_not(constraint)}")
 
@@ -270,3 +281,25 @@ class ScriptPicker:
                 return "there was no such decision"
             case _:
                 assert_never(constraint)
+
+
+class AsFarAsItGoes:
+    """A script made for other actors: what cannot be met is left out, and noted in `left_out`."""
+
+    def __init__(self, script: Script, machine: Machine) -> None:
+        self.left_out: list[str] = []
+        self._picker = ScriptPicker(script, machine)
+
+    def pick(self, enabled: list[Choice]) -> Choice:
+        while True:
+            try:
+                return self._picker.pick(enabled)
+            except ScriptError as error:
+                self.left_out.append(str(error))
+                self._picker.leave_out()
+
+    def answer(self, question: Question) -> int:
+        return self._picker.answer(question)
+
+    def finish(self) -> None:
+        """What is left does not matter."""

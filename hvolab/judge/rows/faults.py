@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from emu.addr import PAGE_SHIFT, VirtAddr
-from emu.events import Annotated, BusErrorSeen, Faulted, MachineEvent, Site, Trapped
+from emu.events import Annotated, BusErrorSeen, Faulted, GuestSite, MachineEvent, Site, Trapped
 from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import TlbEntry
 from emu.paging.walk import FaultCode
@@ -38,6 +38,7 @@ from kernel_model.core.events import (
     PageFreed,
     SpuriousFault,
 )
+from kernel_model.layout import PMD_SIZE, START_KERNEL_MAP, PerCpu
 
 DOES_NOT_HEAL = "I7: a second spurious fault of this CPU for one change of the page: it did not heal"
 
@@ -127,6 +128,12 @@ class Faults:
         elif isinstance(decision, SpuriousFault):
             verdict = Verdict.SPURIOUS
             cause = "a write met a cached read-only entry; the page table allows it now: the retry succeeds"
+        elif _is_own_text(event):
+            verdict = Verdict.OWN_TEXT
+            cause = (
+                "a guest program stored to kernel text, where programs are and nothing can be written: "
+                f"its data page is at r15, {PerCpu(cpu).buffer:#x}"
+            )
         elif is_tail_write:
             verdict = Verdict.WRITE_PROTECT
             cause = "a write to a vmemmap page that the kernel maps read-only"
@@ -201,3 +208,9 @@ class Faults:
             return entry.frame_of(va)
         found = self._sight.displayed(va)
         return None if found is None else found.pa >> PAGE_SHIFT
+
+
+def _is_own_text(event: Faulted) -> bool:
+    """Whether a guest program was refused a store to the 2 MiB that programs are linked into."""
+    in_text = 0 <= event.fault.va - START_KERNEL_MAP < PMD_SIZE
+    return isinstance(event.site, GuestSite) and in_text and FaultCode.WRITE in event.fault.code

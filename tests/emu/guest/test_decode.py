@@ -10,6 +10,7 @@ from fill_log import CODE, FS_BASE, GS_BASE, PAGE, FillLog
 from random_code import random_code
 
 from emu.guest.decode import (
+    BEHIND_THE_END,
     REGISTERS,
     Decoded,
     InstructionKind,
@@ -339,7 +340,7 @@ def test_whether_the_first_instruction_is_complete(code: bytes, whole: bool) -> 
 # --- what is refused ------------------------------------------------------------------------------------
 
 REFUSED = """
-syscall; sysenter; sysexit; iretq; int 0x80; int3; in al, dx; out dx, al; rdtsc; rdtscp
+syscall; sysenter; sysexit; iretq; int 0x80; in al, dx; out dx, al; rdtsc; rdtscp
 rdrand rax; rdseed rax
 rdmsr; wrmsr; mov cr3, rax; mov rax, cr3; mov rax, cr0; mov cr4, rax; mov rax, dr7; mov dr0, rax; swapgs
 lgdt [rbx]; lidt [rbx]; ltr ax; lldt ax; invpcid rax, [rbx]; wbinvd; invd; clts; monitor; mwait; vmcall
@@ -381,3 +382,9 @@ def test_bytes_that_are_no_instruction_are_refused_as_bytes(code: bytes) -> None
     message = f"^guest instruction not modelled at 0x77: undecodable bytes {code.hex()}$"
     with pytest.raises(UnsupportedInstruction, match=message):
         decode(code, 0x77)
+
+
+def test_behind_the_end_of_a_program_there_is_no_instruction() -> None:
+    with pytest.raises(UnsupportedInstruction) as raised:
+        decode(BEHIND_THE_END * 15, 0xFFFF_FFFF_8100_0010)
+    assert str(raised.value) == "a guest program has run past its end, at 0xffffffff81000010: hlt ends it"

@@ -58,18 +58,18 @@ def test_a_file_that_is_wrong_is_one_line_and_status_2(
 
 
 def test_a_guest_instruction_that_is_not_modelled_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mine.S").write_text("int3\nhlt\n", encoding="utf-8")
+    (tmp_path / "mine.S").write_text("rdtsc\nhlt\n", encoding="utf-8")
     done = hvolab("run", "tail-write", "--program", tmp_path / "mine.S", "--json")
     assert done.status == 2
     assert done.err.startswith("hvolab: guest instruction not modelled at 0xffffffff811")
-    assert done.err.endswith(": int3\n")
+    assert done.err.endswith(": rdtsc\n")
 
 
-def test_a_program_that_does_not_do_what_the_script_waits_for(tmp_path: Path) -> None:
+def test_a_program_that_does_not_do_what_the_script_waits_for_runs_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "mine.S").write_text("hlt\n", encoding="utf-8")
     done = hvolab("run", "stale-read", "--program", tmp_path / "mine.S", "--json")
-    assert done.status == 2
-    assert done.err == "hvolab: cannot meet 'cpu1 until Load(0xffffea0000101008)': the CPU has ended\n"
+    assert (done.status, done.err) == (0, "")
+    assert done.json()["outcome"] == "completed"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ def test_arguments_come_in_their_registers_and_the_usual_ones_are_where_they_alw
             "r8": HUGETLB_OPTIMIZE_VMEMMAP_KEY,
             "r9": PerCpu(1).rcu_nesting,
             "r10": PerCpu(1).buffer,
+            "r15": PerCpu(1).buffer,
+            "rsp": PerCpu(1).stack + 4096,
         },
     )
 

@@ -9,11 +9,14 @@ from emu.choice import Step, TakeInterrupt
 from emu.cpu.condition import WordIs
 from emu.cpu.ops import AddWords, Await, SetInterrupts, Store
 from emu.events import Finished, IpiAcknowledged, IpiSent, IpiTaken
+from hvolab.catalog import scenario
 from hvolab.catalog.common import flush_all
 from hvolab.subject.pattern import Finishes, Loads, SendsIpi, Stores
+from hvolab.subject.run import Completed, run
 from hvolab.subject.scenario import KernelActor
 from hvolab.subject.schedule import parse
-from hvolab.subject.script import Constraint, Interrupt, Script, ScriptError, ToEnd, Until
+from hvolab.subject.script import AsFarAsItGoes, Constraint, Interrupt, Script, ScriptError, ToEnd, Until
+from kernel_model.boot import System
 
 
 def refused(script: Script, *actors: KernelActor, cpus: int = 2) -> str:
@@ -215,3 +218,21 @@ def test_a_constraint_left_over_at_the_end(left: Constraint, why: str) -> None:
 def test_the_first_constraint_that_cannot_be_met_is_the_one_named() -> None:
     script = (ToEnd(1), Until(1, Loads(NOWHERE)), Until(0, Loads(NOWHERE)))
     assert refused(script, writer(0), writer(1)).startswith("cannot meet 'cpu1 until ")
+
+
+def test_a_cpu_that_is_not_there_is_said_before_anything_runs() -> None:
+    said = refused((ToEnd(7),), writer(0))
+    assert said == "'cpu7 to its end': there is no such CPU, 2 are numbered from 0"
+
+
+def test_a_script_for_other_actors_goes_as_far_as_it_goes_and_says_what_it_left_out() -> None:
+    setup = scenario("stale-read").build(2)
+    pickers: list[AsFarAsItGoes] = []
+
+    def picker_for(system: System) -> AsFarAsItGoes:
+        pickers.append(AsFarAsItGoes((Until(1, Loads(NOWHERE)), *setup.script), system.machine))
+        return pickers[-1]
+
+    assert run(setup, picker_for).outcome == Completed()
+    (left_out, *_) = pickers[0].left_out
+    assert left_out == f"cannot meet 'cpu1 until Load({NOWHERE:#x})': the CPU has ended"

@@ -19,14 +19,18 @@ from judge_lab import (
     writer,
 )
 
+from emu.addr import VirtAddr
 from emu.cpu.ops import Store
 from emu.paging.models import ZEN_3
 from firmware.catalog import program
 from hvolab.catalog.common import optimize, restore
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.pattern import Finishes, Loads, SetsPte
+from hvolab.subject.scenario import KernelActor
 from hvolab.subject.script import ToEnd, Until
 from kernel_model.boot import Kernel
+from kernel_model.layout import PerCpu
+from kernel_model.mm.image import HugePage
 
 # --- write-protect and spurious -------------------------------------------------------------------------
 
@@ -75,12 +79,22 @@ def test_a_cpu_that_walks_again_before_it_faults_has_no_spurious_fault() -> None
     assert value_at(made, TAIL_FIELD) == VALUE
 
 
-def test_a_write_to_other_read_only_memory_is_the_kernels_own() -> None:
-    """Kernel text is read-only too, but it is no vmemmap."""
+def test_a_store_of_a_program_to_text_is_not_the_kernels_violation_and_the_data_page_is_named() -> None:
     text = program("write_head").origin
     finding = only_finding(lab(writer(text), cpus=2).run())
-    assert finding.verdict is Verdict.KERNEL
+    assert finding.verdict is Verdict.OWN_TEXT
     assert (finding.cr2, finding.error_code) == (text, 3)
+    assert finding.cause.endswith(f"its data page is at r15, {PerCpu(1).buffer:#x}")
+
+
+def test_a_store_of_the_kernel_to_text_is_the_kernels_violation() -> None:
+    text = program("write_head").origin
+
+    async def stores(kernel: Kernel, huge: HugePage) -> None:
+        await Store(VirtAddr(text), 1)
+
+    finding = only_finding(lab(KernelActor(0, "stores", stores), cpus=1).run())
+    assert (finding.verdict, finding.cr2) == (Verdict.KERNEL, text)
 
 
 def test_a_jump_to_nowhere_is_an_oops() -> None:
