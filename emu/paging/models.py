@@ -80,6 +80,7 @@ SKYLAKE = CpuModel(
         )
     ),
     PscSpec(pml4e=1, pdpte=4, pde=32),
+    summary="sets and ways of Skylake, LRU",
 )
 
 # Measured for this class with TLB desynchronisation (TLB;DR, USENIX Security 2022).
@@ -97,6 +98,7 @@ KABY_LAKE = CpuModel(
         )
     ),
     PscSpec(pml4e=1, pdpte=4, pde=32),
+    summary="sets and ways of Kaby Lake, tree-PLRU in the first level",
 )
 
 ZEN_3 = CpuModel(
@@ -111,11 +113,16 @@ ZEN_3 = CpuModel(
     ),
     PscSpec(pml4e=0, pdpte=0, pde=64),
     permission_miss=PermissionMiss.WALK,
+    summary="sets and ways of Zen 3; a denied access walks again first",
 )
 
-LAZY = CpuModel("lazy", LazySpec())
-LAZY_SINGLE = CpuModel("lazy-single", LazySpec(Memory.SINGLE))
-LAZY_NO_PSC = CpuModel("lazy-no-psc", LazySpec(directories=DirectoryCache.NONE))
+LAZY = CpuModel("lazy", LazySpec(), summary="may use all that the architecture allows: what explore uses")
+LAZY_SINGLE = CpuModel(
+    "lazy-single", LazySpec(Memory.SINGLE), summary="lazy, with one entry a page: using one forgets the older"
+)
+LAZY_NO_PSC = CpuModel(
+    "lazy-no-psc", LazySpec(directories=DirectoryCache.NONE), summary="lazy, without paging-structure caches"
+)
 
 # Alder and Raptor Lake with PCIDs: INVLPG leaves global entries (worked around in Linux by ce0b15d11ad8).
 _SPARES_GLOBALS = frozenset({Rule.INVLPG_REMOVES_GLOBALS})

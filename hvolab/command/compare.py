@@ -14,7 +14,6 @@ from hvolab.show.json_output import compare_json
 
 @click.command(
     name="compare",
-    short_help="What differs between two dumps of page tables.",
     help="""\b
 Example:  hvolab compare before.json after.json
 

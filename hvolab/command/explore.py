@@ -34,7 +34,6 @@ from hvolab.subject.scenario import Setup
 
 @click.command(
     name="explore",
-    short_help="Run many schedules of one scenario.",
     help="""\b
 Example:  hvolab explore use-after-free
           hvolab explore stale-read --strategy pct --runs 1000

@@ -37,12 +37,12 @@ from kernel_model.boot import System
 
 # As `hvolab explore --strategy pct` has them when it is told nothing else.
 PCT_DEPTH = 3
+PICTURE_COLUMNS = 100
 PCT_FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 
 
 @click.command(
     name="run",
-    short_help="Run one scenario.",
     help="""\b
 Example:  hvolab run stale-read
           hvolab run tail-write --json
@@ -69,6 +69,7 @@ violation was found, which some scenarios expect.""",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write every event there, as JSON lines.")
+@click.option("--svg", type=click.Path(path_type=Path), help="Write what is shown there, as a picture.")
 @real_input_options
 def run_command(
     name: str,
@@ -79,6 +80,7 @@ def run_command(
     steps: int | None,
     as_json: bool,  # noqa: FBT001
     trace: Path | None,
+    svg: Path | None,
     layout: Path | None,
     operations: tuple[str, ...],
     dump: Path | None,
@@ -89,6 +91,8 @@ def run_command(
     real = real_setup(chosen, count, layout, operations)
     setup = shaped(real or chosen.build(count), wanted)
     order_for = following if wanted.program is None else as_far_as_it_goes
+    if svg is not None and as_json:
+        raise click.UsageError("--svg and --json exclude each other")
     own_order = order_for(order_of(chosen, setup)) if real is None else _in_order
     if past_divergence and schedule is None:
         raise click.UsageError("--past-divergence goes with --schedule")
@@ -107,12 +111,23 @@ def run_command(
             done = run(setup, picker_for, listeners, limits)
             click.echo(json.dumps(run_json(invocation, done), indent=1))
         else:
-            done = run_and_show(Console(), invocation, setup, picker_for, listeners, order, limits)
+            console = Console() if svg is None else Console(record=True, width=PICTURE_COLUMNS)
+            done = run_and_show(console, invocation, setup, picker_for, listeners, order, limits)
+            if svg is not None:
+                _write_picture(console, name, svg)
     if dump is not None:
         write_end(done.system, operations, dump)
     if replay is not None:
         _tell(replay)
     return status_of(done)
+
+
+def _write_picture(console: Console, name: str, path: Path) -> None:
+    """What the console has shown. Raises BadParameter."""
+    try:
+        console.save_svg(str(path), title=f"hvolab run {name}", unique_id="hvolab")
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--svg") from None
 
 
 def _in_order(_system: System) -> Picker:

@@ -20,7 +20,6 @@ from kernel_model.core.history import History
 
 @click.command(
     name="show",
-    short_help="Explain one scenario.",
     help="""\b
 Example:  hvolab show pool-up-and-down
 

@@ -24,7 +24,6 @@ from hvolab.subject.script import ScriptPicker
 
 @click.command(
     name="why",
-    short_help="Explain the findings of one run, or its stale uses.",
     help="""\b
 Example:  hvolab why missed-cpu
           hvolab why use-after-free --cpu-model lazy --schedule 'v2 ...'

@@ -11,31 +11,9 @@ from hvolab.explore.retell.shrink import switches
 from hvolab.judge.verdict import Finding, Use
 from hvolab.judge.why import Explanation
 from hvolab.show.report import Invocation
-from hvolab.subject.axes import option_of
 from hvolab.subject.run import Run
-from hvolab.subject.scenario import Scenario
 
 SCHEMA = 1
-
-
-def list_json(scenarios: tuple[Scenario, ...]) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "scenarios": [
-            {
-                "name": scenario.name,
-                "group": scenario.group.name.lower(),
-                "question": scenario.question,
-                "expected": scenario.expected,
-                "cpus_min": scenario.cpus_min,
-                "deviations": [
-                    dict(zip(("option", "name"), option_of(one), strict=True))
-                    for one in (*(bug.deviation for bug in scenario.bugs), *scenario.costlier)
-                ],
-            }
-            for scenario in scenarios
-        ],
-    }
 
 
 def run_json(invocation: Invocation, run: Run) -> dict[str, object]:

@@ -60,3 +60,19 @@ def test_a_patch_takes_at_most_ten_lines_and_a_policy_twenty_five() -> None:
     }
     assert lines["mine.py"] <= 10
     assert lines["no_wait.py"] <= 25
+
+
+def test_the_picture_in_the_readme_is_that_of_a_run_today(tmp_path: Path) -> None:
+    """Where it is not: hvolab run missed-cpu --svg docs/missed-cpu.svg"""
+    done = hvolab("run", "missed-cpu", "--svg", tmp_path / "now.svg")
+    assert (done.status, done.err) == (1, "")
+    assert (tmp_path / "now.svg").read_bytes() == (DOCS / "missed-cpu.svg").read_bytes()
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert "(docs/missed-cpu.svg)" in readme
+    assert "`hvolab run missed-cpu --svg docs/missed-cpu.svg`" in readme
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    done = hvolab("run", "stale-read", "--svg", tmp_path / "nowhere" / "x.svg")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "No such file or directory" in done.err

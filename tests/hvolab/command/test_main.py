@@ -12,7 +12,7 @@ import pytest
 from command_line import hvolab, in_a_process
 
 from hvolab.catalog import SCENARIOS, scenario
-from hvolab.command.main import cli
+from hvolab.command.main import SUBCOMMANDS, cli
 
 COUNT = len(SCENARIOS)
 WRONG_USAGE = [
@@ -33,8 +33,9 @@ WRONG_USAGE = [
     (("run", "stale-read", "--seed", "1", "--schedule", "v1 0"), "--seed and --schedule exclude each other"),
     (("run", "stale-read", "--past-divergence"), "--past-divergence goes with --schedule"),
     (("run", "stale-read", "--past-divergence", "--seed", "1"), "--past-divergence goes with --schedule"),
-    (("list", "more"), "Got unexpected extra argument (more)"),
-    (("demo", "more"), "Got unexpected extra argument (more)"),
+    (("list", "models", "more"), "Got unexpected extra argument (more)"),
+    (("demo", "stale-read", "more"), "Got unexpected extra argument (more)"),
+    (("demo", "stale-raed"), "there is no scenario 'stale-raed'; did you mean stale-read or tail-write?"),
     (("run", "stale-read", "more"), "Got unexpected extra argument (more)"),
 ]
 
@@ -77,13 +78,12 @@ def test_no_argument_is_help() -> None:
     assert done.status == 0
     assert done.err == ""
     assert "Example:  hvolab run tail-write" in done.out
-    assert cli.commands
-    assert all(name in done.out for name in cli.commands)
+    assert all(f"  {name} " in done.out for name in SUBCOMMANDS)
 
 
 def help_texts() -> Iterator[tuple[str, ...]]:
     yield ()
-    for name in cli.commands:
+    for name in SUBCOMMANDS:
         yield (name,)
 
 
@@ -97,9 +97,11 @@ def test_help_starts_with_an_example(command: tuple[str, ...], flag: str) -> Non
     assert lines[1].startswith(f"Example:  hvolab {' '.join(command)}".rstrip())
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+@pytest.mark.parametrize("name", sorted(SUBCOMMANDS))
 def test_every_option_says_what_it_is_for(name: str) -> None:
-    parameters = cli.commands[name].params
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    parameters = command.params
     silent = [
         parameter.opts
         for parameter in parameters
@@ -108,7 +110,12 @@ def test_every_option_says_what_it_is_for(name: str) -> None:
         and not (parameter.help or parameter.show_default)
     ]
     assert silent == []
-    assert bool(parameters) is (name != "demo")
+    assert parameters
+
+
+def test_a_slip_in_a_command_names_the_one_like_it() -> None:
+    done = hvolab("exlpore", "stale-read")
+    assert (done.status, done.err) == (2, "hvolab: No such command 'exlpore'; did you mean explore?\n")
 
 
 def test_the_version() -> None:

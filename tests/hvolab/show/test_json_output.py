@@ -15,8 +15,9 @@ import pytest
 from large_runs import LARGE_RUNS
 
 from hvolab.catalog import SCENARIOS, scenario
+from hvolab.catalog.listing import listing
 from hvolab.judge.verdict import Finding, Use, Verdict, Where
-from hvolab.show.json_output import SCHEMA, list_json, run_json
+from hvolab.show.json_output import SCHEMA, run_json
 from hvolab.show.report import Invocation
 from hvolab.subject.run import Deadlocked, OutOfSteps, Run, run
 from hvolab.subject.schedule import Schedule, parse
@@ -106,8 +107,8 @@ def test_the_documentation_names_every_field() -> None:
 
 
 def test_list_json_is_what_the_schema_says() -> None:
-    schema("list").validate(list_json(SCENARIOS))
-    assert list_json(SCENARIOS)["schema"] == SCHEMA == 1
+    schema("list").validate(listing())
+    assert listing()["schema"] == SCHEMA == 1
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ LIST_CHANGES: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", LIST_CHANGES)
 def test_a_list_that_is_wrong_is_refused(change: str) -> None:
-    document = json.loads(json.dumps(list_json(SCENARIOS)))
+    document = json.loads(json.dumps(listing()))
     LIST_CHANGES[change](document)
     with pytest.raises(jsonschema.ValidationError):
         schema("list").validate(document)
