@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "run": "Run one scenario.",
     "show": "Explain one scenario.",
     "why": "Explain the findings of one run, or its stale uses.",
+    "step": "Go through one run event by event.",
     "explore": "Run many schedules of one scenario.",
     "compare": "Say where two dumps differ.",
     "demo": "Five short stories, and a table of all scenarios.",
@@ -35,6 +36,8 @@ def _subcommand(name: str) -> click.Command | None:
             from hvolab.command.show import show_command as found
         case "why":
             from hvolab.command.why import why_command as found
+        case "step":
+            from hvolab.command.stepping.step import step_command as found
         case "explore":
             from hvolab.command.explore import explore_command as found
         case "compare":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from emu.trace import Listener
+from hvolab.command.options import Asked, order_of
 from hvolab.show.pages_view import PagesView
 from hvolab.show.report import (
     Invocation,
@@ -20,7 +21,7 @@ from hvolab.show.report import (
 )
 from hvolab.show.timeline import Timeline
 from hvolab.subject.run import NO_LIMITS, Limits, PickerFor, Run, run
-from hvolab.subject.scenario import Group, Setup
+from hvolab.subject.scenario import Group, Scenario, Setup
 from hvolab.subject.script import AsFarAsItGoes, Script, ScriptPicker
 from kernel_model.boot import System
 
@@ -33,6 +34,12 @@ def following(script: Script) -> PickerFor:
 def as_far_as_it_goes(script: Script) -> PickerFor:
     """The same for other programs than the script was made for: it orders what there is to be ordered."""
     return lambda system: AsFarAsItGoes(script, system.machine)
+
+
+def own_order(chosen: Scenario, setup: Setup, wanted: Asked) -> PickerFor:
+    """The order in which that scenario is run when no other is asked for."""
+    order = order_of(chosen, setup)
+    return following(order) if wanted.program is None else as_far_as_it_goes(order)
 
 
 def run_and_show(

@@ -12,13 +12,12 @@ from rich.console import Console
 from hvolab.command.options import (
     asked,
     cpu_count,
-    order_of,
     read_text,
     scenario_called,
     shaped,
     subject_options,
 )
-from hvolab.command.playing import as_far_as_it_goes, following, run_and_show
+from hvolab.command.playing import following, own_order, run_and_show
 from hvolab.command.real_input import real_input_options, real_setup, repeated_input, write_end
 from hvolab.command.status import status_of
 from hvolab.command.tracing import trace_listener
@@ -90,15 +89,14 @@ def run_command(
     count = cpu_count(chosen, wanted.cpus)
     real = real_setup(chosen, count, layout, operations)
     setup = shaped(real or chosen.build(count), wanted)
-    order_for = following if wanted.program is None else as_far_as_it_goes
     if svg is not None and as_json:
         raise click.UsageError("--svg and --json exclude each other")
-    own_order = order_for(order_of(chosen, setup)) if real is None else _in_order
+    default = own_order(chosen, setup, wanted) if real is None else _in_order
     if past_divergence and schedule is None:
         raise click.UsageError("--past-divergence goes with --schedule")
     follow = ReplayThenInOrder if past_divergence else Replay
     replay = None if schedule is None else follow(parse(schedule), fingerprint(setup))
-    picker_for = _picker(own_order, setup, seed, replay, script)
+    picker_for = _picker(default, setup, seed, replay, script)
     tables = wanted.loaded.cost_tables
     invocation = Invocation(chosen, count, (*wanted.words(), *repeated_input(layout, operations)), tables)
     given = (seed, schedule, script, layout)
@@ -135,7 +133,7 @@ def _in_order(_system: System) -> Picker:
 
 
 def _picker(
-    own_order: PickerFor,
+    default: PickerFor,
     setup: Setup,
     seed: int | None,
     replay: Replay | ReplayThenInOrder | None,
@@ -151,7 +149,7 @@ def _picker(
         return lambda _system: replay
     if script is not None:
         return following(parse_script(read_text(script, "--script")))
-    return own_order
+    return default
 
 
 def _seeded(setup: Setup, seed: int) -> PickerFor:

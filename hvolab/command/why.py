@@ -8,7 +8,8 @@ from typing import assert_never
 import click
 from rich.console import Console
 
-from hvolab.command.options import asked, cpu_count, order_of, scenario_called, shaped, subject_options
+from hvolab.command.options import asked, cpu_count, scenario_called, shaped, subject_options
+from hvolab.command.playing import own_order
 from hvolab.command.status import status_of
 from hvolab.judge.verdict import Finding, Use
 from hvolab.judge.why import Explanation, explain
@@ -19,7 +20,6 @@ from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.picker import Replay
 from hvolab.subject.run import run
 from hvolab.subject.schedule import parse
-from hvolab.subject.script import ScriptPicker
 
 
 @click.command(
@@ -43,8 +43,7 @@ def why_command(name: str, schedule: str | None, as_json: bool) -> int:  # noqa:
     count = cpu_count(chosen, wanted.cpus)
     setup = shaped(chosen.build(count), wanted)
     if schedule is None:
-        order = order_of(chosen, setup)
-        done = run(setup, lambda system: ScriptPicker(order, system.machine))
+        done = run(setup, own_order(chosen, setup, wanted))
     else:
         replay = Replay(parse(schedule), fingerprint(setup))
         done = run(setup, lambda _system: replay)

@@ -1,0 +1,1 @@
+"""`hvolab step`: a run event by event."""
