@@ -179,7 +179,10 @@ class ScriptError(Exception):
 
 
 class ScriptPicker:
-    """Resolves a script to picks. After its last constraint, runs what is left, lowest CPU first."""
+    """Resolves a script to picks. After its last constraint, runs what is left, lowest CPU first.
+
+    CPUs that nobody runs on take their interrupts at once then: how many there are makes no other order.
+    """
 
     def __init__(self, script: Script, machine: Machine) -> None:
         """Raises ScriptError where it names a CPU that is not there."""
@@ -191,15 +194,18 @@ class ScriptPicker:
         self._script = script
         self._machine = machine
         self._at = 0
+        self._used: frozenset[int] | None = None  # the CPUs that somebody runs on
         self._count = 0  # how often the current constraint has been met
         self._standing: list[tuple[Standing, int]] = []  # with how often each is still to apply
         machine.trace.listen(self._observe)
 
     def pick(self, enabled: list[Choice]) -> Choice:
         """The next choice. Raises ScriptError when the current constraint cannot be met any more."""
+        if self._used is None:
+            self._used = frozenset(cpu.number for cpu in self._machine.cpus if cpu.contexts)
         self._advance()
         if self._at == len(self._script):
-            return enabled[0]
+            return next((one for one in enabled if self._is_idle(one)), enabled[0])
         constraint = self._script[self._at]
         wanted = TakeInterrupt(constraint.cpu) if isinstance(constraint, Interrupt) else Step(constraint.cpu)
         if wanted in enabled:
@@ -213,6 +219,10 @@ class ScriptPicker:
         if waits is None or not others or isinstance(constraint, Interrupt):
             raise self._unmet(constraint)
         return others[0]
+
+    def _is_idle(self, choice: Choice) -> bool:
+        """Whether it is an interrupt of a CPU that nobody runs on."""
+        return isinstance(choice, TakeInterrupt) and choice.cpu not in (self._used or ())
 
     def finish(self) -> None:
         """The run is over. Raises ScriptError when a constraint is left that was not met."""

@@ -21,6 +21,7 @@ from hvolab.subject.run import Completed, Run, run
 from hvolab.subject.scenario import Bug, Group, Scenario, Setup, with_deviation
 from hvolab.subject.script import Script, ScriptPicker, ordering
 from hvolab.subject.script_text import parse_script
+from kernel_model.flush.broken import SKIPS_LAST_CPU
 from kernel_model.variants.catalog import VARIANTS
 from kernel_model.variants.named import UPSTREAM_HVO, Effect
 
@@ -120,3 +121,18 @@ def test_the_cpus_of_a_bug_are_lazy_unless_it_needs_its_own() -> None:
         model = with_deviation(built(chosen), bug.deviation).boot.model
         assert model.name.startswith(LAZY.name)
         assert model is bug.deviation or not isinstance(bug.deviation, CpuModel)
+
+
+ON_MORE = [pair for pair in PAIRS if not pair[0].name.startswith("rollback") and pair[0].cpus_min <= 3]
+
+
+@pytest.mark.parametrize("cpus", [3, 4, 16])
+@pytest.mark.parametrize(("chosen", "bug"), ON_MORE, ids=lambda one: getattr(one, "name", ""))
+def test_a_script_that_shows_a_bug_shows_it_on_more_cpus(chosen: Scenario, bug: Bug, cpus: int) -> None:
+    """It once could not be met there: CPUs that nobody runs on kept their interrupts waiting."""
+    setup = with_deviation(chosen.build(cpus), bug.deviation)
+    done = run(setup, lambda system: ScriptPicker(bug.script, system.machine))
+    found = {finding.verdict for finding in done.findings if finding.verdict.is_violation}
+    # The CPU left out is then one that nobody runs on: that it may have cached anything is found at rest.
+    elsewhere = {Verdict.KERNEL} if bug.deviation is SKIPS_LAST_CPU else set()
+    assert found & {bug.verdict, *elsewhere}
