@@ -38,7 +38,7 @@ class RandomStrategy(PointStrategy):
         """Draw what a run needs before it begins."""
 
     def extent(self) -> str:
-        return f"{self._runs} runs of {self.kind()}"
+        return f"sampled: {self._runs} runs of {self.kind()}"
 
     @abstractmethod
     def kind(self) -> str:
