@@ -19,7 +19,7 @@ from hvolab.command.exploring.plan import (
     check,
     freedoms_of,
 )
-from hvolab.command.exploring.telling import Quiet, Stops, as_found, retold, watched
+from hvolab.command.exploring.telling import Quiet, Stops, as_found, at_once, retold, watched
 from hvolab.command.options import asked, cpu_count, on_lazy_cpus, scenario_called, subject_options
 from hvolab.command.status import status_of_exploration
 from hvolab.explore.budget import Budget
@@ -83,7 +83,7 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Keep the state in this file, and go on from it if it is there.",
 )
-@click.option("--first", is_flag=True, help="Stop at the first violation.")
+@click.option("--first", is_flag=True, help="Stop at the first violation, and tell it at once.")
 @click.option("--all", "every", is_flag=True, help="Every scenario that meets what --load changes.")
 @click.option("--only", metavar="NAMES", help="--all: these of them, by name, with commas.")
 @click.option(
@@ -133,7 +133,7 @@ def explore_command(
     count = cpu_count(chosen, wanted.cpus)
     setup, wanted = on_lazy_cpus(chosen, count, wanted)
     invocation = Invocation(chosen, count, wanted.words())
-    finish = as_found if no_shrink else retold
+    finish = at_once if first else as_found if no_shrink else retold
     try:
         if as_json:
             done = finish(setup, carry_out(setup, plan, Quiet(stops)))

@@ -165,11 +165,14 @@ def grouped(found: Sequence[Found]) -> list[list[Found]]:
     """Findings of one guilty store together, the best explained first: one bug, whatever it shows as."""
     groups: dict[tuple[object, ...], list[Found]] = {}
     for one in found:
-        finding = one.finding
-        # An invariant is broken once for each page and CPU: its name is what they have in common.
-        key = (finding.guilty,) if finding.guilty else ("", finding.verdict, finding.cause.partition(":")[0])
-        groups.setdefault(key, []).append(one)
+        groups.setdefault(guilt_of(one.finding), []).append(one)
     return [sorted(group, key=_least_explained) for group in groups.values()]
+
+
+def guilt_of(finding: Finding) -> tuple[object, ...]:
+    """What findings of one bug have in common: the guilty store, or else what was broken."""
+    # An invariant is broken once for each page and CPU: its name is what they have in common.
+    return (finding.guilty,) if finding.guilty else ("", finding.verdict, finding.cause.partition(":")[0])
 
 
 def _least_explained(one: Found) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,10 +21,15 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration
 from hvolab.explore.retell.as_script import NoScript, as_script
 from hvolab.explore.retell.shrink import shrink
+from hvolab.judge.verdict import Finding, Verdict, Where
+from hvolab.show.report import grouped, guilt_of
 from hvolab.subject.fingerprint import stamped
+from hvolab.subject.picker import Replay
+from hvolab.subject.run import run_on
 from hvolab.subject.scenario import Setup
+from hvolab.subject.schedule import Schedule
 from hvolab.subject.script import Script
-from kernel_model.boot import System, boot
+from kernel_model.boot import boot
 
 SHRINKING = 30.0  # seconds, for all findings of one exploration
 SHRINKING_ONE = 10.0
@@ -52,13 +58,17 @@ class Quiet:
 
 
 class Watched:
-    """An audience that says each finding on standard error as it is found, and how it goes, to a terminal."""
+    """An audience that says what is found on standard error as it is found, and how it goes, to a terminal.
+
+    Of one guilty store, a line for each verdict.
+    """
 
     def __init__(self, progress: Progress, task: TaskID, stops: Stops) -> None:
         self._progress = progress
         self._task = task
         self._stops = stops
         self._begun = time.monotonic()
+        self._said: set[tuple[object, ...]] = set()
 
     def ran(self, runs: int, found: int) -> None:
         elapsed = time.monotonic() - self._begun
@@ -66,12 +76,13 @@ class Watched:
         self._progress.update(self._task, description=f"{runs} schedules{speed}, {found} findings")
 
     def found(self, one: Found) -> str | None:
-        where, seconds = one.finding.where, time.monotonic() - self._begun
-        code = f"{where.code}: {where.instruction}" if where.instruction else where.code
-        line = (
-            f"found in run {one.at_run}, after {seconds:.1f} s: {one.finding.verdict.value}, cpu{where.cpu}"
-        )
-        self._progress.console.print(f"{line}, {escape(code)}", highlight=False, soft_wrap=True)
+        finding, seconds = one.finding, time.monotonic() - self._begun
+        key = (finding.verdict, *guilt_of(finding))
+        if key not in self._said:
+            self._said.add(key)
+            line = f"found in run {one.at_run}, after {seconds:.1f} s: {finding.verdict.value}"
+            line += f", cpu{finding.where.cpu}: {escape(finding.cause)}"
+            self._progress.console.print(line, highlight=False, soft_wrap=True)
         return self._stops.why(one)
 
 
@@ -85,33 +96,76 @@ def watched(stops: Stops) -> Iterator[Watched]:
 
 
 def retold(setup: Setup, done: Exploration) -> Exploration:
-    """The findings with the shortest schedules that show them, and as scripts."""
-    return _with_scripts(setup, done, SHRINKING)
+    """The findings with the shortest schedules that show them, and as scripts.
+
+    One finding of each guilty store is shrunk; where what is left shows the others too, they are told by it.
+    """
+    if not done.found:
+        return done
+    telling = _Retelling(setup, time.monotonic() + SHRINKING)
+    told = {_key(one): one for group in grouped(done.found) for one in telling.of(group)}
+    return replace(done, found=tuple(told[_key(one)] for one in done.found))
 
 
 def as_found(setup: Setup, done: Exploration) -> Exploration:
     """The findings with the schedules of the runs that had them, and as scripts."""
-    return _with_scripts(setup, done, 0.0)
-
-
-def _with_scripts(setup: Setup, done: Exploration, seconds: float) -> Exploration:
     if not done.found:
         return done
-    system = boot(setup.boot)
-    until = time.monotonic() + seconds
-    told: list[Found] = []
-    for one in done.found:
-        left = until - time.monotonic()
-        if left > 0:
-            key, budget = (one.finding.verdict, one.finding.where), Budget(seconds=min(left, SHRINKING_ONE))
-            result = shrink(system, setup, one.schedule, key, budget)
-            one = replace(one, finding=result.finding, schedule=stamped(result.schedule, setup))
-        told.append(replace(one, script=_script_of(system, setup, one)))
-    return replace(done, found=tuple(told))
+    telling = _Retelling(setup, 0.0)
+    return replace(done, found=tuple(telling.scripted(one) for one in done.found))
 
 
-def _script_of(system: System, setup: Setup, one: Found) -> Script:
-    try:
-        return as_script(system, setup, one.schedule, (one.finding.verdict, one.finding.where))
-    except NoScript:
-        return ()
+def at_once(_setup: Setup, done: Exploration) -> Exploration:
+    """The findings as they are: nothing is run again."""
+    return done
+
+
+class _Retelling:
+    """On one machine of its own. `until`: a reading of time.monotonic(), after which nothing is shrunk."""
+
+    def __init__(self, setup: Setup, until: float) -> None:
+        self._setup = setup
+        self._system = boot(setup.boot)
+        self._until = until
+
+    def of(self, group: list[Found]) -> list[Found]:
+        """The findings of one guilty store, the first of them shrunk."""
+        first = self._shrunk(group[0])
+        shown = self._shown_by(first)
+        others = [replace(one, **shown[_key(one)]) if _key(one) in shown else one for one in group[1:]]
+        return [self.scripted(first), *others]
+
+    def scripted(self, one: Found) -> Found:
+        return replace(one, script=self._script_of(one))
+
+    def _shrunk(self, one: Found) -> Found:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            return one
+        budget = Budget(seconds=min(left, SHRINKING_ONE))
+        result = shrink(self._system, self._setup, one.schedule, _key(one), budget)
+        return replace(one, finding=result.finding, schedule=stamped(result.schedule, self._setup))
+
+    def _shown_by(self, one: Found) -> dict[tuple[Verdict, Where], _Told]:
+        """What else a run of that schedule finds."""
+        done = run_on(self._system, self._setup, lambda _system: Replay(one.schedule))
+        self._system.reset()
+        return {
+            (found.verdict, found.where): _Told(finding=found, schedule=one.schedule)
+            for found in done.findings
+        }
+
+    def _script_of(self, one: Found) -> Script:
+        try:
+            return as_script(self._system, self._setup, one.schedule, _key(one))
+        except NoScript:
+            return ()
+
+
+class _Told(TypedDict):
+    finding: Finding
+    schedule: Schedule
+
+
+def _key(one: Found) -> tuple[Verdict, Where]:
+    return one.finding.verdict, one.finding.where

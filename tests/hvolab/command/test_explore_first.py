@@ -1,0 +1,111 @@
+"""`hvolab explore --first`, and what is told while it goes on and at the end."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from command_line import hvolab
+from user_files import PATCH, written
+
+from hvolab.catalog import SCENARIOS
+from hvolab.subject.axes import option_of
+
+# Each with what makes it go wrong, where that is found in a second or two.
+WRONG = [
+    (chosen.name, *option_of(one.deviation))
+    for chosen in SCENARIOS
+    for one in chosen.bugs
+    if chosen.name in ("flush-reader", "frozen-tail", "flush-sleeper", "pool-up-and-down", "invlpg-globals")
+]
+
+
+def replays(text: str) -> list[list[str]]:
+    lines = [line.removeprefix("replay ").strip() for line in text.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("hvolab run ") and " --schedule " in line]
+
+
+@pytest.mark.parametrize("cpus", [2, 3, 4, 16])
+@pytest.mark.parametrize(
+    ("name", "option", "value"), WRONG, ids=[f"{name}-{value}" for name, _, value in WRONG]
+)
+def test_what_is_printed_reproduces_the_finding(name: str, option: str, value: str, cpus: int) -> None:
+    done = hvolab("explore", name, option, value, "--cpus", str(cpus), "--first")
+    assert done.status == 1
+    assert "stopped by the first finding" in " ".join(done.out.split())
+    (replay, *_) = replays(done.out)
+    assert option in replay
+    again = hvolab(*replay[1:])
+    assert again.status == 1
+    verdict = re.search(r"─ (violation: [a-z-]+)", done.out)
+    assert verdict is not None
+    assert verdict[1] in again.out
+
+
+def test_findings_of_one_guilty_store_are_one_panel_and_each_is_told_when_it_is_found(tmp_path: Path) -> None:
+    path = written(tmp_path, PATCH)
+    done = hvolab("explore", "stale-read", "--load", path, "--no-shrink")
+    assert done.status == 1
+    assert re.findall(r"╭─ (violation: [a-z-]+)", done.out) == ["violation: missed-flush"]
+    also = re.findall(r"^also   (violation: [a-z-]+) in run", done.out, re.MULTILINE)
+    assert set(also) == {"violation: missed-flush", "violation: use-after-free", "violation: kernel"}
+    told = [line for line in done.err.splitlines() if line.startswith("found in run ")]
+    assert len(told) == 3
+    assert all(re.match(r"found in run \d+, after \d+\.\d s: violation: ", line) for line in told)
+
+
+def test_all_scenarios_that_meet_a_patch_are_compared_with_the_port_without_it(tmp_path: Path) -> None:
+    path, junit = written(tmp_path, PATCH), tmp_path / "junit.xml"
+    only = "tail-write,flush-reader,pool-up-and-down"
+    done = hvolab(
+        "explore", "--all", "--load", f"{path}:Patch", "--only", only, "--seconds", "20", "--junit", junit
+    )
+    assert done.status == 1
+    assert "3 scenarios meet" in done.out
+    table = {
+        line.split()[0]: line
+        for line in done.out.splitlines()
+        if line.split()[:1] and line.split()[0] in only
+    }
+    assert set(table) == {"tail-write", "flush-reader", "pool-up-and-down"}
+    assert "missed-flush" not in table["pool-up-and-down"]
+    assert 'tests="3"' in junit.read_text()
+    assert 'classname="hvolab" name="flush-reader"' in junit.read_text()
+
+
+def test_a_patch_that_changes_nothing_finds_nothing_new(tmp_path: Path) -> None:
+    same = """
+    from hvolab.api import HugetlbVmemmap
+
+    class Same(HugetlbVmemmap):
+        async def vmemmap_remap_range(self, start, end, walk):
+            return await super().vmemmap_remap_range(start, end, walk)
+    """
+    done = hvolab(
+        "explore", "--all", "--load", written(tmp_path, same), "--only", "tail-write", "--seconds", "20"
+    )
+    assert done.status == 0
+    assert "write-protect" in done.out, "what the unmodified port has too is told"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--all",), "--all goes with --load: it asks what your file changes"),
+        (
+            ("--all", "stale-read"),
+            "--all explores every scenario: leave stale-read out, or name it with --only",
+        ),
+        (("stale-read", "--only", "x"), "--only and --junit go with --all"),
+        (("--all", "--load", "{path}", "--only", "nope"), "there is no scenario 'nope'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_line(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    path = written(tmp_path, PATCH)
+    done = hvolab("explore", *(word.format(path=path) for word in words))
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert said in done.err
