@@ -146,12 +146,12 @@ class _Retelling:
         result = shrink(self._system, self._setup, one.schedule, _key(one), budget)
         return replace(one, finding=result.finding, schedule=stamped(result.schedule, self._setup))
 
-    def _shown_by(self, one: Found) -> dict[tuple[Verdict, Where], _Told]:
+    def _shown_by(self, one: Found) -> dict[tuple[Verdict, Where], _Retold]:
         """What else a run of that schedule finds."""
         done = run_on(self._system, self._setup, lambda _system: Replay(one.schedule))
         self._system.reset()
         return {
-            (found.verdict, found.where): _Told(finding=found, schedule=one.schedule)
+            (found.verdict, found.where): _Retold(finding=found, schedule=one.schedule)
             for found in done.findings
         }
 
@@ -162,7 +162,7 @@ class _Retelling:
             return ()
 
 
-class _Told(TypedDict):
+class _Retold(TypedDict):
     finding: Finding
     schedule: Schedule
 
