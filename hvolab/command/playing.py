@@ -66,7 +66,7 @@ def run_and_show(
 
     done = run(setup, picker_for, (*listeners, watch), limits)
     for timeline in timelines:
-        show_timeline(console, timeline.lines, cpus)
+        show_timeline(console, timeline.lines, timeline.actors)
     for view in pages:
         show_phases(console, view.phases)
     show_uses(console, done.uses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,7 +19,7 @@ from hvolab.explore.retell.shrink import switches
 from hvolab.judge.known import known
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import Phase, meaning
-from hvolab.show.timeline import Line, Tone
+from hvolab.show.timeline import Line, Row, Tone, folded
 from hvolab.subject.costs import CostTable
 from hvolab.subject.run import Completed, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Scenario
@@ -58,17 +58,25 @@ def show_question(console: Console, scenario: Scenario, cpus: int) -> None:
     console.print(f"[bold]asked[/bold]  {escape(scenario.question)}")
 
 
-def show_timeline(console: Console, lines: list[Line], cpus: int) -> None:
-    """One column per CPU that did something, time downwards."""
-    acting = [cpu for cpu in range(cpus) if any(line.cpu == cpu for line in lines)]
+def show_timeline(console: Console, lines: Sequence[Line], actors: Collection[int]) -> None:
+    """One column per CPU that runs something, one for all others together, time downwards."""
+    rows = folded(lines, actors)
+    columns = [
+        *sorted({row.cpu for row in rows if row.cpu is not None}),
+        *([None] if _looks_on(rows) else []),
+    ]
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("event", justify="right", style="dim")
-    for cpu in acting:
-        table.add_column(f"cpu{cpu}", overflow="fold")
-    for line in lines:
-        text = Text(str(line), style="bold red" if line.tone is Tone.ALARM else "")
-        table.add_row(str(line.number), *(text if cpu == line.cpu else "" for cpu in acting))
+    for cpu in columns:
+        table.add_column("the others" if cpu is None else f"cpu{cpu}", overflow="fold")
+    for row in rows:
+        text = Text(row.text, style="bold red" if row.tone is Tone.ALARM else "")
+        table.add_row(str(row.number), *(text if cpu == row.cpu else "" for cpu in columns))
     console.print(table)
+
+
+def _looks_on(rows: Sequence[Row]) -> bool:
+    return any(row.cpu is None for row in rows)
 
 
 def show_phases(console: Console, phases: list[Phase]) -> None:

@@ -6,8 +6,10 @@ who read or wrote a struct page and through what, and what was freed.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import groupby
 from typing import NamedTuple, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr, page_start
@@ -90,11 +92,47 @@ class Line:
         return self.text if self.count == 1 else f"{self.text} ... {self.last} ({self.count} times)"
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line as it is shown: in the column of its CPU, or, without one, in that of all who only look on."""
+
+    number: int
+    cpu: int | None
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
+def folded(lines: Sequence[Line], actors: Collection[int]) -> list[Row]:
+    """Rows for the CPUs that run something, and for the others one wherever they follow each other."""
+    rows: list[Row] = []
+    for looks_on, group in groupby(lines, key=lambda line: line.cpu not in actors):
+        if not looks_on:
+            rows += [Row(line.number, line.cpu, str(line), line.tone) for line in group]
+            continue
+        together = list(group)
+        cpus = sorted({line.cpu for line in together})
+        texts = dict.fromkeys(str(line) for line in together)
+        alarm = any(line.tone is Tone.ALARM for line in together)
+        text = f"{_named(cpus)}: {'; '.join(texts)}"
+        rows.append(Row(together[0].number, None, text, Tone.ALARM if alarm else Tone.PLAIN))
+    return rows
+
+
+def _named(cpus: list[int]) -> str:
+    if len(cpus) > 2 and cpus == list(range(cpus[0], cpus[-1] + 1)):
+        return f"cpu{cpus[0]} to cpu{cpus[-1]}"
+    return ", ".join(f"cpu{cpu}" for cpu in cpus)
+
+
 class Timeline:
-    """A listener that keeps the significant events of a run about one huge page."""
+    """A listener that keeps the significant events of a run about one huge page.
+
+    `actors`: the CPUs on which something was started.
+    """
 
     def __init__(self, system: System) -> None:
         self.lines: list[Line] = []
+        self.actors: set[int] = set()
         self._machine: Machine = system.machine
         self._huge: HugePage = system.config.huge_pages[0]
         self._pmds = tuple(
@@ -133,7 +171,8 @@ class Timeline:
                 return _Said("takes an IPI", "ipi", "takes an IPI")
             case Invalidated(what=what):
                 return _Said(_invalidation(what))
-            case Started(name=name):
+            case Started(cpu=cpu, name=name):
+                self.actors.add(cpu)
                 return _Said(f"[{name} starts]")
             case Finished(name=name, killed=killed):
                 return _Said(f"[{name} {'is killed' if killed else 'ends'}]")

@@ -82,7 +82,7 @@ def show(name: str, console: Console) -> None:
     _, done, lines, phases = ran(name)
     chosen = scenario(name)
     show_question(console, chosen, 3)
-    show_timeline(console, list(lines), 3)
+    show_timeline(console, list(lines), {0, 1, 2})
     show_phases(console, list(phases))
     for use in done.uses:
         show_use(console, use)
@@ -194,7 +194,7 @@ def test_cycles_are_told_in_whose_they_are() -> None:
 
 def test_a_timeline_has_a_column_for_each_cpu_that_acts() -> None:
     console = screen(100)
-    show_timeline(console, [Line(5, 0, "", "one", "one"), Line(9, 2, "", "two", "two")], 4)
+    show_timeline(console, [Line(5, 0, "", "one", "one"), Line(9, 2, "", "two", "two")], {0, 2})
     header, first, second = (line.rstrip() for line in text_of(console).splitlines())
     assert header.split() == ["event", "cpu0", "cpu2"]
     assert first.split() == ["5", "one"]
@@ -205,14 +205,14 @@ def test_a_timeline_has_a_column_for_each_cpu_that_acts() -> None:
 def test_a_timeline_is_in_the_order_of_events_at_80_columns() -> None:
     console = screen()
     _, _, lines, _ = ran("stale-read")
-    show_timeline(console, list(lines), 3)
+    show_timeline(console, list(lines), {0, 1, 2})
     numbers = [int(line[:5]) for line in text_of(console).splitlines()[1:] if line[:5].strip()]
     assert numbers == [line.number for line in lines]
 
 
 def test_names_in_a_timeline_are_not_taken_for_markup() -> None:
     console = screen(120)
-    show_timeline(console, [Line(0, 0, "", MARKUP, MARKUP)], 1)
+    show_timeline(console, [Line(0, 0, "", MARKUP, MARKUP)], {0})
     assert MARKUP in text_of(console)
 
 
@@ -413,7 +413,7 @@ def test_a_program_with_a_name_like_markup_can_be_run_and_shown() -> None:
 
     done = run(setup, lambda system: ScriptPicker(setup.script, system.machine), (watch,))
     console = screen(200)
-    show_timeline(console, timelines[0].lines, 2)
+    show_timeline(console, timelines[0].lines, timelines[0].actors)
     show_finding(console, done.findings[0], "hvolab run x")
     text = text_of(console)
     assert f"[{name} starts]" in text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 from functools import cache
 from itertools import pairwise
 
 import pytest
+from rich.console import Console
 
 from hvolab.catalog import scenario
-from hvolab.show.timeline import Line, Timeline
+from hvolab.show.report import show_timeline
+from hvolab.show.timeline import Line, Row, Timeline, Tone, folded
 from hvolab.subject.run import Run, run
 from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
@@ -191,3 +194,45 @@ def test_the_frames_of_the_folio_are_named_by_what_they_were() -> None:
     freed = next(line for line in lines if line.kind == "free")
     assert freed.text == f"frees pfn {FIRST_FRAME + 7:#x}, tail page 7 until now"
     assert freed.last == f"pfn {FIRST_FRAME:#x}"
+
+
+# --- who only looks on ----------------------------------------------------------------------------------
+
+
+def test_cpus_on_which_nothing_runs_share_a_column_and_a_row() -> None:
+    lines = [
+        Line(1, 0, "", "stores", "stores"),
+        *(Line(2 + cpu, cpu, "ipi", "takes an IPI", "") for cpu in (2, 3, 4)),
+        Line(9, 5, "", "flushes", "flushes"),
+        Line(10, 1, "", "loads", "loads", tone=Tone.ALARM),
+        Line(11, 7, "", "flushes", "flushes"),
+    ]
+    assert folded(lines, {0, 1}) == [
+        Row(1, 0, "stores"),
+        Row(4, None, "cpu2 to cpu5: takes an IPI; flushes"),
+        Row(10, 1, "loads", Tone.ALARM),
+        Row(11, None, "cpu7: flushes"),
+    ]
+
+
+def test_an_alarm_of_who_looks_on_stays_one() -> None:
+    (row,) = folded([Line(1, 3, "", "Oops", "Oops", tone=Tone.ALARM), Line(2, 5, "", "flushes", "")], {0})
+    assert row == Row(1, None, "cpu3, cpu5: Oops; flushes", Tone.ALARM)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_eight_cpus_are_readable(width: int) -> None:
+    setup = scenario("flush-reader").build(8)
+    timelines: list[Timeline] = []
+
+    def watch(system: System) -> Timeline:
+        timelines.append(Timeline(system))
+        return timelines[0]
+
+    run(setup, lambda system: ScriptPicker(setup.script, system.machine), (watch,))
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    show_timeline(console, timelines[0].lines, timelines[0].actors)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.splitlines()[0].split() == ["event", "cpu0", "cpu1", "the", "others"]
+    assert len(text.splitlines()) < 100
+    assert max(map(len, text.splitlines())) <= width
