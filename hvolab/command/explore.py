@@ -91,7 +91,11 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
     type=click.Path(path_type=Path, dir_okay=False),
     help="--all: write the table there, as JUnit XML.",
 )
-@click.option("--no-shrink", is_flag=True, help="Print the schedules as they were found.")
+@click.option(
+    "--no-shrink",
+    is_flag=True,
+    help="Print the schedules as they were found; else they are shrunk, for half a minute at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 def explore_command(
     name: str | None,

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import click
 
 # One object of the index: fields that are text, numbers, or lists of these.
-Row: TypeAlias = dict[str, object]
+Listed: TypeAlias = dict[str, object]
 
 KINDS = ("scenarios", "variants", "policies", "models")
 _OPTIONS = {"variants": "--variant", "policies": "--policy", "models": "--cpu-model"}
@@ -41,8 +41,18 @@ models. `hvolab show NAME` tells all of one scenario.""",
 @click.argument("kind", type=click.Choice(KINDS), default="scenarios")
 @click.option("--group", type=click.Choice(tuple(_GROUPS)), help="Scenarios of this kind only.")
 @click.option("--find", metavar="TEXT", help="Only what has this text in it.")
+@click.option("--load", "file", metavar="FILE.py[:NAME]", help="What that file of yours brings.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON (docs/json.md).")
-def list_command(kind: str, group: str | None, find: str | None, as_json: bool) -> int:  # noqa: FBT001
+def list_command(
+    kind: str,
+    group: str | None,
+    find: str | None,
+    file: str | None,
+    as_json: bool,  # noqa: FBT001
+) -> int:
+    if file is not None:
+        _of_file(file)
+        return 0
     text = files("hvolab").joinpath("catalog/index.json").read_text(encoding="utf-8")
     if as_json:
         click.echo(text, nl=False)
@@ -59,11 +69,19 @@ def list_command(kind: str, group: str | None, find: str | None, as_json: bool) 
     return 0
 
 
-def _has(row: Row, text: str) -> bool:
+def _of_file(file: str) -> None:
+    """What a user's file brings, by kind. Loads the machine, which the file stands on."""
+    from hvolab.load.user_file import load
+
+    for kind, name, summary in load(file).told():
+        click.echo(_cut(f"  {kind:12}  {name}  {summary}", shutil.get_terminal_size().columns))
+
+
+def _has(row: Listed, text: str) -> bool:
     return text.lower() in json.dumps(row, ensure_ascii=False).lower()
 
 
-def _scenarios(rows: list[Row], group: str | None, width: int) -> Iterator[str]:
+def _scenarios(rows: list[Listed], group: str | None, width: int) -> Iterator[str]:
     longest = max((len(str(row["name"])) for row in rows), default=0)
     for name, title in _GROUPS.items():
         found = [row for row in rows if row["group"] == name]
@@ -77,7 +95,7 @@ def _scenarios(rows: list[Row], group: str | None, width: int) -> Iterator[str]:
             yield _cut(f"  {row['name']!s:{longest}}  {marks}{row['question']}", width)
 
 
-def _others(rows: list[Row], kind: str, width: int) -> Iterator[str]:
+def _others(rows: list[Listed], kind: str, width: int) -> Iterator[str]:
     if not rows:
         return
     longest = max(len(str(row["name"])) for row in rows)

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hvolab.catalog import scenario
-from hvolab.command.options import cpu_count
+from firmware.program import Program
+from hvolab.command.options import cpu_count, scenario_called
 from hvolab.judge.known import known_in
+from hvolab.load.user_file import NOTHING_LOADED, load
 from hvolab.subject.axes import history_of, option_of
 from hvolab.subject.scenario import Bug, GuestActor, KernelActor, Setup
 from hvolab.subject.script import Script
@@ -28,8 +29,9 @@ kernels, flush policies and CPUs it goes wrong: since when, until which commit,
 and what users saw. Each says how it is run.""",
 )
 @click.argument("name")
-def show_command(name: str) -> int:
-    chosen = scenario(name)
+@click.option("--load", "file", metavar="FILE.py[:NAME]", help="Where the scenario is, if it is your own.")
+def show_command(name: str, file: str | None) -> int:
+    chosen = scenario_called(name, NOTHING_LOADED if file is None else load(file))
     setup = chosen.build(cpu_count(chosen, None))
     console = Console()
     console.rule(chosen.name)
@@ -39,7 +41,8 @@ def show_command(name: str) -> int:
     for number, line in enumerate(_steps(setup.script)):
         console.print(f"[bold]{'' if number else 'order':9}[/bold] {escape(line)}", highlight=False)
     console.print(f"[bold]expected[/bold]  {escape(chosen.expected)}")
-    console.print(f"[bold]means[/bold]     {escape(chosen.means)}")
+    if chosen.means:
+        console.print(f"[bold]means[/bold]     {escape(chosen.means)}")
     for finding in known_in(chosen.name):
         console.print(f"[bold]known[/bold]     {escape(finding.name)}: {escape(finding.source)}")
         on = ", ".join(finding.seen_on)
@@ -62,12 +65,21 @@ def _actors(setup: Setup) -> Table:
         match actor:
             case KernelActor(cpu=cpu, name=name):
                 table.add_row(f"cpu{cpu}", escape(name), "", "")
-            case GuestActor(cpu=cpu, program=program):
-                given = ", ".join(f"{one.register} = {one.name}" for one in program.arguments)
+            case GuestActor(cpu=cpu, program=program, arguments=arguments):
+                given = _given(program, dict(arguments))
                 table.add_row(f"cpu{cpu}", escape(program.name), escape(program.question), given)
             case _:
                 assert_never(actor)
     return table
+
+
+def _given(program: Program, values: dict[str, int]) -> str:
+    """What is in which register when the program begins; those that are always there have no value here."""
+    told = []
+    for one in program.arguments:
+        value = f" {values[one.name]:#x}" if one.name in values else ""
+        told.append(f"{one.register} ={'' if one.name == one.register else f' {one.name}'}{value}")
+    return ", ".join(told)
 
 
 def _steps(script: Script) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import cast
+from typing import assert_never, cast
 
 from emu.paging.models import CpuModel
 from hvolab.judge.own import OwnJudge
@@ -57,6 +57,10 @@ class UserFile:
         """Whether a scenario runs with it as without it: there are scenarios and cost tables alone."""
         return all(isinstance(thing, Scenario | CostTable) for thing in self.things)
 
+    def told(self) -> tuple[tuple[str, str, str], ...]:
+        """(kind, name, summary) of each."""
+        return tuple((_KINDS[type(thing)], thing.name, _summary(thing)) for thing in self.things)
+
     @property
     def axes(self) -> Axes:
         """What there is by name, with what the file has. Raises LoadError where a name is taken."""
@@ -94,6 +98,27 @@ class UserFile:
 
 
 NOTHING_LOADED = UserFile()
+
+_KINDS: dict[type, str] = {
+    NamedVariant: "variant",
+    NamedPolicy: "policy",
+    CpuModel: "CPU model",
+    Scenario: "scenario",
+    OwnJudge: "judge",
+    CostTable: "cost table",
+}
+
+
+def _summary(thing: Thing) -> str:
+    match thing:
+        case Scenario(question=question):
+            return question
+        case CostTable():
+            return "cycles of what a run costs"
+        case NamedVariant() | NamedPolicy() | CpuModel() | OwnJudge():
+            return thing.summary
+        case _:
+            assert_never(thing)
 
 
 def load(option: str) -> UserFile:

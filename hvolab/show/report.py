@@ -166,7 +166,8 @@ def show_end(console: Console, invocation: Invocation, run: Run, order: Order) -
         console.print(f"[bold]found[/bold]  {names}")
         console.print(f"[bold]in its own order[/bold]  {escape(scenario.expected)}")
         return
-    console.print(f"[bold]means[/bold]  {escape(scenario.means)}")
+    if scenario.means:
+        console.print(f"[bold]means[/bold]  {escape(scenario.means)}")
 
 
 def grouped(found: Sequence[Found]) -> list[list[Found]]:

@@ -40,11 +40,16 @@ class Printed:
 
 def hvolab(*arguments: str | Path) -> Printed:
     """`hvolab ARGUMENTS`."""
+    return hvolab_on(80, *arguments)
+
+
+def hvolab_on(columns: int, *arguments: str | Path, **terminal: str) -> Printed:
+    """The same on a screen of that many columns. `terminal`: what the environment says of it."""
     out, err = StringIO(), StringIO()
     status: int | str | None = 0
     environment = {name: value for name, value in os.environ.items() if name not in _TERMINAL}
     with (
-        patch.dict(os.environ, {**environment, "COLUMNS": "80"}, clear=True),
+        patch.dict(os.environ, {**environment, "COLUMNS": str(columns), **terminal}, clear=True),
         patch.object(sys, "argv", ["hvolab", *map(str, arguments)]),
         redirect_stdout(out),
         redirect_stderr(err),
