@@ -21,6 +21,7 @@ from hvolab.explore.interrupts import CtrlC, held_interrupts
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.frontier import Frontier
 from hvolab.explore.search.interface import Freedom, Next
+from hvolab.subject.blame import LoadError
 from hvolab.subject.scenario import Setup
 
 RUNS_BEFORE = 32
@@ -39,7 +40,7 @@ def explore_with_jobs(
 ) -> Exploration:
     """Explore with partial-order reduction, by `jobs` processes (2 or more).
 
-    Raises WorkerDied when one was killed; SIGINT ends it like a budget does.
+    Raises WorkerDied when one was killed, and LoadError as a run does; SIGINT ends it like a budget does.
     """
     with held_interrupts() as interrupts, _Workers(setup, freedoms, jobs) as workers:
         team = _Team(setup, freedoms, budget, workers, interrupts, audience)
@@ -170,7 +171,7 @@ class _Workers:
         connection.send_bytes(json.dumps(task).encode())
 
     def results(self) -> list[tuple[int, Place]]:
-        """What has come in; waits for one at least. Raises WorkerDied."""
+        """What has come in; waits for one at least. Raises WorkerDied, LoadError."""
         found = []
         for ready in wait(list(self.busy)):
             assert isinstance(ready, Connection)
@@ -180,7 +181,10 @@ class _Workers:
             except EOFError:
                 raise WorkerDied("a worker process was killed") from None
             self.idle.append(ready)
-            found.append((depth, Place("a worker", "", json.loads(text))))
+            result = json.loads(text)
+            if "refused" in result:
+                raise LoadError(result["refused"])
+            found.append((depth, Place("a worker", "", result)))
         return sorted(found, key=lambda one: one[0])
 
 
@@ -197,7 +201,11 @@ def _work(connection: Connection, setup: Setup, freedoms: frozenset[Freedom]) ->
             strategy.load(Place("a task", "", task["state"]))
             exploring = Exploring(setup, strategy, freedoms, budget, None)
             learned = 0
-            while not interrupts.asked and not learned and exploring.spent() is None and strategy.begin():
-                learned = int(exploring.one_run() is Next.START_AGAIN)
+            try:
+                while not interrupts.asked and not learned and exploring.spent() is None and strategy.begin():
+                    learned = int(exploring.one_run() is Next.START_AGAIN)
+            except LoadError as error:
+                connection.send_bytes(json.dumps({"refused": str(error)}).encode())
+                return
             result = {"state": exploring.state(), "learned": learned, "interrupted": int(interrupts.asked)}
             connection.send_bytes(json.dumps(result).encode())
