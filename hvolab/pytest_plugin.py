@@ -3,6 +3,10 @@
     def test_my_patch(hvolab_safe):
         hvolab_safe("flush-reader", load_file="mine.py:Patch")
 
+    def test_what_it_finds(hvolab_subject, hvolab_explore):
+        done = hvolab_explore(hvolab_subject("flush-reader", load_file="mine.py:Patch"))
+        assert done.coverage.complete
+
 `--hvolab-seconds N` bounds each exploration; `--hvolab-schedule TEXT` follows that one schedule, as a replay
 line has it, instead of exploring. The marker `hvolab(strategy, runs)` explores under a strategy of `hvolab
 explore`. Nothing of hvolab is imported until a test asks for it.
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from hvolab.explore.explorer import Exploration
     from hvolab.explore.search.interface import Strategy
     from hvolab.subject.run import Run
+    from hvolab.testing import Subject
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +61,26 @@ def hvolab_safe(request: pytest.FixtureRequest) -> Callable[..., Exploration | R
         return assert_safe(scenario, **how)
 
     return safe
+
+
+@pytest.fixture
+def hvolab_subject() -> Callable[..., Subject]:
+    """`hvolab.testing.subject_of`: what a scenario's name, a file of one's own and choices make."""
+    from hvolab.testing import subject_of
+
+    return subject_of
+
+
+@pytest.fixture
+def hvolab_explore(request: pytest.FixtureRequest) -> Callable[[Subject], Exploration]:
+    """Explores a subject in every order that can matter, within `--hvolab-seconds`; asserts nothing."""
+    from hvolab.explore.budget import Budget
+    from hvolab.explore.explorer import explore
+    from hvolab.explore.reduce.dpor import Reduced
+    from hvolab.testing import FREEDOMS
+
+    seconds: float = request.config.getoption("--hvolab-seconds")
+    return lambda subject: explore(subject.setup, Reduced(), FREEDOMS, Budget(seconds=seconds))
 
 
 def _strategy(strategy: str, runs: int = 1000, seed: int = 0) -> Strategy:

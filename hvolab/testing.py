@@ -48,7 +48,9 @@ class _FirstViolation(Silent):
 
 
 @dataclass(frozen=True, slots=True)
-class _Subject:
+class Subject:
+    """What is run, and how a replay line says it."""
+
     invocation: Invocation
     setup: Setup
 
@@ -71,7 +73,7 @@ def assert_safe(
     CannotReduce.
     """
     __tracebackhide__ = True
-    subject = _subject(scenario, load_file, chosen, cpus)
+    subject = subject_of(scenario, load_file=load_file, chosen=chosen, cpus=cpus)
     done = explore(subject.setup, strategy or Reduced(), freedoms, budget, _FirstViolation())
     if any(one.finding.verdict.is_violation for one in done.found) or not done.coverage.complete:
         raise Unsafe(_report(subject, done))
@@ -88,14 +90,20 @@ def assert_replayed(
 ) -> Run:
     """Follow one schedule, as a replay line has it. Raises Unsafe for what it finds, ScheduleError."""
     __tracebackhide__ = True
-    subject = _subject(scenario, load_file, chosen, cpus)
+    subject = subject_of(scenario, load_file=load_file, chosen=chosen, cpus=cpus)
     done = run(subject.setup, lambda _system: Replay(parse(schedule), fingerprint(subject.setup)))
     if done.wrong:
         raise Unsafe(_report_of_run(subject, done))
     return done
 
 
-def _subject(scenario: str | Scenario, load_file: str, chosen: Chosen, cpus: int | None) -> _Subject:
+def subject_of(
+    scenario: str | Scenario, *, load_file: str = "", chosen: Chosen = AS_IT_IS, cpus: int | None = None
+) -> Subject:
+    """What would be explored, on CPUs that may use all that the architecture allows unless others are chosen.
+
+    Raises LoadError, UnknownName.
+    """
     used = load(load_file) if load_file else NOTHING_LOADED
     table = CATALOGUE.and_also(used.scenarios, lambda one: one.name)
     found = table.find(scenario) if isinstance(scenario, str) else scenario
@@ -106,7 +114,7 @@ def _subject(scenario: str | Scenario, load_file: str, chosen: Chosen, cpus: int
     setup = used.judged(replace(setup, boot=config))
     if setup.loaded:
         check_twice(setup, used.option)
-    return _Subject(Invocation(found, setup.boot.cpus, _words(used, chosen)), setup)
+    return Subject(Invocation(found, setup.boot.cpus, _words(used, chosen)), setup)
 
 
 def _words(used: UserFile, chosen: Chosen) -> tuple[str, ...]:
@@ -118,7 +126,7 @@ def _console(text: StringIO) -> Console:
     return Console(file=text, width=WIDTH, force_terminal=False, no_color=True)
 
 
-def _report(subject: _Subject, done: Exploration) -> str:
+def _report(subject: Subject, done: Exploration) -> str:
     """The exploration as `hvolab explore` shows it, each first finding explained as by `hvolab why`."""
     text = StringIO()
     console = _console(text)
@@ -132,7 +140,7 @@ def _report(subject: _Subject, done: Exploration) -> str:
     return "\n" + text.getvalue()
 
 
-def _report_of_run(subject: _Subject, done: Run) -> str:
+def _report_of_run(subject: Subject, done: Run) -> str:
     text = StringIO()
     console = _console(text)
     for finding in done.findings:

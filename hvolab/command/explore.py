@@ -153,5 +153,6 @@ def explore_command(
 
 
 def _watched(setup: Setup, plan: ExplorePlan, stops: Stops) -> Exploration:
-    with watched(stops) as audience:
+    most_runs = plan.runs if plan.strategy in RANDOM else plan.budget.runs
+    with watched(stops, most_runs) as audience:
         return carry_out(setup, plan, audience)

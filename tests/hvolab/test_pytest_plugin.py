@@ -21,6 +21,12 @@ def test_mine(hvolab_safe):
 def test_sampled(hvolab_safe):
     assert hvolab_safe("flush-reader").coverage.schedules == 5
 
+def test_fixtures(hvolab_subject, hvolab_explore):
+    done = hvolab_explore(hvolab_subject("tail-write", cpus=3))
+    assert done.coverage.complete
+    assert done.coverage.cpus == 3
+    assert "violation: write-protect" in {one.finding.verdict.value for one in done.found}
+
 @pytest.mark.hvolab("luck")
 def test_slip(hvolab_safe):
     hvolab_safe("flush-reader")
@@ -58,6 +64,10 @@ def test_a_failing_test_shows_the_whole_report_and_replays_from_pytests_command_
     assert again.returncode == 1
     assert found[1] in again.stdout
     assert "schedules" not in again.stdout, "one run, no exploration"
+
+
+def test_subject_and_explorer_are_fixtures(directory: Path) -> None:
+    assert pytest_in(directory, "-k", "fixtures").returncode == 0
 
 
 def test_a_marker_names_a_strategy_and_a_slip_in_it_is_said(directory: Path) -> None:

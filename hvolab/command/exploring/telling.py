@@ -63,9 +63,10 @@ class Watched:
     Of one guilty store, a line for each verdict.
     """
 
-    def __init__(self, progress: Progress, task: TaskID, stops: Stops) -> None:
+    def __init__(self, progress: Progress, task: TaskID, stops: Stops, most_runs: int | None) -> None:
         self._progress = progress
         self._task = task
+        self._of = "" if most_runs is None else f" of {most_runs}"
         self._stops = stops
         self._begun = time.monotonic()
         self._said: set[tuple[object, ...]] = set()
@@ -73,7 +74,8 @@ class Watched:
     def ran(self, runs: int, found: int) -> None:
         elapsed = time.monotonic() - self._begun
         speed = f", {runs / elapsed:.0f}/s" if elapsed > 1 else ""
-        self._progress.update(self._task, description=f"{runs} schedules{speed}, {found} findings")
+        described = f"{runs}{self._of} schedules{speed}, {found} findings"
+        self._progress.update(self._task, description=described)
 
     def found(self, one: Found) -> str | None:
         finding, seconds = one.finding, time.monotonic() - self._begun
@@ -87,12 +89,12 @@ class Watched:
 
 
 @contextmanager
-def watched(stops: Stops) -> Iterator[Watched]:
-    """An audience on standard error while the block runs."""
+def watched(stops: Stops, most_runs: int | None) -> Iterator[Watched]:
+    """An audience on standard error while the block runs. `most_runs`: how many are to be made, if known."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Watched(progress, progress.add_task("exploring"), stops)
+        yield Watched(progress, progress.add_task("exploring"), stops, most_runs)
 
 
 def retold(setup: Setup, done: Exploration) -> Exploration:
