@@ -36,6 +36,10 @@ from emu.trace import Trace
 MOST_CPUS = 256
 
 
+class NotEnabled(ValueError):
+    """A choice was to be made that cannot be made now."""
+
+
 class Machine:
     """`cpus` CPUs (1 to 256) of one model, all with CR3 at `root`."""
 
@@ -171,11 +175,11 @@ class Machine:
     def perform(self, choice: Choice, answerer: Answerer) -> None:
         """Make one of the enabled choices happen.
 
-        Raises ValueError for one that is not enabled, and lets through what guest or kernel code did wrong
+        Raises NotEnabled, and lets through what guest or kernel code did wrong
         (UnsupportedInstruction, EngineError, an exception of a routine).
         """
         if not self.is_enabled(choice):
-            raise ValueError(f"{choice} is not enabled; enabled: {self.enabled()}")
+            raise NotEnabled(f"{choice} is not enabled; enabled: {self.enabled()}")
         self.steps += 1
         before = self.memory.journal.now
         cpu = self.cpus[choice.cpu]

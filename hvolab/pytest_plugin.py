@@ -29,9 +29,17 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hvolab", "explorations of hvolab")
     group.addoption(
-        "--hvolab-seconds", type=float, default=60.0, help="Budget of each exploration, in seconds."
+        "--hvolab-seconds", type=_seconds, default=60.0, help="Budget of each exploration, in seconds."
     )
     group.addoption("--hvolab-schedule", default="", help="Follow this schedule instead of exploring.")
+
+
+def _seconds(text: str) -> float:
+    """Raises ValueError, which is told as a slip in the option."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise ValueError(text)
+    return seconds
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,7 +64,10 @@ def hvolab_safe(request: pytest.FixtureRequest) -> Callable[..., Exploration | R
         if schedule:
             return assert_replayed(scenario, schedule, **how)
         if marker is not None:
-            how.setdefault("strategy", _strategy(*marker.args, **marker.kwargs))
+            try:
+                how.setdefault("strategy", _strategy(*marker.args, **marker.kwargs))
+            except TypeError:
+                raise pytest.UsageError("the marker is hvolab(strategy, runs=1000, seed=0)") from None
         how.setdefault("budget", Budget(seconds=seconds))
         return assert_safe(scenario, **how)
 
@@ -84,7 +95,7 @@ def hvolab_explore(request: pytest.FixtureRequest) -> Callable[[Subject], Explor
 
 
 def _strategy(strategy: str, runs: int = 1000, seed: int = 0) -> Strategy:
-    """Raises UsageError for a strategy that there is not."""
+    """Raises UsageError for a strategy that there is not, or that makes no run."""
     from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
 
     made: dict[str, Callable[[], Strategy]] = {
@@ -92,6 +103,8 @@ def _strategy(strategy: str, runs: int = 1000, seed: int = 0) -> Strategy:
         "walk": lambda: UniformWalk(seed, runs),
         "uniform": lambda: Uniform(seed, runs),
     }
+    if runs < 1:
+        raise pytest.UsageError(f"the marker hvolab asks for {runs} runs: want 1 or more")
     if strategy not in made:
         raise pytest.UsageError(f"the marker hvolab names {strategy!r}: want pct, walk or uniform")
     return made[strategy]()

@@ -102,11 +102,14 @@ def subject_of(
 ) -> Subject:
     """What would be explored, on CPUs that may use all that the architecture allows unless others are chosen.
 
-    Raises LoadError, UnknownName.
+    Raises LoadError, UnknownName, and ValueError for fewer CPUs than it has actors on.
     """
+    __tracebackhide__ = True
     used = load(load_file) if load_file else NOTHING_LOADED
     table = CATALOGUE.and_also(used.scenarios, lambda one: one.name)
     found = table.find(scenario) if isinstance(scenario, str) else scenario
+    if cpus is not None and cpus < found.cpus_min:
+        raise ValueError(f"{found.name} has actors on {found.cpus_min} CPUs, not {cpus}")
     setup = found.build(max(2, found.cpus_min) if cpus is None else cpus)
     config = used.completed(chosen).apply(setup.boot, used.axes)
     if not config.model.is_lazy and chosen.cpu_model is None:

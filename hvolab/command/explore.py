@@ -128,6 +128,10 @@ def explore_command(
     if every:
         if name is not None:
             raise click.UsageError(f"--all explores every scenario: leave {name} out, or name it with --only")
+        if as_json or first or no_shrink or checkpoint is not None:
+            raise click.UsageError(
+                "--json, --first, --no-shrink and --checkpoint are for one scenario, not --all"
+            )
         return explore_every(wanted, plan, only, junit)
     if name is None:
         raise click.UsageError("Missing argument 'NAME': a scenario, or --all")

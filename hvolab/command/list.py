@@ -50,6 +50,8 @@ def list_command(
     file: str | None,
     as_json: bool,  # noqa: FBT001
 ) -> int:
+    if file is not None and (group or find or as_json):
+        raise click.UsageError("--group, --find and --json are for what comes with the project, not --load")
     if file is not None:
         _of_file(file)
         return 0

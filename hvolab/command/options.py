@@ -188,8 +188,12 @@ def read_text(path: Path, option: str) -> str:
     """What is in the file that the option names. Raises BadParameter."""
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot read {path}: {error}", param_hint=option) from None
+    except OSError as error:
+        raise click.BadParameter(f"cannot read {path}: {error.strerror}", param_hint=option) from None
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(
+            f"cannot read {path}: byte {error.start} is no UTF-8", param_hint=option
+        ) from None
 
 
 def with_guest(setup: Setup, program: Path | None) -> Setup:

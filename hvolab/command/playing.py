@@ -37,9 +37,13 @@ def as_far_as_it_goes(script: Script) -> PickerFor:
 
 
 def own_order(chosen: Scenario, setup: Setup, wanted: Asked) -> PickerFor:
-    """The order in which that scenario is run when no other is asked for."""
+    """The order in which that scenario is run when no other is asked for.
+
+    A script was not made for a user's own program, variant or policy: it orders what there is to be ordered.
+    """
     order = order_of(chosen, setup)
-    return following(order) if wanted.program is None else as_far_as_it_goes(order)
+    made_for_others = wanted.program is not None or not wanted.loaded.changes_nothing
+    return as_far_as_it_goes(order) if made_for_others else following(order)
 
 
 def run_and_show(

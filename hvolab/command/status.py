@@ -8,7 +8,7 @@ from hvolab.explore.explorer import Exploration
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.run import Completed, Deadlocked, OutOfSteps, OutOfTime, Run
 
-WRONG, OUR_ERROR, NOT_COMPLETE = 1, 3, 4
+WRONG, OUR_ERROR, NOT_COMPLETE, INTERRUPTED = 1, 3, 4, 130
 
 
 def status_of(done: Run) -> int:
@@ -33,4 +33,6 @@ def status_of_exploration(done: Exploration) -> int:
         return OUR_ERROR
     if any(verdict.is_violation for verdict in verdicts):
         return WRONG
+    if done.coverage.interrupted:
+        return INTERRUPTED
     return 0 if done.coverage.complete else NOT_COMPLETE

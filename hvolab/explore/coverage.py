@@ -11,6 +11,8 @@ from hvolab.explore.search.interface import Freedom
 from hvolab.subject.run import Deadlocked, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Setup
 
+INTERRUPTED = "an interrupt"
+
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
@@ -38,6 +40,10 @@ class Coverage:
     distinct_states: int
     seconds: float
     stopped_by: str | None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.stopped_by == INTERRUPTED
 
     @property
     def complete(self) -> bool:

@@ -11,7 +11,7 @@ from hvolab.checked.place import Place
 from hvolab.explore.audience import SILENT, Audience, Found
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
-from hvolab.explore.coverage import Coverage, Tally
+from hvolab.explore.coverage import INTERRUPTED, Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
 from hvolab.explore.search.interface import Freedom, Next, Redundant, Strategy
 from hvolab.judge.rows.locks import TakenInOrder, inversions
@@ -59,9 +59,9 @@ def explore(
                 exploring.one_run()
                 stopped_by = exploring.tell(audience)
                 if stopped_by is None:
-                    stopped_by = "an interrupt" if interrupts.asked else exploring.spent()
+                    stopped_by = INTERRUPTED if interrupts.asked else exploring.spent()
         except KeyboardInterrupt:
-            stopped_by = "an interrupt"
+            stopped_by = INTERRUPTED
         else:
             if exploring.ran:  # otherwise the strategy is where the checkpoint has it
                 exploring.save()

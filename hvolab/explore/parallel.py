@@ -16,6 +16,7 @@ from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.audience import SILENT, Audience
 from hvolab.explore.budget import Budget
+from hvolab.explore.coverage import INTERRUPTED
 from hvolab.explore.explorer import Exploration, Exploring
 from hvolab.explore.interrupts import CtrlC, held_interrupts
 from hvolab.explore.reduce.dpor import Reduced
@@ -47,7 +48,7 @@ def explore_with_jobs(
         try:
             team.explore()
         except KeyboardInterrupt:
-            team.stopped_by = "an interrupt"
+            team.stopped_by = INTERRUPTED
         return team.main.done(team.stopped_by)
 
 
@@ -125,7 +126,7 @@ class _Team:
             self._strategy.learn(state.field("search").field("tables"))
         frontier.give(depth, state.field("search").field("nodes"))
         if result.field("interrupted").integer(0, 1) and self.stopped_by is None:
-            self.stopped_by = "an interrupt"
+            self.stopped_by = INTERRUPTED
         self._after()
         return learned
 
@@ -134,7 +135,7 @@ class _Team:
         if self.stopped_by is None:
             self.stopped_by = reason
         if self.stopped_by is None:
-            self.stopped_by = "an interrupt" if self._interrupts.asked else self.main.spent()
+            self.stopped_by = INTERRUPTED if self._interrupts.asked else self.main.spent()
 
 
 class _Workers:

@@ -10,26 +10,47 @@ from collections.abc import Iterator
 
 _CHANGEABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 _MAKERS = frozenset({"list", "dict", "set", "bytearray", "defaultdict", "Counter", "deque", "count", "cycle"})
-_INSTEAD = ": keep it in a local variable, or in the machine (memory, named words)"
-_OUTSIDE = frozenset({"asyncio", "datetime", "random", "secrets", "socket", "threading", "time", "uuid"})
+INSTEAD = ": keep it in a local variable, or in the machine (memory, named words)"
+_OUTSIDE = frozenset({
+    "asyncio", "concurrent", "contextvars", "ctypes", "datetime", "gc", "multiprocessing", "os", "random",
+    "secrets", "signal", "socket", "subprocess", "tempfile", "threading", "time", "uuid", "weakref",
+})  # fmt: skip
+_BEHIND_THE_SYNTAX = frozenset({"globals", "setattr", "delattr", "vars", "exec", "eval", "open", "input"})
 
 
 def hidden_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, what) of each place that keeps, or changes, what outlives a run or a step."""
+    definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, definitions)}
     for node in tree.body:
         yield from _module_level(node)
     for found in ast.walk(tree):
         match found:
-            case ast.Import(names=[ast.alias(name=module), *_]) | ast.ImportFrom(module=str(module)) if (
-                module.partition(".")[0] in _OUTSIDE
+            case ast.Import(names=names):
+                for module in (alias.name for alias in names if _is_outside(alias.name)):
+                    yield found.lineno, _another_thing(module)
+            case ast.ImportFrom(module=str(module)) if _is_outside(module):
+                yield found.lineno, _another_thing(module)
+            case ast.Call(func=ast.Name(id=name)) if name in _BEHIND_THE_SYNTAX:
+                yield found.lineno, f"{name}() reaches what would outlive the step{INSTEAD}"
+            case ast.Attribute(value=ast.Name(id=name), ctx=ast.Store() | ast.Del(), attr=attribute) if (
+                name in defined
             ):
-                yield found.lineno, f"what {module} gives is another thing in each run: let a Decide choose"
+                yield found.lineno, f"{name}.{attribute} would outlive the step{INSTEAD}"
             case ast.Global(names=names) | ast.Nonlocal(names=names):
-                yield found.lineno, f"{' and '.join(names)} would outlive the step{_INSTEAD}"
+                yield found.lineno, f"{' and '.join(names)} would outlive the step{INSTEAD}"
             case ast.ClassDef():
                 yield from _in_class(found)
             case _:
                 pass  # keeps nothing
+
+
+def _is_outside(module: str) -> bool:
+    return module.partition(".")[0] in _OUTSIDE
+
+
+def _another_thing(module: str) -> str:
+    return f"what {module} gives is another thing in each run: let a Decide choose"
 
 
 def _module_level(node: ast.stmt) -> Iterator[tuple[int, str]]:
@@ -38,7 +59,7 @@ def _module_level(node: ast.stmt) -> Iterator[tuple[int, str]]:
             ast.Assign(targets=[ast.Name(id=name), *_], value=value)
             | ast.AnnAssign(target=ast.Name(id=name), value=value)
         ) if value is not None and _is_changeable(value) and not name.startswith("__"):
-            yield node.lineno, f"{name} can be changed and would outlive a run{_INSTEAD}"
+            yield node.lineno, f"{name} can be changed and would outlive a run{INSTEAD}"
         case _:
             pass  # keeps nothing
 
@@ -49,7 +70,7 @@ def _in_class(body: ast.ClassDef) -> Iterator[tuple[int, str]]:
             case ast.Assign(value=value) | ast.AnnAssign(value=value) if value and _is_changeable(value):
                 yield (
                     statement.lineno,
-                    f"what class {body.name} holds can be changed and would outlive a run{_INSTEAD}",
+                    f"what class {body.name} holds can be changed and would outlive a run{INSTEAD}",
                 )
             case ast.FunctionDef() | ast.AsyncFunctionDef() if statement.args.args:
                 yield from _on_self(statement, statement.args.args[0].arg)
@@ -65,7 +86,7 @@ def _on_self(method: ast.FunctionDef | ast.AsyncFunctionDef, this: str) -> Itera
             if held is None:
                 continue
             if method.name != "__init__" or (value is not None and _is_changeable(value)):
-                yield target.lineno, f"{this}.{held} would outlive the step{_INSTEAD}"
+                yield target.lineno, f"{this}.{held} would outlive the step{INSTEAD}"
 
 
 def _stores(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr | None]]:

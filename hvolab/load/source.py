@@ -14,11 +14,13 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from hvolab.load.rules import hidden_state
-from hvolab.subject.blame import MARK, LoadError, blamed
-from hvolab.subject.stuck import Stuck, ended_when_stuck
+from hvolab.load.changeable import changeable_in
+from hvolab.load.rules import INSTEAD, hidden_state
+from hvolab.subject.blame import MARK, LoadError, blamed, in_a_line
+from hvolab.subject.stuck import ended_when_stuck
 
 DIGEST_DIGITS = 16
+MODULE = "hvolab_loaded_"  # what the names of such modules begin with
 LARGEST = 1 << 20
 
 
@@ -56,13 +58,14 @@ def read_source(path: Path) -> FileRun:
     text = _text(path)
     try:
         tree = ast.parse(text, str(path))
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         line = getattr(error, "lineno", None)
-        raise LoadError(f"{path.name}{f':{line}' if line else ''}: {getattr(error, 'msg', error)}") from None
+        said = getattr(error, "msg", "") or f"it cannot be read: {type(error).__name__}"
+        raise LoadError(f"{path.name}{f':{line}' if line else ''}: {said}") from None
     for line, what in sorted(hidden_state(tree)):
         raise LoadError(f"{path.name}:{line}: {what}")
     digest = sha256(text.encode("utf-8")).hexdigest()[:DIGEST_DIGITS]
-    name = f"hvolab_loaded_{digest}"
+    name = f"{MODULE}{digest}"
     spec = spec_from_loader(name, _Text(path, text))
     assert spec is not None
     assert spec.loader is not None
@@ -71,8 +74,12 @@ def read_source(path: Path) -> FileRun:
     try:
         with ended_when_stuck(lambda: None):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit, Stuck) as error:
-        raise blamed(error) or LoadError(f"{path.name}: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise blamed(error) or LoadError(f"{path.name}: {in_a_line(error)}") from error
+    for where, what in changeable_in(module):
+        raise LoadError(f"{path.name}: {where} is {what}, which can change and would outlive a step{INSTEAD}")
     return FileRun(path, digest, module)
 
 
@@ -84,6 +91,6 @@ def _text(path: Path) -> str:
     if len(data) > LARGEST:
         raise LoadError(f"cannot use {path}: {len(data)} bytes, at most {LARGEST}")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LoadError(f"cannot read {path}: byte {error.start} is no UTF-8") from None

@@ -76,18 +76,28 @@ class UserFile:
             raise LoadError(f"{self.option}: {error}") from None
 
     def completed(self, chosen: Chosen) -> Chosen:
-        """What is asked for, and on each axis of which the file has one thing and nothing is asked, that."""
+        """What is asked for, and on each axis of which the file has one thing and nothing is asked, that.
 
-        def only(kind: type, asked: str | None) -> str | None:
-            found = self.of(kind)
-            return found[0].name if asked is None and len(found) == 1 else asked
+        Raises LoadError where the file has several, or another than is asked for: nothing is left out.
+        """
 
         return replace(
             chosen,
-            variant=only(NamedVariant, chosen.variant),
-            policy=only(NamedPolicy, chosen.policy),
-            cpu_model=only(CpuModel, chosen.cpu_model),
+            variant=self._only(NamedVariant, "--variant", chosen.variant),
+            policy=self._only(NamedPolicy, "--policy", chosen.policy),
+            cpu_model=self._only(CpuModel, "--cpu-model", chosen.cpu_model),
         )
+
+    def _only(self, kind: type, option: str, asked: str | None) -> str | None:
+        names = [thing.name for thing in self.of(kind)]
+        if asked is None and len(names) > 1:
+            which = f"say {option} NAME, or --load FILE.py:NAME"
+            raise LoadError(f"{self.option} has more than one {_KINDS[kind]}, {', '.join(names)}: {which}")
+        if asked is not None and len(names) == 1 and asked not in names:
+            raise LoadError(
+                f"{self.option} brings the {_KINDS[kind]} {names[0]}, and {option} asks for {asked}"
+            )
+        return names[0] if asked is None and names else asked
 
     def judged(self, setup: Setup) -> Setup:
         """The setup with the file's judges, known by its contents; as it is where nothing was loaded."""
@@ -149,7 +159,10 @@ def _things(source: FileRun) -> Iterator[tuple[str, Thing]]:
         for things in (BUILT_IN.variants.things, BUILT_IN.policies.things, BUILT_IN.cpu_models.things)
         for thing in things
     }
-    values = {name: value for name, value in vars(source.module).items() if not name.startswith("_")}
+    values: dict[str, object] = {}
+    for name, value in vars(source.module).items():
+        if not name.startswith("_") and all(value is not other for other in values.values()):
+            values[name] = value
     made_from = {id(part) for value in values.values() for part in _parts(value)}
     for name, value in values.items():
         if id(value) in known or id(value) in made_from:
@@ -175,7 +188,7 @@ def _parts(value: object) -> tuple[object, ...]:
 
 def _thing_of(source: FileRun, found: type) -> Thing | None:
     """What a class is, by what it is made from."""
-    summary = (inspect.getdoc(found) or f"from {source.path.name}").splitlines()[0]
+    summary = (inspect.cleandoc(found.__doc__ or "") or f"from {source.path.name}").splitlines()[0]
     if issubclass(found, HugetlbVmemmap):
         _check_overrides(source, found, HugetlbVmemmap)
         return NamedVariant(found.__name__, summary, found)
@@ -189,17 +202,38 @@ def _thing_of(source: FileRun, found: type) -> Thing | None:
 
 
 def _check_overrides(source: FileRun, found: type, base: type) -> None:
-    """Each function that is overridden is called as the original is. Raises LoadError."""
-    for name, original in vars_of(base).items():
-        own = getattr(found, name, None)
-        if own is original:
-            continue
-        place = f"{source.path.name}:{_line(own)}: {found.__name__}.{name}"
-        if inspect.iscoroutinefunction(original) and not inspect.iscoroutinefunction(own):
-            raise LoadError(f"{place} must be an async function, as the one it stands for")
-        wanted, has = _positional(original), _positional(own)
-        if wanted is not None and has is not None and not has[0] <= wanted[0] <= has[1]:
-            raise LoadError(f"{place} takes {_arguments(has)}; it is called with {wanted[0]}")
+    """Something is overridden, and is called as the original is. Raises LoadError."""
+    originals = vars_of(base)
+    for name in vars_of(found):
+        near = get_close_matches(name, originals, cutoff=0.8)
+        if name not in originals and near and near[0] not in vars_of(found, source.module.__name__):
+            line = _line(getattr(found, name))
+            said = f"{found.__name__}.{name} is no function of {base.__name__}; did you mean {near[0]}?"
+            raise LoadError(f"{source.path.name}:{line}: {said}")
+    changed = [name for name, original in originals.items() if getattr(found, name, None) is not original]
+    if not changed and "__init__" not in vars(found):
+        raise LoadError(f"{source.path.name}: {found.__name__} overrides nothing of {base.__name__}")
+    for name in changed:
+        _check_call(source, found, name, originals[name])
+
+
+def _check_call(source: FileRun, found: type, name: str, original: Callable[..., object]) -> None:
+    own = getattr(found, name, None)
+    if not callable(own):
+        raise LoadError(f"{source.path.name}: {found.__name__} has no function {name}")
+    place = f"{source.path.name}:{_line(own)}: {found.__name__}.{name}"
+    if inspect.iscoroutinefunction(original) and not inspect.iscoroutinefunction(own):
+        raise LoadError(f"{place} must be an async function, as the one it stands for")
+    keywords = [
+        one.name
+        for one in inspect.signature(own).parameters.values()
+        if one.kind is one.KEYWORD_ONLY and one.default is one.empty
+    ]
+    if keywords:
+        raise LoadError(f"{place} needs {', '.join(keywords)} by name, which no caller gives")
+    wanted, has = _positional(original), _positional(own)
+    if wanted is not None and has is not None and not has[0] <= wanted[0] <= has[1]:
+        raise LoadError(f"{place} takes {_arguments(has)}; it is called with {wanted[0]}")
 
 
 def functions_changed(loaded: UserFile) -> frozenset[str] | None:
@@ -216,13 +250,15 @@ def functions_changed(loaded: UserFile) -> frozenset[str] | None:
     return frozenset(changed)
 
 
-def vars_of(base: type) -> dict[str, Callable[..., object]]:
-    """The functions of a class, those that it inherits included, by name."""
+def vars_of(base: type, module: str = "") -> dict[str, Callable[..., object]]:
+    """The functions of a class, those that it inherits included, by name; or those of one module alone."""
     return {
         name: value
         for one in reversed(base.__mro__)
         for name, value in vars(one).items()
-        if inspect.isfunction(value) and not name.startswith("__")
+        if inspect.isfunction(value)
+        and not name.startswith("__")
+        and (not module or one.__module__ == module)
     }
 
 

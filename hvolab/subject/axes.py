@@ -31,7 +31,7 @@ from kernel_model.variants.catalog import VARIANTS as ALL_VARIANTS
 from kernel_model.variants.named import UPSTREAM_HVO, NamedVariant
 
 FORMS = Table.of("kernel form", KernelForm, lambda one: one.value)
-VARIANTS = Table.of("variant", ALL_VARIANTS, lambda one: one.name)
+VARIANTS = Table.of("variant", ALL_VARIANTS, lambda one: one.name, "hvolab list variants")
 POLICIES = Table.of("flush policy", (UPSTREAM, *BROKEN), lambda one: one.name)
 CPU_MODELS = Table.of("CPU model", (*MODELS, *ERRATA), lambda one: one.name)
 CONFIGURATIONS = Table("kernel configuration", CONFIGS)

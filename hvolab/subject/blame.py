@@ -11,6 +11,7 @@ from hvolab.subject.stuck import Stuck
 MARK = "__hvolab_loaded__"
 """The global that modules made of a user's file have."""
 
+LONGEST = 300  # characters of what an exception says
 _PACKAGES = frozenset({"emu", "firmware", "kernel_model", "hvolab"})
 
 
@@ -30,14 +31,24 @@ def blamed(error: BaseException, routine: object = None) -> LoadError | None:
     frame, line = frames[-1]
     place = f"{Path(frame.f_code.co_filename).name}:{line}, in {frame.f_code.co_name}"
     if isinstance(error, Stuck):
-        return LoadError(f"{place}: it goes on and on without awaiting anything")
-    return LoadError(f"{place}: {type(error).__name__}: {error}")
+        return LoadError(f"{place}: it goes on and on without making a step")
+    return LoadError(f"{place}: {in_a_line(error)}")
+
+
+def in_a_line(error: BaseException) -> str:
+    """Its kind and what it says, as far as that can be had and shown."""
+    try:
+        said = str(error)
+    except Exception:
+        said = "(what it says cannot be had)"
+    said = "".join(one if one.isprintable() else "?" for one in " ".join(said.split()))
+    return f"{type(error).__name__}: {said if len(said) <= LONGEST else said[:LONGEST] + '…'}"
 
 
 def _frames(error: BaseException, routine: object) -> Iterator[tuple[FrameType, int]]:
     """Outermost first; where the code was when it last awaited comes before what was under way."""
     if isinstance(error, Stuck):
-        yield from reversed([*_outwards(error.frame)])
+        yield from error.places
         return
     asked = [*_coroutines(routine)]
     while asked and not _is_ours(asked[-1]) and MARK not in asked[-1].f_globals:
@@ -49,18 +60,23 @@ def _frames(error: BaseException, routine: object) -> Iterator[tuple[FrameType, 
         traceback = traceback.tb_next
 
 
-def _outwards(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
-    while frame is not None:
-        yield frame, frame.f_lineno
-        frame = frame.f_back
-
-
 def _coroutines(routine: object) -> Iterator[FrameType]:
     """The frames of a suspended routine, outermost first."""
     while isinstance(routine, CoroutineType):
         if routine.cr_frame is not None:
             yield routine.cr_frame
         routine = routine.cr_await
+
+
+def place_in_us(error: BaseException) -> str:
+    """Where in this project it was raised, or where the project stood when something else raised it."""
+    traceback, found = error.__traceback__, ""
+    while traceback is not None:
+        if _is_ours(traceback.tb_frame):
+            module = traceback.tb_frame.f_globals.get("__name__")
+            found = f"{module}, line {traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return found
 
 
 def _is_ours(frame: FrameType) -> bool:

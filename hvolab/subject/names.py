@@ -17,21 +17,24 @@ class UnknownName(ValueError):
 
 
 class Table(Generic[T]):
-    """Things of one kind by name, in their order."""
+    """Things of one kind by name, in their order. `listed_by`: the command that tells them all."""
 
-    def __init__(self, kind: str, entries: Mapping[str, T]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, T], listed_by: str = "hvolab list") -> None:
         self.kind = kind
+        self._listed_by = listed_by
         self._entries = dict(entries)
 
     @classmethod
-    def of(cls, kind: str, things: Iterable[T], name_of: Callable[[T], str]) -> Table[T]:
+    def of(
+        cls, kind: str, things: Iterable[T], name_of: Callable[[T], str], listed_by: str = "hvolab list"
+    ) -> Table[T]:
         """Raises ValueError where two have one name."""
         entries: dict[str, T] = {}
         for thing in things:
             if name_of(thing) in entries:
                 raise ValueError(f"two of kind {kind} are called {name_of(thing)!r}")
             entries[name_of(thing)] = thing
-        return cls(kind, entries)
+        return cls(kind, entries, listed_by)
 
     def and_also(self, things: Iterable[T], name_of: Callable[[T], str]) -> Table[T]:
         """These too. Raises ValueError where one of them has a name that is taken."""
@@ -39,7 +42,7 @@ class Table(Generic[T]):
         taken = [name for name in more.names if name in self]
         if taken:
             raise ValueError(f"there is a {self.kind} {taken[0]!r} already")
-        return Table(self.kind, {**self._entries, **more._entries})
+        return Table(self.kind, {**self._entries, **more._entries}, self._listed_by)
 
     @property
     def things(self) -> tuple[T, ...]:
@@ -59,6 +62,6 @@ class Table(Generic[T]):
         near = get_close_matches(name, self._entries)
         all_of_them = f"there are: {', '.join(self._entries)}"
         if len(self._entries) > MOST_LISTED:
-            all_of_them = f"`hvolab list` has all {len(self._entries)}"
+            all_of_them = f"`{self._listed_by}` has all {len(self._entries)}"
         said = f"did you mean {' or '.join(near)}?" if near else all_of_them
         raise UnknownName(f"there is no {self.kind} {name!r}; {said}")

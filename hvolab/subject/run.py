@@ -13,20 +13,21 @@ from typing import TypeAlias, assert_never
 
 from emu.choice import Choice, Question
 from emu.events import MachineEvent
-from emu.machine import Machine
+from emu.guest.decode import UnsupportedInstruction
+from emu.machine import Machine, NotEnabled
 from emu.trace import Listener
 from hvolab.judge.own import BadJudgement
 from hvolab.judge.rows.locks import TakenInOrder
 from hvolab.judge.rows.monitor import Monitor
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Finding, Use, Verdict
-from hvolab.subject.blame import LoadError, blamed
+from hvolab.subject.blame import LoadError, blamed, in_a_line, place_in_us
 from hvolab.subject.costs import NO_COSTS, CostCounter, Costs
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.picker import Picker
 from hvolab.subject.scenario import Setup, questions_of, start_actors
 from hvolab.subject.schedule import Pick, Schedule, answer_to
-from hvolab.subject.stuck import Stuck, ended_when_stuck
+from hvolab.subject.stuck import ended_when_stuck
 from kernel_model.boot import System, boot
 
 MOST_STEPS = 1_000_000
@@ -253,12 +254,20 @@ def _answering(system: System, setup: Setup, transcript: _Transcript) -> Iterato
             yield
     except BadJudgement as error:
         raise LoadError(str(error)) from None
-    except (Exception, Stuck) as error:
-        routine = getattr(machine.cpus[transcript.stepping].top, "routine", None)
-        told = None if transcript.asking else blamed(error, routine)
-        if told is None:
+    except (KeyboardInterrupt, UnsupportedInstruction):
+        raise
+    except NotEnabled as error:
+        raise LoadError(
+            "the same steps have led to another state: what your file does depends on something outside the "
+            "machine"
+        ) from error
+    except BaseException as error:
+        if transcript.asking:
             raise
-        raise told from error
+        routine = getattr(machine.cpus[transcript.stepping].top, "routine", None)
+        raise blamed(error, routine) or LoadError(
+            f"what your file did led to {in_a_line(error)} (in {place_in_us(error)})"
+        ) from error
 
 
 def _loop(system: System, transcript: _Transcript, monitor: Monitor, limits: Limits) -> Outcome:

@@ -5,7 +5,9 @@ Only the main thread of a process can be guarded, and only where signals are: el
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,14 +15,22 @@ from types import FrameType
 
 SECONDS = 2.0  # of processor time, without any progress
 _TICK = 0.5
+_MOST_CAUGHT = 3
 
 
 class Stuck(BaseException):
-    """No progress was made. No Exception, so that no `except Exception` of the code that hangs catches it."""
+    """No progress was made. No Exception, so that no `except Exception` of the code that hangs catches it.
+
+    `places`: the frames and their lines, outermost first, as they were.
+    """
 
     def __init__(self, frame: FrameType | None) -> None:
         super().__init__("it never comes back")
-        self.frame = frame
+        found = []
+        while frame is not None:
+            found.append((frame, frame.f_lineno))
+            frame = frame.f_back
+        self.places = tuple(reversed(found))
 
 
 @contextmanager
@@ -36,6 +46,11 @@ def ended_when_stuck(progress: Callable[[], object]) -> Iterator[None]:
         now = progress()
         same = same + 1 if now == last else 0
         last = now
+        if same * _TICK >= _MOST_CAUGHT * SECONDS:
+            # Whoever hangs catches everything: no exception ends this.
+            sys.stderr.write("hvolab: a file named by --load goes on and on, and catches what would end it\n")
+            sys.stderr.flush()
+            os._exit(2)
         if same * _TICK >= SECONDS:
             raise Stuck(frame)
 

@@ -21,9 +21,10 @@ from emu.events import MachineEvent, RoutineSite
 from hvolab.catalog import SCENARIOS
 from hvolab.command.exploring.plan import ExplorePlan, carry_out
 from hvolab.command.exploring.telling import Quiet, Stops
-from hvolab.command.options import Asked, cpu_count, on_lazy_cpus
+from hvolab.command.options import Asked, cpu_count, on_lazy_cpus, scenario_called
 from hvolab.command.status import NOT_COMPLETE, WRONG
 from hvolab.explore.audience import Found
+from hvolab.explore.coverage import Coverage
 from hvolab.explore.explorer import Exploration
 from hvolab.explore.reduce.dpor import CannotReduce
 from hvolab.judge.known import known
@@ -51,6 +52,12 @@ class Compared:
     vanished: tuple[Found, ...]
 
     @property
+    def incomplete(self) -> Coverage:
+        """What was covered on the side that did not come to its end."""
+        sides = (self.with_patch.coverage, self.without.coverage)
+        return next((side for side in sides if not side.complete), sides[0])
+
+    @property
     def complete(self) -> bool:
         return self.with_patch.coverage.complete and self.without.coverage.complete
 
@@ -59,11 +66,17 @@ def explore_every(wanted: Asked, plan: ExplorePlan, only: str | None, junit: Pat
     """Explore them one after the other and print the table. Raises UsageError, LoadError, UnknownName."""
     if not wanted.loaded.digest:
         raise click.UsageError("--all goes with --load: it asks what your file changes")
+    if junit is not None:
+        _write_junit([], junit)  # what cannot be written is said before anything is explored
     console, compared = Console(), []
     met = _meeting(wanted, only)
     if not met:
-        raise click.UsageError(f"no scenario calls what {wanted.loaded.option} changes")
+        raise click.UsageError(f"no scenario calls what {wanted.loaded.option} changes, or has so few CPUs")
     console.print(f"[bold]asked[/bold]  {len(met)} scenarios meet {escape(wanted.loaded.option)}")
+    names = {chosen.name for chosen in met}
+    left_out = [name for name in _names(only) if name not in names]
+    if left_out:
+        console.print(f"[bold]note[/bold]  not asked, for they do not meet it: {', '.join(left_out)}")
     for chosen in met:
         one = _compare(chosen, wanted, plan)
         compared.append(one)
@@ -104,12 +117,14 @@ def _named(loaded: UserFile, only: str | None) -> list[Scenario]:
     every = (*loaded.scenarios, *SCENARIOS)
     if only is None:
         return list(every)
-    names = [name.strip() for name in only.split(",")]
-    known_names = {chosen.name for chosen in every}
+    names = _names(only)
     for name in names:
-        if name not in known_names:
-            raise click.BadParameter(f"there is no scenario {name!r}", param_hint="--only")
+        scenario_called(name, loaded)
     return [chosen for chosen in every if chosen.name in names]
+
+
+def _names(only: str | None) -> list[str]:
+    return [] if only is None else [name.strip() for name in only.split(",")]
 
 
 def _alone(setup: Setup) -> tuple[int, frozenset[str]]:
@@ -188,7 +203,7 @@ def _table(compared: list[Compared]) -> Table:
         table.add_column(column)
     for one in compared:
         coverage = one.with_patch.coverage
-        said = f"{'all' if coverage.complete else 'a part'}: {coverage.schedules}"
+        said = f"{'all' if one.complete else 'a part'}: {coverage.schedules}"
         table.add_row(
             one.invocation.scenario.name,
             said,
@@ -220,7 +235,7 @@ def _write_junit(compared: list[Compared], path: Path) -> None:
         if lines:
             ElementTree.SubElement(case, "failure", message=lines[0]).text = "\n".join(lines)
         elif not one.complete:
-            ElementTree.SubElement(case, "skipped", message=str(one.with_patch.coverage))
+            ElementTree.SubElement(case, "skipped", message=str(one.incomplete))
     try:
         ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:

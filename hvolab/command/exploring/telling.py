@@ -10,24 +10,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypedDict
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from hvolab.command.playing import following
 from hvolab.explore.audience import Found
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration
 from hvolab.explore.retell.as_script import NoScript, as_script
-from hvolab.explore.retell.shrink import shrink
+from hvolab.explore.retell.shrink import NotShown, shrink
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.show.report import grouped, guilt_of
+from hvolab.subject.blame import LoadError
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import run_on
+from hvolab.subject.run import PickerFor, run_on
 from hvolab.subject.scenario import Setup
-from hvolab.subject.schedule import Schedule
+from hvolab.subject.schedule import ScheduleError
 from hvolab.subject.script import Script
 from kernel_model.boot import boot
 
@@ -105,7 +106,15 @@ def retold(setup: Setup, done: Exploration) -> Exploration:
     if not done.found:
         return done
     telling = _Retelling(setup, time.monotonic() + SHRINKING)
-    told = {_key(one): one for group in grouped(done.found) for one in telling.of(group)}
+    try:
+        told = {_key(one): one for group in grouped(done.found) for one in telling.of(group)}
+    except (NotShown, ScheduleError):
+        if not setup.loaded:
+            raise
+        raise LoadError(
+            "what was found is not found again under its schedule: what your file does depends on something "
+            "outside the machine"
+        ) from None
     return replace(done, found=tuple(told[_key(one)] for one in done.found))
 
 
@@ -132,10 +141,17 @@ class _Retelling:
 
     def of(self, group: list[Found]) -> list[Found]:
         """The findings of one guilty store, the first of them shrunk."""
-        first = self._shrunk(group[0])
-        shown = self._shown_by(first)
-        others = [replace(one, **shown[_key(one)]) if _key(one) in shown else one for one in group[1:]]
-        return [self.scripted(first), *others]
+        first = self.scripted(self._shrunk(group[0]))
+        shown = self._shown_by(lambda _system: Replay(first.schedule))
+        by_script = (
+            set(self._shown_by(following(first.script))) if first.script else set[tuple[Verdict, Where]]()
+        )
+        told = [first]
+        for one in group[1:]:
+            if _key(one) in shown:
+                one = replace(one, finding=shown[_key(one)], schedule=first.schedule)
+            told.append(replace(one, script=first.script) if _key(one) in by_script else self.scripted(one))
+        return told
 
     def scripted(self, one: Found) -> Found:
         return replace(one, script=self._script_of(one))
@@ -148,25 +164,17 @@ class _Retelling:
         result = shrink(self._system, self._setup, one.schedule, _key(one), budget)
         return replace(one, finding=result.finding, schedule=stamped(result.schedule, self._setup))
 
-    def _shown_by(self, one: Found) -> dict[tuple[Verdict, Where], _Retold]:
-        """What else a run of that schedule finds."""
-        done = run_on(self._system, self._setup, lambda _system: Replay(one.schedule))
+    def _shown_by(self, picker_for: PickerFor) -> dict[tuple[Verdict, Where], Finding]:
+        """What a run that picks so finds."""
+        done = run_on(self._system, self._setup, picker_for)
         self._system.reset()
-        return {
-            (found.verdict, found.where): _Retold(finding=found, schedule=one.schedule)
-            for found in done.findings
-        }
+        return {(found.verdict, found.where): found for found in done.findings}
 
     def _script_of(self, one: Found) -> Script:
         try:
             return as_script(self._system, self._setup, one.schedule, _key(one))
         except NoScript:
             return ()
-
-
-class _Retold(TypedDict):
-    finding: Finding
-    schedule: Schedule
 
 
 def _key(one: Found) -> tuple[Verdict, Where]:

@@ -105,7 +105,9 @@ def test_a_variant_is_found_by_its_name_and_says_what_it_is(one) -> None:
 
 
 def test_an_unknown_variant_says_where_they_are_listed() -> None:
-    with pytest.raises(UnknownName, match=r"^there is no variant 'typo'; `hvolab list` has all \d\d$"):
+    with pytest.raises(
+        UnknownName, match=r"^there is no variant 'typo'; `hvolab list variants` has all \d\d$"
+    ):
         BUILT_IN.variant("typo")
 
 

@@ -38,9 +38,13 @@ def test_of_a_run(outcome: Outcome, wrong: bool, model_error: bool, status: int)
         ((Verdict.SPURIOUS,), False, 4),
         ((Verdict.SPURIOUS, Verdict.KERNEL), False, 1),
         ((Verdict.KERNEL, Verdict.MODEL_ERROR), True, 3),
+        ((), None, 130),
+        ((Verdict.KERNEL,), None, 1),
     ],
 )
-def test_of_an_exploration(verdicts: tuple[Verdict, ...], complete: bool, status: int) -> None:
+def test_of_an_exploration(verdicts: tuple[Verdict, ...], complete: bool | None, status: int) -> None:
+    """`complete` None: it was interrupted."""
     found = [SimpleNamespace(finding=SimpleNamespace(verdict=verdict)) for verdict in verdicts]
-    done = SimpleNamespace(found=found, coverage=SimpleNamespace(complete=complete))
+    coverage = SimpleNamespace(complete=bool(complete), interrupted=complete is None)
+    done = SimpleNamespace(found=found, coverage=coverage)
     assert status_of_exploration(done) == status  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ class MyHvo(HugetlbVmemmap):
     async def vmemmap_remap_range(self, start, end, walk): return 0
 
 class MyPool(Hugetlb):
-    pass
+    async def dissolve_free_hugetlb_folio(self, folio): return 0
 
 class Skips(UpstreamFlush):
     def targets(self, initiator): return frozenset()
@@ -34,7 +35,7 @@ class FromScratch:
     async def flush_tlb_kernel_range(self, start, end): pass
 
 class _Hidden(HugetlbVmemmap):
-    pass
+    async def vmemmap_remap_range(self, start, end, walk): return 0
 
 class NotAThing:
     pass
@@ -51,6 +52,7 @@ SCENE = scenario("my-scene", [kernel(0, nothing)], huge_page=HUGE_PAGE)
 def counts(state, event, sight): return state, []
 """
 
+REMAP = "vmemmap_remap_range"
 OVER_THE_PORT = "from hvolab.api import *\nclass P(HugetlbVmemmap):\n"
 
 
@@ -72,8 +74,14 @@ def test_a_thing_is_what_it_is_made_from(tmp_path: Path) -> None:
 
 def test_the_only_one_of_its_kind_is_used_unless_another_is_asked_for(tmp_path: Path) -> None:
     found = load(str(written(tmp_path, EVERYTHING)))
-    assert found.completed(Chosen()) == Chosen(cpu_model="mine"), "there are two variants, and two policies"
-    assert found.completed(Chosen(cpu_model="lazy")) == Chosen(cpu_model="lazy")
+    asked = Chosen(variant="both", policy="Skips")
+    assert found.completed(asked) == replace(asked, cpu_model="mine")
+    with pytest.raises(
+        LoadError, match=r"mine.py has more than one variant, MyHvo, both: say --variant NAME, or"
+    ):
+        found.completed(Chosen(policy="Skips"))
+    with pytest.raises(LoadError, match=r"brings the CPU model mine, and --cpu-model asks for lazy$"):
+        found.completed(replace(asked, cpu_model="lazy"))
     one = load(f"{tmp_path / 'mine.py'}:Skips")
     assert one.completed(Chosen()) == Chosen(policy="Skips")
 
@@ -104,7 +112,7 @@ def test_the_functions_that_a_variant_changes_are_told_by_name(tmp_path: Path) -
         ("def f(:", "mine.py:1: invalid syntax"),
         ("1 / 0", "mine.py:1, in <module>: ZeroDivisionError: division by zero"),
         ("raise SystemExit(0)", "mine.py:1, in <module>: SystemExit: 0"),
-        ("while True: pass", "mine.py:1, in <module>: it goes on and on without awaiting anything"),
+        ("while True: pass", "mine.py:1, in <module>: it goes on and on without making a step"),
         (
             OVER_THE_PORT + "  def vmemmap_remap_range(self, a, b, c): pass",
             "mine.py:3: P.vmemmap_remap_range must be an async function, as the one it stands for",
@@ -115,9 +123,20 @@ def test_the_functions_that_a_variant_changes_are_told_by_name(tmp_path: Path) -
         ),
         (
             "from hvolab.api import *\nclass P:\n  async def flush_tlb_all(self): pass",
-            "mine.py:0: P.flush_tlb_kernel_range must be an async function, as the one it stands for",
+            "mine.py: P has no function flush_tlb_kernel_range",
         ),
         ("from hvolab.api import nothing", None),
+        (OVER_THE_PORT + "  pass", "mine.py: P overrides nothing of HugetlbVmemmap"),
+        (
+            OVER_THE_PORT + "  async def vmemap_remap_range(self, a, b, c): pass",
+            f"mine.py:3: P.vmemap_remap_range is no function of HugetlbVmemmap; did you mean {REMAP}?",
+        ),
+        (
+            OVER_THE_PORT + "  async def vmemmap_remap_range(self, a, b, c, *, d): pass",
+            "mine.py:3: P.vmemmap_remap_range needs d by name, which no caller gives",
+        ),
+        (OVER_THE_PORT + "  vmemmap_remap_range = None", "mine.py: P has no function vmemmap_remap_range"),
+        ("x = " + "-" * 100_000 + "1", "mine.py: it cannot be read: MemoryError"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(tmp_path: Path, source: str, said: str | None) -> None:
@@ -155,6 +174,7 @@ def test_a_file_that_is_no_text_or_too_large_is_one_line(tmp_path: Path) -> None
 
 
 def test_a_name_that_is_taken_is_one_line(tmp_path: Path) -> None:
-    found = load(str(written(tmp_path, "from hvolab.api import *\nclass upstream(HugetlbVmemmap): pass")))
+    source = PATCH.replace("class Patch", "class upstream")
+    found = load(str(written(tmp_path, source)))
     with pytest.raises(LoadError, match=r"mine.py: there is a variant 'upstream' already$"):
         _ = found.axes

@@ -40,11 +40,11 @@ def setup_with(path: Path, name: str = "flush-reader") -> Setup:
         ),
         (
             "while True: pass",
-            "mine.py:7, in vmemmap_remap_range: it goes on and on without awaiting anything",
+            "mine.py:7, in vmemmap_remap_range: it goes on and on without making a step",
         ),
         (
             "while True:\n    try:\n        while True: pass\n    except Exception: pass",
-            "mine.py:9, in vmemmap_remap_range: it goes on and on without awaiting anything",
+            "mine.py:9, in vmemmap_remap_range: it goes on and on without making a step",
         ),
         (
             "await types.coroutine(lambda: (yield 5))()",
