@@ -47,13 +47,13 @@ def in_a_line(error: BaseException) -> str:
 
 def _frames(error: BaseException, routine: object) -> Iterator[tuple[FrameType, int]]:
     """Outermost first; where the code was when it last awaited comes before what was under way."""
-    if isinstance(error, Stuck):
-        yield from error.places
-        return
     asked = [*_coroutines(routine)]
     while asked and not _is_ours(asked[-1]) and MARK not in asked[-1].f_globals:
         asked.pop()  # what the user's code calls in turn
     yield from ((frame, frame.f_lineno) for frame in asked[-1:])
+    if isinstance(error, Stuck):
+        yield from error.places
+        return
     traceback = error.__traceback__
     while traceback is not None:
         yield traceback.tb_frame, traceback.tb_lineno
