@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SECONDS = 2.0  # of processor time, without any progress
-_TICK = 0.5
+SECONDS = 1.0  # of processor time, without any progress
+_TICK = 0.25
 _MOST_CAUGHT = 3
 
 

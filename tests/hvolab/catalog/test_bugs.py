@@ -128,7 +128,7 @@ def test_the_cpus_of_a_bug_are_lazy_unless_it_needs_its_own() -> None:
 ON_MORE = [pair for pair in PAIRS if not pair[0].name.startswith("rollback") and pair[0].cpus_min <= 3]
 
 
-@pytest.mark.parametrize("cpus", [3, 4, 16])
+@pytest.mark.parametrize("cpus", [3, 16, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("chosen", "bug"), ON_MORE, ids=lambda one: getattr(one, "name", ""))
 def test_a_script_that_shows_a_bug_shows_it_on_more_cpus(chosen: Scenario, bug: Bug, cpus: int) -> None:
     """It once could not be met there: CPUs that nobody runs on kept their interrupts waiting."""

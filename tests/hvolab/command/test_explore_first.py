@@ -27,7 +27,9 @@ def replays(text: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.startswith("hvolab run ") and " --schedule " in line]
 
 
-@pytest.mark.parametrize("cpus", [2, 3, 4, 16])
+@pytest.mark.parametrize(
+    "cpus", [2, 16, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("name", "option", "value"), WRONG, ids=[f"{name}-{value}" for name, _, value in WRONG]
 )
@@ -58,7 +60,7 @@ def test_findings_of_one_guilty_store_are_one_panel_and_each_is_told_when_it_is_
 
 def test_all_scenarios_that_meet_a_patch_are_compared_with_the_port_without_it(tmp_path: Path) -> None:
     path, junit = written(tmp_path, PATCH), tmp_path / "junit.xml"
-    only = "tail-write,flush-reader,pool-up-and-down"
+    only = "tail-write,stale-read,pool-up-and-down"
     done = hvolab(
         "explore", "--all", "--load", f"{path}:Patch", "--only", only, "--seconds", "20", "--junit", junit
     )
@@ -69,10 +71,10 @@ def test_all_scenarios_that_meet_a_patch_are_compared_with_the_port_without_it(t
         for line in done.out.splitlines()
         if line.split()[:1] and line.split()[0] in only
     }
-    assert set(table) == {"tail-write", "flush-reader", "pool-up-and-down"}
+    assert set(table) == {"tail-write", "stale-read", "pool-up-and-down"}
     assert "missed-flush" not in table["pool-up-and-down"]
     assert 'tests="3"' in junit.read_text()
-    assert 'classname="hvolab" name="flush-reader"' in junit.read_text()
+    assert 'classname="hvolab" name="stale-read"' in junit.read_text()
 
 
 def test_a_patch_that_changes_nothing_finds_nothing_new(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_what_is_printed_is_the_text_on_file(name: str, columns: int) -> None:
 
 
 @pytest.mark.parametrize("terminal", TERMINALS)
-@pytest.mark.parametrize("name", ["demo", "run", "list", "step"])
+@pytest.mark.parametrize("name", [pytest.param("demo", marks=pytest.mark.slow), "run", "list", "step"])
 def test_a_terminal_changes_colours_and_nothing_else(
     name: str, terminal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

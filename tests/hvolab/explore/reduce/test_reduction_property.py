@@ -178,7 +178,13 @@ def test_the_reduced_search_shows_what_the_unreduced_one_shows_at_length(
 FREED_BETWEEN = [[34], [37, 4]]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    "model",
+    [
+        LAZY_ALDER_LAKE,
+        *(pytest.param(model, marks=pytest.mark.slow) for model in MODELS if model is not LAZY_ALDER_LAKE),
+    ],
+)
 def test_the_order_of_a_release_and_of_stores_that_have_nothing_to_do_with_it_decides_nothing(
     model: CpuModel,
 ) -> None:
