@@ -151,7 +151,7 @@ def agree(program: list[list[int]], most_runs: int, model: CpuModel = LAZY) -> b
 )
 @given(programs)
 def test_the_reduced_search_shows_what_the_unreduced_one_shows(program: list[list[int]]) -> None:
-    agreed = agree(program, 400)
+    agreed = agree(program, 120)
     assume(agreed is not None)
     assert agreed
 
