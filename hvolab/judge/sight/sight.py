@@ -30,7 +30,7 @@ from emu.machine import Machine
 from emu.memory import Moment
 from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import Port, TlbEntry
-from emu.paging.walk import Rights, Walk
+from emu.paging.walk import Rights, Walk, WalkStep
 from hvolab.judge.sight.cells import Bags, Cells, Watching
 from hvolab.judge.sight.endings import Ending
 from hvolab.judge.sight.frames import Lost
@@ -63,11 +63,13 @@ class VersionFacts(NamedTuple):
     ended: Moment | None = None
 
     def is_as_good_as(self, now: VersionFacts) -> bool:
-        """Whether it leads where a walk would, with its rights, through frames that nobody has lost.
+        """Whether it leads where a walk would, with its rights, and neither through what somebody has lost.
 
-        Then it does not matter what ended it.
+        Then it does not matter what ended it. A walk made now reads tables that an older one has read before
+        they were lost.
         """
-        return self.leads == now.leads and self.lost is None and self.table is None
+        mine, walks = (self.lost, self.table), now.table
+        return self.leads == now.leads and mine == (None, None) and walks is None
 
 
 class Sight:
@@ -238,19 +240,29 @@ class Sight:
             steps, known = before.steps, since - 1
 
     def lost_table(self, entry: TlbEntry) -> tuple[Pfn, Lost] | None:
-        """A page-table page on the path that the walk can only have read after it was lost."""
-        frames, endings = self._remembered.frames, self._remembered.endings
-        for number, step in enumerate(entry.steps):
+        """A page-table page on the path that was read after it was lost.
+
+        An older version was walked for at some time: here only where that can have been no earlier. The present
+        one a lazy CPU may walk for again at any use, whatever it has cached.
+        """
+        walks_again = self.model.is_lazy and entry.filled_at >= 0
+        for table, lost in self._lost_tables(entry.steps, entry.moment):
+            if walks_again or lost.moment < entry.since or lost.event < entry.after:
+                return table, lost
+        return None
+
+    def _lost_tables(self, steps: tuple[WalkStep, ...], moment: Moment) -> Iterator[tuple[Pfn, Lost]]:
+        """The page-table pages on a path that were lost while, or after, the path led to them."""
+        for number, step in enumerate(steps):
             if number == 0:
                 continue  # the root is not handed out
             table = Pfn(step.pa >> PAGE_SHIFT)
             self._watching.watcher.reads(Resource(Kind.OWNER, table))
-            lost = frames.last_lost(table)
-            if lost is None or not (lost.moment < entry.since or lost.event < entry.after):
-                continue
-            if lost.moment >= endings.installed_at(entry.steps[:number], entry.moment):
-                return table, lost
-        return None
+            lost = self._remembered.frames.last_lost(table)
+            if lost is not None and lost.moment >= self._remembered.endings.installed_at(
+                steps[:number], moment
+            ):
+                yield table, lost
 
     def free_now(self, pfn: int) -> Lost | None:
         """When the frame was freed, if nobody has it now."""
@@ -268,7 +280,8 @@ class Sight:
             found = self.walk(va)
             if found is None:
                 return VersionFacts(None)
-            return VersionFacts((found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty))
+            table = next(self._lost_tables(found.steps, self._memory.journal.now), None)
+            return VersionFacts((found.pa >> PAGE_SHIFT, found.rights, found.leaf.dirty), table=table)
         frame = used.frame_of(va)
         ending = self.ending_of(va, used)
         return VersionFacts(

@@ -190,3 +190,13 @@ def test_the_order_of_a_release_and_of_stores_that_have_nothing_to_do_with_it_de
 ) -> None:
     """It once did: a walk was taken to come after a release when as many stores had been made before both."""
     assert agree(FREED_BETWEEN, 400, model)
+
+
+# CPU 0 splits, loads, frees the frame of the table and loads again; CPU 1 loads.
+FREED_WHILE_IN_USE = [[0, 37, 0], [0]]
+
+
+@pytest.mark.parametrize("model", [LAZY, LAZY_NO_PSC, LAZY_ERRATUM_383], ids=lambda model: model.name)
+def test_a_walk_through_a_table_that_is_free_is_not_taken_for_what_was_cached_before(model: CpuModel) -> None:
+    """Whether a CPU had walked before once decided it: a present translation can be walked for at any use."""
+    assert agree(FREED_WHILE_IN_USE, 400, model)
