@@ -242,8 +242,8 @@ class Sight:
     def lost_table(self, entry: TlbEntry) -> tuple[Pfn, Lost] | None:
         """A page-table page on the path that was read after it was lost.
 
-        An older version was walked for at some time: here only where that can have been no earlier. The present
-        one a lazy CPU may walk for again at any use, whatever it has cached.
+        An older version was walked for at some time: it counts only where that can have been no earlier. The
+        present one a lazy CPU may walk for again at any use, whatever it has cached.
         """
         walks_again = self.model.is_lazy and entry.filled_at >= 0
         for table, lost in self._lost_tables(entry.steps, entry.moment):
