@@ -184,16 +184,25 @@ def _key(finding: Finding) -> tuple[object, ...]:
     return (finding.verdict, where.cpu, where.va, where.code, where.instruction)
 
 
-def _lines(one: Compared) -> Iterator[str]:
-    """What is to be told of a scenario when it is done: a line for each guilty store or broken rule."""
-    name = one.invocation.scenario.name
+def _told(one: Compared) -> Iterator[tuple[str, str, str]]:
+    """(new or vanished, what it is, the replay line): one for each guilty store or broken rule.
+
+    What has vanished cannot be replayed with the patch, and has no line.
+    """
     for label, found in (("new", one.new), ("vanished", one.vanished)):
         for group in grouped(found):
             finding, more = group[0].finding, f" (and {len(group) - 1} more)" if len(group) > 1 else ""
             what = f"{finding.verdict.value}, cpu{finding.where.cpu}: {finding.cause}{more}"
-            yield f"[bold red]{label}[/]  {name}: {escape(what)}"
-            if label == "new":
-                yield f"     [dim]{escape(one.invocation.replay(group[0].schedule))}[/dim]"
+            replay = one.invocation.replay(group[0].schedule) if label == "new" else ""
+            yield label, what, replay
+
+
+def _lines(one: Compared) -> Iterator[str]:
+    """What is to be told of a scenario when it is done."""
+    for label, what, replay in _told(one):
+        yield f"[bold red]{label}[/]  {one.invocation.scenario.name}: {escape(what)}"
+        if replay:
+            yield f"     [dim]{escape(replay)}[/dim]"
 
 
 def _table(compared: list[Compared]) -> Table:
@@ -231,7 +240,7 @@ def _write_junit(compared: list[Compared], path: Path) -> None:
         name = one.invocation.scenario.name
         seconds = one.with_patch.coverage.seconds + one.without.coverage.seconds
         case = ElementTree.SubElement(suite, "testcase", classname="hvolab", name=name, time=f"{seconds:.3f}")
-        lines = [*_plain(one, "new", one.new), *_plain(one, "vanished", one.vanished)]
+        lines = [line for label, what, replay in _told(one) for line in (f"{label}: {what}", replay) if line]
         if lines:
             ElementTree.SubElement(case, "failure", message=lines[0]).text = "\n".join(lines)
         elif not one.complete:
@@ -240,10 +249,3 @@ def _write_junit(compared: list[Compared], path: Path) -> None:
         ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
     except OSError as error:
         raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--junit") from None
-
-
-def _plain(one: Compared, label: str, found: tuple[Found, ...]) -> Iterator[str]:
-    for group in grouped(found):
-        finding, more = group[0].finding, f" (and {len(group) - 1} more)" if len(group) > 1 else ""
-        yield f"{label}: {finding.verdict.value}, cpu{finding.where.cpu}: {finding.cause}{more}"
-        yield one.invocation.replay(group[0].schedule)
