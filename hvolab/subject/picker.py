@@ -13,7 +13,7 @@ class Picker(Protocol):
     """Picks what happens next and answers what is asked inside a step."""
 
     def pick(self, enabled: list[Choice]) -> Choice:
-        """Choose one. `enabled` is never empty and its order is deterministic."""
+        """Choose one. `enabled` is never empty and its order is deterministic. CutHere ends the run."""
         ...
 
     def answer(self, question: Question) -> int:
@@ -23,6 +23,10 @@ class Picker(Protocol):
     def finish(self) -> None:
         """Nothing more can happen. Raises an error if that is not what the picker expects."""
         ...
+
+
+class CutHere(Exception):
+    """The run that is followed was cut off here: so is this one."""
 
 
 class InOrder:
@@ -60,11 +64,13 @@ class Diverged(ScheduleError):
 class Replay:
     """Follows a schedule. What the run offers must be what the schedule was made from, or it is Diverged.
 
+    The schedule of a run that was cut off ends with CutHere.
     `fingerprint` is that of the setup it runs on; None when nobody knows it, and then nothing is stale.
     """
 
     def __init__(self, schedule: Schedule, fingerprint: str | None = None) -> None:
         self._picks = schedule.picks
+        self._cut = schedule.cut
         self._at = 0
         self._made_from = schedule.fingerprint
         self._runs_on = fingerprint
@@ -77,6 +83,8 @@ class Replay:
         return Stale(self._made_from, self._runs_on)
 
     def pick(self, enabled: list[Choice]) -> Choice:
+        if self._cut and self._at == len(self._picks):
+            raise CutHere
         wanted = self._next()
         if not isinstance(wanted, Step | TakeInterrupt) or wanted not in enabled:
             offered = ", ".join(_word(choice) for choice in enabled)

@@ -24,7 +24,7 @@ from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.subject.blame import LoadError, blamed, in_a_line, place_in_us
 from hvolab.subject.costs import NO_COSTS, CostCounter, Costs
 from hvolab.subject.fingerprint import stamped
-from hvolab.subject.picker import Picker
+from hvolab.subject.picker import CutHere, Picker
 from hvolab.subject.scenario import Setup, questions_of, start_actors
 from hvolab.subject.schedule import Pick, Schedule, answer_to
 from hvolab.subject.stuck import ended_when_stuck
@@ -54,9 +54,9 @@ class Deadlocked:
 
 @dataclass(frozen=True, slots=True)
 class OutOfSteps:
-    """The step budget ended before the run did. `at`: where each CPU was that had not ended.
+    """The steps ended before the run did. `at`: where each CPU was that had not ended.
 
-    `whose`: which steps it was a budget of.
+    `whose`: which steps they were.
     """
 
     steps: int
@@ -231,7 +231,7 @@ def run_watched(
         case _:
             assert_never(outcome)
     return Run(
-        Schedule(tuple(transcript.picks)),
+        Schedule(tuple(transcript.picks), cut=isinstance(outcome, OutOfSteps | OutOfTime)),
         outcome,
         monitor.told.uses,
         tuple(monitor.told.findings),
@@ -279,7 +279,10 @@ def _loop(system: System, transcript: _Transcript, monitor: Monitor, limits: Lim
             return OutOfSteps(machine.guest_steps, _where(machine), " of guest programs")
         if limits.until is not None and not machine.steps % _STEPS_A_LOOK and time.monotonic() > limits.until:
             return OutOfTime(limits.seconds, _where(machine))
-        choice = transcript.pick(enabled)
+        try:
+            choice = transcript.pick(enabled)
+        except CutHere:
+            return OutOfSteps(machine.steps, _where(machine), " of the schedule")
         monitor.before(choice)
         machine.perform(choice, transcript)
     transcript.finish()

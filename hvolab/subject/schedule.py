@@ -5,7 +5,8 @@
 `v2` names the format. `@` and 8 hexadecimal digits: the fingerprint of the setup it was made from
 (`hvolab.subject.fingerprint`), if it is known. `N*k`: CPU N steps k times. `iN`: CPU N takes an interrupt.
 `tP/O`: of O ways to translate (older versions, dead ends, the walk), number P is used.
-`dP/O`: a decision comes out as P of O.
+`dP/O`: a decision comes out as P of O. `cut`, at the end: there the run was cut off, by a budget of steps or
+of time.
 `parse(str(s)) == s`, always. `v1`, which had no fingerprints, is still read.
 """
 
@@ -21,6 +22,7 @@ from emu.machine import MOST_CPUS
 
 FORMAT = "v2"
 FORMAT_WITHOUT_FINGERPRINT = "v1"
+CUT = "cut"
 FINGERPRINT_DIGITS = 8
 LONGEST_TEXT = 1 << 22
 MOST_PICKS = 1 << 24
@@ -75,11 +77,13 @@ _WHAT_A_FINGERPRINT_IS = f"{FINGERPRINT_DIGITS} digits, 0-9 or a-f"
 class Schedule:
     """Picks in the order they were made. `fingerprint`: of the setup they were made on, None if not known.
 
+    `cut`: the run went on no further than this, though it could have.
     Raises ValueError for a fingerprint that is none.
     """
 
     picks: tuple[Pick, ...]
     fingerprint: str | None = None
+    cut: bool = False
 
     def __post_init__(self) -> None:
         if self.fingerprint is not None and not _DIGITS.fullmatch(self.fingerprint):
@@ -98,7 +102,7 @@ class Schedule:
                     words += [str(pick)] * count
                 case _:
                     assert_never(pick)
-        return " ".join(words)
+        return " ".join([*words, CUT] if self.cut else words)
 
 
 _STEPS = re.compile(r"([0-9]{1,3})(?:\*([0-9]{1,8}))?")
@@ -119,14 +123,15 @@ def parse(text: str) -> Schedule:
     fingerprint = _parse_fingerprint(words)
     first = 1 if fingerprint is None else 2
     picks: list[Pick] = []
-    for number, word in enumerate(words[first:], start=first + 1):
+    cut = words[-1] == CUT
+    for number, word in enumerate(words[first : len(words) - cut], start=first + 1):
         found = _parse_word(word)
         if found is None:
             raise ScheduleError(f"word {number} of the schedule is not a pick: {_brief(word)}")
         picks += found
         if len(picks) > MOST_PICKS:
             raise ScheduleError(f"more than {MOST_PICKS} picks at word {number} of the schedule")
-    return Schedule(tuple(picks), fingerprint)
+    return Schedule(tuple(picks), fingerprint, cut)
 
 
 def _parse_fingerprint(words: list[str]) -> str | None:

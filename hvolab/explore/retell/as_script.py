@@ -74,8 +74,11 @@ class _Picked:
 def as_script(system: System, setup: Setup, schedule: Schedule, key: tuple[Verdict, Where]) -> Script:
     """A script that shows what `schedule` shows. `system` is at time zero, and is left there.
 
-    Raises NoScript when none does, and ScheduleError when the schedule cannot be followed.
+    Raises NoScript when none does, and ScheduleError when the schedule cannot be followed. A run that was cut
+    off has none: what a script does not say goes on by itself, without an end perhaps.
     """
+    if schedule.cut:
+        raise NoScript("the run was cut off")
     recording = _recorded(system, setup, schedule)
     for exact in (False, True):
         script = tuple(_constraints(recording, exact=exact))

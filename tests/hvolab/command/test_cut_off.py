@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,16 @@ def test_the_time_of_an_exploration_is_not_exceeded_by_one_run(spins: str) -> No
 
 def test_a_run_that_comes_to_its_end_is_no_4() -> None:
     assert hvolab("run", "stale-read", "--json").returncode == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--no-shrink",)])
+def test_what_a_run_found_before_it_was_cut_off_replays(more: tuple[str, ...]) -> None:
+    done = hvolab("explore", "tail-write", "--steps", "300", "--json", *more)
+    assert done.returncode == 1
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert finding["replay"].endswith(" cut'")
+    words = shlex.split(finding["replay"])[1:]
+    for command in ("run", "why"):
+        again = hvolab(command, *words[1:], "--json")
+        assert (again.returncode, again.stderr) == (1, "")
+        assert finding["verdict"] in again.stdout

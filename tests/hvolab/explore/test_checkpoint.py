@@ -56,6 +56,15 @@ def test_an_exploration_stopped_after_every_third_run_ends_as_one_in_one_go(
     assert part.found == whole.found
 
 
+def test_a_finding_of_a_run_that_was_cut_off_is_no_damage(tmp_path: Path) -> None:
+    """It is kept as a schedule, and that ends where the run was."""
+    setup, budget = setup_of("tail-write"), Budget(steps=300)
+    first = explore(setup, Reduced(), ALL, budget, checkpoint=Checkpoint(tmp_path / "state", IDENTITY))
+    assert [one.schedule.cut for one in first.found] == [True]
+    again = explore(setup, Reduced(), ALL, budget, checkpoint=Checkpoint(tmp_path / "state", IDENTITY))
+    assert again.found == first.found
+
+
 def test_a_finished_exploration_is_not_made_again(tmp_path: Path) -> None:
     setup = setup_of("tail-write")
     checkpoint = Checkpoint(tmp_path / "state", IDENTITY)

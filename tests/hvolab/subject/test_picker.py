@@ -17,7 +17,7 @@ from hvolab.explore.search.guide import Guide
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Uniform
 from hvolab.subject.fingerprint import fingerprint
-from hvolab.subject.picker import Diverged, InOrder, Replay, ReplayThenInOrder, Stale
+from hvolab.subject.picker import CutHere, Diverged, InOrder, Replay, ReplayThenInOrder, Stale
 from hvolab.subject.run import run
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
 
@@ -127,6 +127,24 @@ def test_a_run_that_stops_short_says_how_far_it_came() -> None:
     with pytest.raises(ScheduleError) as caught:
         replay.finish()
     assert str(caught.value) == "the run ended after 2 of the schedule's 5 picks"
+
+
+@pytest.mark.parametrize("follow", [Replay, ReplayThenInOrder])
+def test_a_run_that_was_cut_off_is_followed_to_where_it_was(follow: type[Replay | ReplayThenInOrder]) -> None:
+    replay = follow(parse("v2 0 1 cut"))
+    replay.pick([Step(0)])
+    replay.pick([Step(1)])
+    with pytest.raises(CutHere):
+        replay.pick([Step(1)])
+
+
+def test_a_run_that_ends_before_it_was_cut_off_or_asks_more_is_another() -> None:
+    assert (
+        diverges("v2 0 cut", lambda replay: replay.finish())
+        == "the run ended after 0 of the schedule's 1 picks"
+    )
+    asked = diverges("v2 cut", answering(versions(2)))
+    assert asked == "the schedule ends after 0 picks, but the run goes on"
 
 
 @given(st.lists(enabled_lists, max_size=12), st.data())

@@ -15,7 +15,7 @@ from hvolab.catalog.common import optimize
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.costs import NO_COSTS
 from hvolab.subject.fingerprint import fingerprint
-from hvolab.subject.picker import InOrder
+from hvolab.subject.picker import InOrder, Replay
 from hvolab.subject.run import (
     Completed,
     Deadlocked,
@@ -29,6 +29,7 @@ from hvolab.subject.run import (
     run_on,
 )
 from hvolab.subject.scenario import KernelActor, Setup
+from hvolab.subject.schedule import parse
 from kernel_model.boot import BootConfig, Kernel, boot
 from kernel_model.layout import PerCpu
 from kernel_model.mm.image import HugePage
@@ -67,6 +68,16 @@ def in_order(setup: Setup, limits: Limits = Limits()) -> Run:  # noqa: B008
 )
 def test_how_a_run_ends(setup: Setup, limits: Limits, outcome: Outcome) -> None:
     assert in_order(setup, limits).outcome == outcome
+
+
+def test_what_was_cut_off_replays_to_where_it_was() -> None:
+    setup = setup_of(loads, loads)
+    first = in_order(setup, Limits(steps=13))
+    assert first.schedule.cut
+    again = run(setup, lambda _system: Replay(parse(str(first.schedule)), fingerprint(setup)))
+    assert str(again.outcome) == "cut off after 13 steps of the schedule; cpu1 was in loads"
+    assert (again.schedule, again.events) == (first.schedule, first.events)
+    assert not in_order(setup).schedule.cut
 
 
 def test_the_time_of_one_run_is_limited_too() -> None:

@@ -94,6 +94,21 @@ def test_the_text_form_with_a_fingerprint(text: str, schedule: Schedule) -> None
 
 
 @pytest.mark.parametrize("text", TEXTS)
+def test_the_text_form_of_a_run_that_was_cut_off(text: str) -> None:
+    schedule = Schedule(TEXTS[text], cut=True)
+    assert str(schedule) == f"{text} cut"
+    assert parse(str(schedule)) == schedule
+    assert schedule != Schedule(TEXTS[text])
+
+
+@pytest.mark.parametrize(("text", "word"), [("v2 cut 0", 2), ("v2 0 cut cut", 3), ("v2 @1a2b3c4d cut i0", 3)])
+def test_a_run_is_cut_off_at_its_end_only(text: str, word: int) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        parse(text)
+    assert str(caught.value) == f"word {word} of the schedule is not a pick: 'cut'"
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_the_format_before_fingerprints_is_still_read(text: str) -> None:
     assert parse(text.replace("v2", "v1")) == Schedule(TEXTS[text])
 
