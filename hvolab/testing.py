@@ -8,12 +8,11 @@ def test_my_patch() -> None:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import StringIO
 
 from rich.console import Console
 
-from emu.paging.models import LAZY
 from hvolab.catalog import CATALOGUE
 from hvolab.explore.audience import Found, Silent
 from hvolab.explore.budget import Budget
@@ -21,7 +20,7 @@ from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.why import explain
-from hvolab.load.twice import check_twice
+from hvolab.load.applied import applied, on_lazy_cpus, scenarios_with, tried
 from hvolab.load.user_file import NOTHING_LOADED, UserFile, load
 from hvolab.show.explained import show_explained
 from hvolab.show.report import Invocation, grouped, show_exploration, show_finding
@@ -106,17 +105,12 @@ def subject_of(
     """
     __tracebackhide__ = True
     used = load(load_file) if load_file else NOTHING_LOADED
-    table = CATALOGUE.and_also(used.scenarios, lambda one: one.name)
-    found = table.find(scenario) if isinstance(scenario, str) else scenario
+    found = scenarios_with(CATALOGUE, used).find(scenario) if isinstance(scenario, str) else scenario
     if cpus is not None and cpus < found.cpus_min:
         raise ValueError(f"{found.name} has actors on {found.cpus_min} CPUs, not {cpus}")
     setup = found.build(max(2, found.cpus_min) if cpus is None else cpus)
-    config = used.completed(chosen).apply(setup.boot, used.axes)
-    if not config.model.is_lazy and chosen.cpu_model is None:
-        chosen, config = replace(chosen, cpu_model=LAZY.name), replace(config, model=LAZY)
-    setup = used.judged(replace(setup, boot=config))
-    if setup.loaded:
-        check_twice(setup, used.option)
+    chosen = on_lazy_cpus(setup, chosen, used)
+    setup = tried(applied(setup, chosen, used), used)
     return Subject(Invocation(found, setup.boot.cpus, _words(used, chosen)), setup)
 
 

@@ -20,7 +20,7 @@ from hvolab.command.exploring.plan import (
     freedoms_of,
 )
 from hvolab.command.exploring.telling import Quiet, Stops, as_found, at_once, retold, watched
-from hvolab.command.options import asked, cpu_count, on_lazy_cpus, scenario_called, subject_options
+from hvolab.command.options import asked, cpu_count, scenario_called, shaped_on_lazy_cpus, subject_options
 from hvolab.command.status import status_of_exploration
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import CheckpointError
@@ -139,7 +139,7 @@ def explore_command(
         raise click.UsageError("--only and --junit go with --all")
     chosen = scenario_called(name, wanted.loaded)
     count = cpu_count(chosen, wanted.cpus)
-    setup, wanted = on_lazy_cpus(chosen, count, wanted)
+    setup, wanted = shaped_on_lazy_cpus(chosen, count, wanted)
     invocation = Invocation(chosen, count, wanted.words())
     finish = at_once if first else as_found if no_shrink else retold
     try:

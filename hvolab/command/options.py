@@ -10,9 +10,8 @@ from typing import TypeVar
 import click
 
 from emu.machine import MOST_CPUS
-from emu.paging.models import LAZY
 from hvolab.catalog import CATALOGUE
-from hvolab.load.twice import check_twice
+from hvolab.load.applied import applied, on_lazy_cpus, scenarios_with, tried
 from hvolab.load.user_file import NOTHING_LOADED, UserFile, load
 from hvolab.subject.axes import (
     CONFIGURATIONS,
@@ -24,7 +23,6 @@ from hvolab.subject.axes import (
     deviations_of,
     is_in,
 )
-from hvolab.subject.blame import LoadError
 from hvolab.subject.ranges import RANGES
 from hvolab.subject.scenario import Scenario, Setup, with_program
 from hvolab.subject.script import Script, ordering
@@ -130,11 +128,7 @@ def asked() -> Asked:
 
 def scenario_called(name: str, loaded: UserFile) -> Scenario:
     """Of the catalogue, or of the user's file. Raises UnknownName, LoadError."""
-    try:
-        table = CATALOGUE.and_also(loaded.scenarios, lambda one: one.name)
-    except ValueError as error:
-        raise LoadError(f"{loaded.option}: {error}") from None
-    return table.find(name)
+    return scenarios_with(CATALOGUE, loaded).find(name)
 
 
 def cpu_count(chosen: Scenario, cpus: int | None) -> int:
@@ -148,27 +142,21 @@ def cpu_count(chosen: Scenario, cpus: int | None) -> int:
 
 def shaped(setup: Setup, wanted: Asked) -> Setup:
     """The setup as the options want it. Raises UnknownName, AssemblyError, BadParameter, LoadError."""
-    loaded = wanted.loaded
-    setup = replace(setup, boot=loaded.completed(wanted.chosen).apply(setup.boot, loaded.axes))
+    setup = with_guest(applied(setup, wanted.chosen, wanted.loaded), wanted.program)
     if wanted.judged is not None:
         ranges = tuple(RANGES.find(name.strip()) for name in wanted.judged.split(","))
         setup = replace(setup, judged=ranges)
-    setup = loaded.judged(with_guest(setup, wanted.program))
-    if setup.loaded:
-        check_twice(setup, loaded.option)
-    return setup
+    return tried(setup, wanted.loaded)
 
 
-def on_lazy_cpus(chosen: Scenario, cpus: int, wanted: Asked) -> tuple[Setup, Asked]:
+def shaped_on_lazy_cpus(chosen: Scenario, cpus: int, wanted: Asked) -> tuple[Setup, Asked]:
     """What the options want, on CPUs that may use all that the architecture allows; and saying so.
 
     Raises what `shaped` raises.
     """
-    setup = shaped(chosen.build(cpus), wanted)
-    if setup.boot.model.is_lazy or wanted.chosen.cpu_model is not None:
-        return setup, wanted
-    wanted = replace(wanted, chosen=replace(wanted.chosen, cpu_model=LAZY.name))
-    return shaped(chosen.build(cpus), wanted), wanted
+    setup = chosen.build(cpus)
+    wanted = replace(wanted, chosen=on_lazy_cpus(setup, wanted.chosen, wanted.loaded))
+    return shaped(setup, wanted), wanted
 
 
 def order_of(chosen: Scenario, setup: Setup) -> Script:

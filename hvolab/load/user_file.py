@@ -15,6 +15,7 @@ from typing import assert_never, cast
 
 from emu.paging.models import CpuModel
 from hvolab.judge.own import OwnJudge
+from hvolab.load.overrides import check_overrides, overridden
 from hvolab.load.source import FileRun, read_source
 from hvolab.subject.axes import BUILT_IN, Axes, Chosen
 from hvolab.subject.blame import LoadError
@@ -190,50 +191,15 @@ def _thing_of(source: FileRun, found: type) -> Thing | None:
     """What a class is, by what it is made from."""
     summary = (inspect.cleandoc(found.__doc__ or "") or f"from {source.path.name}").splitlines()[0]
     if issubclass(found, HugetlbVmemmap):
-        _check_overrides(source, found, HugetlbVmemmap)
+        check_overrides(source, found, HugetlbVmemmap)
         return NamedVariant(found.__name__, summary, found)
     if issubclass(found, Hugetlb):
-        _check_overrides(source, found, Hugetlb)
+        check_overrides(source, found, Hugetlb)
         return NamedVariant(found.__name__, summary, build_pool=found)
     if issubclass(found, UpstreamFlush) or {"flush_tlb_all", "flush_tlb_kernel_range"} & set(vars(found)):
-        _check_overrides(source, found, UpstreamFlush if issubclass(found, UpstreamFlush) else FlushPolicy)
+        check_overrides(source, found, UpstreamFlush if issubclass(found, UpstreamFlush) else FlushPolicy)
         return NamedPolicy(found.__name__, summary, cast(Callable[[FlushSite], FlushPolicy], found))
     return None
-
-
-def _check_overrides(source: FileRun, found: type, base: type) -> None:
-    """Something is overridden, and is called as the original is. Raises LoadError."""
-    originals = vars_of(base)
-    for name in vars_of(found):
-        near = get_close_matches(name, originals, cutoff=0.8)
-        if name not in originals and near and near[0] not in vars_of(found, source.module.__name__):
-            line = _line(getattr(found, name))
-            said = f"{found.__name__}.{name} is no function of {base.__name__}; did you mean {near[0]}?"
-            raise LoadError(f"{source.path.name}:{line}: {said}")
-    changed = [name for name, original in originals.items() if getattr(found, name, None) is not original]
-    if not changed and "__init__" not in vars(found):
-        raise LoadError(f"{source.path.name}: {found.__name__} overrides nothing of {base.__name__}")
-    for name in changed:
-        _check_call(source, found, name, originals[name])
-
-
-def _check_call(source: FileRun, found: type, name: str, original: Callable[..., object]) -> None:
-    own = getattr(found, name, None)
-    if not callable(own):
-        raise LoadError(f"{source.path.name}: {found.__name__} has no function {name}")
-    place = f"{source.path.name}:{_line(own)}: {found.__name__}.{name}"
-    if inspect.iscoroutinefunction(original) and not inspect.iscoroutinefunction(own):
-        raise LoadError(f"{place} must be an async function, as the one it stands for")
-    keywords = [
-        one.name
-        for one in inspect.signature(own).parameters.values()
-        if one.kind is one.KEYWORD_ONLY and one.default is one.empty
-    ]
-    if keywords:
-        raise LoadError(f"{place} needs {', '.join(keywords)} by name, which no caller gives")
-    wanted, has = _positional(original), _positional(own)
-    if wanted is not None and has is not None and not has[0] <= wanted[0] <= has[1]:
-        raise LoadError(f"{place} takes {_arguments(has)}; it is called with {wanted[0]}")
 
 
 def functions_changed(loaded: UserFile) -> frozenset[str] | None:
@@ -244,40 +210,5 @@ def functions_changed(loaded: UserFile) -> frozenset[str] | None:
     for one in loaded.variants:
         for made, base in ((one.build, HugetlbVmemmap), (one.build_pool, Hugetlb)):
             if inspect.isclass(made):
-                changed |= {
-                    name for name, original in vars_of(base).items() if getattr(made, name) is not original
-                }
+                changed |= overridden(made, base)
     return frozenset(changed)
-
-
-def vars_of(base: type, module: str = "") -> dict[str, Callable[..., object]]:
-    """The functions of a class, those that it inherits included, by name; or those of one module alone."""
-    return {
-        name: value
-        for one in reversed(base.__mro__)
-        for name, value in vars(one).items()
-        if inspect.isfunction(value)
-        and not name.startswith("__")
-        and (not module or one.__module__ == module)
-    }
-
-
-def _line(function: object) -> int:
-    code = getattr(function, "__code__", None)
-    return 0 if code is None else code.co_firstlineno
-
-
-def _positional(function: object) -> tuple[int, float] | None:
-    """How many arguments a function takes beside self, (at least, at most)."""
-    if not callable(function):
-        return None
-    parameters = [*inspect.signature(function).parameters.values()][1:]
-    several = any(one.kind is one.VAR_POSITIONAL for one in parameters)
-    plain = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    least = sum(one.default is one.empty for one in plain)
-    return least, float("inf") if several else len(plain)
-
-
-def _arguments(has: tuple[int, float]) -> str:
-    least, most = has
-    return f"{least} arguments" if least == most else f"{least} to {most} arguments"

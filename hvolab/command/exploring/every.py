@@ -21,7 +21,7 @@ from emu.events import MachineEvent, RoutineSite
 from hvolab.catalog import SCENARIOS
 from hvolab.command.exploring.plan import ExplorePlan, carry_out
 from hvolab.command.exploring.telling import Quiet, Stops
-from hvolab.command.options import Asked, cpu_count, on_lazy_cpus, scenario_called
+from hvolab.command.options import Asked, cpu_count, scenario_called, shaped_on_lazy_cpus
 from hvolab.command.status import NOT_COMPLETE, WRONG
 from hvolab.explore.audience import Found
 from hvolab.explore.coverage import Coverage
@@ -138,8 +138,8 @@ def _alone(setup: Setup) -> tuple[int, frozenset[str]]:
 
 def _compare(chosen: Scenario, wanted: Asked, plan: ExplorePlan) -> Compared:
     count = cpu_count(chosen, wanted.cpus)
-    patched, asked_for = on_lazy_cpus(chosen, count, _else_upstream(wanted))
-    plain, _ = on_lazy_cpus(chosen, count, _else_upstream(replace(wanted, loaded=NOTHING_LOADED)))
+    patched, asked_for = shaped_on_lazy_cpus(chosen, count, _else_upstream(wanted))
+    plain, _ = shaped_on_lazy_cpus(chosen, count, _else_upstream(replace(wanted, loaded=NOTHING_LOADED)))
     with_patch = _explored(patched, plan)
     without = _explored(plain, plan)
     before = {_key(one.finding) for one in without.found}
