@@ -64,6 +64,13 @@ def _keep(context: click.Context, parameter: click.Parameter, value: object) -> 
     return value
 
 
+def _keep_the_one(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> object:
+    if len(value) > 1:
+        said = f"{value[0]} and {value[1]}: one file is loaded, with all that is to go together in it"
+        raise click.BadParameter(said, context, parameter)
+    return _keep(context, parameter, value[0] if value else None)
+
+
 def _option(name: str, metavar: str, text: str) -> Callable[[F], F]:
     return click.option(name, metavar=metavar, help=text, expose_value=False, callback=_keep)
 
@@ -84,7 +91,14 @@ def subject_options(command: F) -> F:
         _option("--cpu-model", "NAME", f"CPUs: {', '.join(CPU_MODELS.names)}."),
         _option("--config", "NAME", f"Kernel configuration: {', '.join(CONFIGURATIONS.names)}."),
         _option("--failures", "WHICH", "Failing allocations: none, any, at:N[,N...], from:N, until-freed:N."),
-        _option("--load", "FILE.py[:NAME]", "Your own variant, policy, scenario, judge: docs/your-own.md."),
+        click.option(
+            "--load",
+            metavar="FILE.py[:NAME]",
+            help="Your own variant, policy, scenario, judge: docs/your-own.md.",
+            multiple=True,
+            expose_value=False,
+            callback=_keep_the_one,
+        ),
         _option("--origin", "NAME", f"Where vmemmap's memory comes from: {', '.join(ORIGINS.names)}."),
         _option("--judged", "RANGES", f"Where stale uses are judged, of {', '.join(RANGES.names)}."),
         click.option(

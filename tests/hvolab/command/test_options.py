@@ -57,6 +57,12 @@ def test_a_file_that_is_wrong_is_one_line_and_status_2(
     assert "Traceback" not in done.err
 
 
+def test_of_two_files_to_load_none_is_left_out_in_silence() -> None:
+    done = hvolab("run", "stale-read", "--load", "a.py", "--load", "b.py")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "a.py and b.py: one file is loaded" in done.err
+
+
 def test_a_guest_instruction_that_is_not_modelled_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.S").write_text("rdtsc\nhlt\n", encoding="utf-8")
     done = hvolab("run", "tail-write", "--program", tmp_path / "mine.S", "--json")
