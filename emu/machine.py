@@ -21,12 +21,14 @@ from emu.cpu.cpu import Cpu, GuestContext, RoutineContext, Thread
 from emu.cpu.execute import Executor, OpRefused
 from emu.cpu.interrupts import Interrupts
 from emu.cpu.ops import Await
+from emu.cpu.routine import Routines
 from emu.cpu.software import Software
 from emu.cpu.spin import note_read, pause, wake_spinners
 from emu.cpu.threads import Threads
 from emu.cpu.traps import Traps
 from emu.cpu.waiting import Waiting
 from emu.guest.guest_core import GuestTrap, Halted, Refused, Retired
+from emu.ledger import Ledger
 from emu.memory import PhysicalMemory
 from emu.mmu import Mmu
 from emu.paging.models import CpuModel
@@ -41,7 +43,7 @@ class NotEnabled(ValueError):
 
 
 class Machine:
-    """`cpus` CPUs (1 to 256) of one model, all with CR3 at `root`."""
+    """`cpus` CPUs (1 to 256) of one model, all with CR3 at `root`. `ledger`: what software knows already."""
 
     def __init__(
         self,
@@ -51,10 +53,12 @@ class Machine:
         root: Pfn,
         software: Software,
         control: Control | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         if not 1 <= cpus <= MOST_CPUS:
             raise ValueError(f"{cpus} CPUs: want 1 to {MOST_CPUS}")
         self.memory = memory
+        self.ledger = Ledger() if ledger is None else ledger
         self.trace = Trace()
         self.apic = Apic(cpus)
         self.words: Counter[Word] = Counter()
@@ -65,7 +69,7 @@ class Machine:
         )
         self.steps = self.guest_steps = 0
         self._counters_at_zero: Counter[tuple[str, int]] = Counter()
-        self._executor = Executor(memory, self.trace, self.apic, self.words, self.counters)
+        self._executor = Executor(memory, self.trace, self.apic, self.words, self.counters, self.ledger)
         self._waiting = Waiting(
             self.words, memory, self.apic, lambda number: self.cpus[number].interrupts_enabled
         )
@@ -75,9 +79,19 @@ class Machine:
             self.apic, self._threads, self._executor, self.trace, software.interrupts
         )
 
+    @property
+    def routines(self) -> Routines:
+        """How kernel routines are begun."""
+        return self._threads.routines
+
+    @routines.setter
+    def routines(self, routines: Routines) -> None:
+        self._threads.routines = routines
+
     def mark_time_zero(self) -> None:
-        """What memory and the counters hold now is what `reset` comes back to. Nothing is under way."""
+        """What memory, ledger and counters hold now is what `reset` comes back to. Nothing is under way."""
         self.memory.journal.forget()
+        self.ledger.forget()
         for cpu in self.cpus:
             cpu.mmu.reset()  # its moments are those of the journal
         self.apic.reset()
@@ -91,6 +105,7 @@ class Machine:
             cpu.reset()
         self.memory.undo(0)
         self.memory.journal.forget()
+        self.ledger.undo(0)
         for cpu in self.cpus:
             cpu.mmu.reset()
         self.apic.reset()

@@ -12,6 +12,7 @@ from emu.choice import Defaults
 from emu.cpu.cpu import KernelThread
 from emu.cpu.ops import Store
 from emu.cpu.software import InterruptHandler, Software
+from emu.ledger import Ledger
 from emu.machine import Machine
 from emu.memory import PhysicalMemory
 from emu.paging.models import SKYLAKE, CpuModel
@@ -19,7 +20,6 @@ from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.lists import DebugListChecks, ListChecks, Lists
 from kernel_model.core.rcu import Rcu
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
-from kernel_model.core.stack import Stacks
 from kernel_model.core.static_key import StaticKey
 from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
@@ -103,7 +103,6 @@ class Kernel:
     key: StaticKey
     rcu: Rcu
     lists: Lists
-    stacks: Stacks
     pool: Hugetlb
     raw: RawHwpoison
 
@@ -132,7 +131,6 @@ class System:
         """Back to time zero: the same run can be made again. Much cheaper than another boot."""
         self.machine.reset()
         pages = self.kernel.pages
-        pages.reset()
         self.kernel = _build_kernel(self.config, pages, self._root)
         pages.failures = self.config.failures
 
@@ -150,7 +148,8 @@ def boot(config: BootConfig) -> System:
     image = Image(memory)
     _write_image(image, config, blocks)
 
-    pages = Buddy(config.kernel, config.cpus)
+    ledger = Ledger()
+    pages = Buddy(config.kernel, config.cpus, ledger)
     kernel = _build_kernel(config, pages, image.root)
     _give_frames(pages, config, blocks)
     pages.write_free_lists(image)
@@ -158,11 +157,10 @@ def boot(config: BootConfig) -> System:
         TrapHandlers(image.root).handle,
         {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, config.policy.grain)},
     )
-    machine = Machine(memory, config.cpus, config.model, image.root, software)
+    machine = Machine(memory, config.cpus, config.model, image.root, software, ledger=ledger)
     for name, pages_counted in _counters(config, blocks).items():
         machine.counters[name, 0] = pages_counted
     machine.mark_time_zero()
-    pages.mark_time_zero()
     pages.failures = config.boot_failures
     _fill_pool(machine, kernel, config)
     pages.failures = config.failures
@@ -188,8 +186,8 @@ def _fill_pool(machine: Machine, kernel: Kernel, config: BootConfig) -> None:
     while choices := machine.enabled():
         machine.perform(choices[0], Defaults())
     machine.words.clear()  # no lock is held, and what was counted was counted before time zero
-    machine.mark_time_zero()
     kernel.pages.mark_time_zero()
+    machine.mark_time_zero()
 
 
 def _counters(config: BootConfig, blocks: Mapping[VirtAddr, Pfn]) -> Mapping[str, int]:
@@ -228,14 +226,13 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn) -> Kernel:
     flush = config.policy.build(FlushSite(online, config.kernel.tlb_single_page_flush_ceiling))
     key = StaticKey(HUGETLB_OPTIMIZE_VMEMMAP_KEY, online)
     rcu = Rcu(sorted(online))
-    stacks = Stacks(config.cpus)
     hstates = _hstates(config)
-    primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, stacks, hstates, frame_start(root))
+    primitives = Primitives(config.kernel, pages, lists, flush, rcu, key, hstates, frame_start(root))
     hvo = config.variant.build(primitives)
     hvo.hugetlb_vmemmap_init()
     raw = RawHwpoison()
-    pool = config.variant.build_pool(PoolPrimitives(config.kernel, pages, lists, stacks, hvo, raw, hstates))
-    return Kernel(hvo, pages, flush, key, rcu, lists, stacks, pool, raw)
+    pool = config.variant.build_pool(PoolPrimitives(config.kernel, pages, lists, hvo, raw, hstates))
+    return Kernel(hvo, pages, flush, key, rcu, lists, pool, raw)
 
 
 def _hstates(config: BootConfig) -> tuple[Hstate, ...]:
@@ -337,7 +334,9 @@ def _give_frames(pages: Buddy, config: BootConfig, blocks: Mapping[VirtAddr, Pfn
     taken = _occupied(config, blocks)
     for pfn in blocks.values():
         pages.adopt(range(pfn, pfn + PTRS_PER_PTE))
-    pages.adopt((*config.inherited.frames(), *config.inherited.table_frames()))
+    for huge in config.huge_pages:
+        pages.adopt(range(huge.pfn, huge.pfn + huge.hstate.pages_per_huge_page))
+    pages.adopt(frozenset((*config.inherited.frames(), *config.inherited.table_frames())))
     gaps: Sequence[tuple[int, int]] = [(end, first) for (_, end, _), (first, _, _) in pairwise(taken)]
     for start, end in (*gaps, (taken[-1][1], config.memory_bytes >> PAGE_SHIFT)):
         pages.add_free(start, end)

@@ -53,7 +53,7 @@ class InterruptsOn:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """Every target of that interrupt request has acknowledged it."""
+    """Every target of that interrupt request has acknowledged it. In a routine `request` is a handle."""
 
     request: int
 

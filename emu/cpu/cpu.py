@@ -7,21 +7,20 @@ trap and interrupt routines come and go above. Further threads of the CPU queue 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import CoroutineType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from emu.addr import VirtAddr
-from emu.cpu.ops import Op
+from emu.cpu.handles import numbered
+from emu.cpu.ops import Acknowledge, Annotate, Await, Op, SendIpi
+from emu.cpu.recall import Recalled
+from emu.cpu.routine import Code, Routine, functions_of
 from emu.events import InterruptSite, RoutineSite, Site
 from emu.guest.guest_core import GuestCore
 from emu.memory import Moment
 from emu.mmu import Mmu
-
-# What kernel code is to the machine: it yields ops and is sent their results.
-Routine: TypeAlias = Coroutine[Any, Any, Any]
 
 
 class RoutineRole(Enum):
@@ -36,18 +35,39 @@ class RoutineRole(Enum):
 class RoutineContext:
     """A kernel routine: a coroutine and the op it waits for.
 
-    `once` has a bit for each part of the EachOnce it waits for that has held.
+    `once` has a bit for each part of the EachOnce it waits for that has held. `interrupts_before` and
+    `stack_before` are what its CPU comes back to when it ends. `numbers`: what its handles stand for.
     """
 
     name: str
     role: RoutineRole
     routine: Routine
     interrupts_before: bool
+    stack_before: int = 0
     pending: Op | None = None
     once: int = 0
+    numbers: list[int] = field(default_factory=list)
+
+    def send(self, result: object) -> Op:
+        """Give the routine the result of its pending op. Returns its next one, which may be `Aside`.
+
+        Raises StopIteration and what the routine raises.
+        """
+        if isinstance(self.pending, Annotate | SendIpi):
+            assert isinstance(result, int)
+            self.numbers.append(result)
+            result = len(self.numbers) - 1
+        self.pending = None
+        op: Op = self.routine.send(result)
+        return numbered(op, self.numbers) if isinstance(op, Annotate | Acknowledge | Await) else op
+
+    def functions(self) -> tuple[str, ...]:
+        """The functions that the routine is in, outermost first."""
+        routine = self.routine
+        return routine.functions if isinstance(routine, Recalled) else functions_of(routine)
 
     def site(self) -> Site:
-        return RoutineSite(functions_of(self.routine))
+        return RoutineSite(self.functions())
 
 
 @dataclass(slots=True)
@@ -78,7 +98,7 @@ class KernelThread:
     """A kernel routine to run."""
 
     name: str
-    routine: Callable[[], Routine]
+    routine: Callable[[], Code]
 
 
 Thread: TypeAlias = GuestThread | KernelThread
@@ -86,7 +106,10 @@ Thread: TypeAlias = GuestThread | KernelThread
 
 @dataclass(slots=True)
 class Cpu:
-    """`spinning` holds the 8-byte memory words (by address / 8) whose change ends a PAUSE loop's wait."""
+    """`spinning` holds the 8-byte memory words (by address / 8) whose change ends a PAUSE loop's wait.
+
+    `stack`: how many bytes of its kernel stack are in use. `begun`: how many threads it has begun.
+    """
 
     number: int
     mmu: Mmu
@@ -97,6 +120,8 @@ class Cpu:
     spinning: frozenset[int] = frozenset()
     read_since_pause: dict[int, Moment] = field(default_factory=dict)
     in_interrupt: int | None = None
+    stack: int = 0
+    begun: int = 0
 
     @property
     def top(self) -> Context | None:
@@ -113,17 +138,9 @@ class Cpu:
         self.spinning = frozenset()
         self.read_since_pause.clear()
         self.in_interrupt = None
+        self.stack = self.begun = 0
 
     def site(self) -> Site:
         if self.in_interrupt is not None:
             return InterruptSite(self.in_interrupt)
         return self.contexts[-1].site() if self.contexts else RoutineSite(())
-
-
-def functions_of(routine: object) -> tuple[str, ...]:
-    """The names of the functions a suspended coroutine is in, outermost first."""
-    names = []
-    while isinstance(routine, CoroutineType):
-        names.append(routine.cr_code.co_name)
-        routine = routine.cr_await
-    return tuple(names)

@@ -32,8 +32,10 @@ from emu.cpu.ops import (
     Rewrite,
     SendIpi,
     SetInterrupts,
+    StackRoom,
     Store,
     ThisCpu,
+    Transact,
     WordOp,
 )
 from emu.events import (
@@ -47,6 +49,7 @@ from emu.events import (
     MachineEvent,
     Stored,
 )
+from emu.ledger import Ledger
 from emu.memory import PhysicalMemory
 from emu.mmu import Denied, NonCanonical, Translation
 from emu.paging.tlb import InvalidateAll, Invlpg
@@ -67,7 +70,7 @@ class Blocked(Exception):
 
 
 class Executor:
-    """Executes ops. `words` are the machine's named words, `counters` those of each CPU."""
+    """Executes ops. `words` are the machine's named words, `counters` those of each CPU, `ledger` its own."""
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class Executor:
         apic: Apic,
         words: Counter[Word],
         counters: Counter[tuple[str, int]],
+        ledger: Ledger,
     ) -> None:
         self.answerer: Answerer = Defaults()
         self._memory = memory
@@ -83,6 +87,7 @@ class Executor:
         self._apic = apic
         self._words = words
         self._counters = counters
+        self._ledger = ledger
 
     def execute(self, cpu: Cpu, op: Op) -> object:
         """Perform the op and return its result. Raises OpRefused when an access was."""
@@ -102,8 +107,8 @@ class Executor:
             case FlushTlb():
                 cpu.mmu.invalidate(InvalidateAll())
             case SetInterrupts(enabled=enabled):
-                before, cpu.interrupts_enabled = cpu.interrupts_enabled, enabled
-                return before
+                were, cpu.interrupts_enabled = cpu.interrupts_enabled, enabled
+                return were
             case SendIpi():
                 return self._send(cpu, op)
             case Acknowledge(request=request):
@@ -119,6 +124,11 @@ class Executor:
                 return cpu.number
             case Count(counter=counter, delta=delta):
                 self._counters[counter, cpu.number] += delta
+            case StackRoom(size=size):
+                before, cpu.stack = cpu.stack, cpu.stack + size
+                return before
+            case Transact(transaction=transaction):
+                return transaction(self._ledger)
             case _:
                 assert_never(op)
         return None

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from emu.cpu.apic import Apic, Ipi
-from emu.cpu.cpu import Cpu, Routine, RoutineContext, RoutineRole
+from emu.cpu.cpu import Cpu, RoutineContext, RoutineRole
 from emu.cpu.execute import Blocked, Executor
-from emu.cpu.ops import Await, Op
-from emu.cpu.software import ContextKilled, Grain, InterruptHandler
+from emu.cpu.handles import CALLED_FOR
+from emu.cpu.ops import Await
+from emu.cpu.routine import ContextKilled, Root
+from emu.cpu.software import Grain, InterruptHandler
 from emu.cpu.threads import Threads
 from emu.events import Finished, IpiTaken
 from emu.trace import Trace
@@ -40,30 +42,33 @@ class Interrupts:
         if handler is None:
             raise LookupError(f"no handler for vector {ipi.vector:#x} on cpu{cpu.number}")
         self._trace.add(IpiTaken(cpu.number, ipi.request, ipi.vector))
-        routine = handler.routine(ipi.request, ipi.payload)
+        name = f"interrupt {ipi.vector:#x}"
+        routine = self._threads.routines.begin(
+            Root(cpu.number, name, ipi.payload), lambda: handler.routine(CALLED_FOR, ipi.payload)
+        )
+        context = RoutineContext(name, RoutineRole.INTERRUPT, routine, cpu.interrupts_enabled)
+        context.numbers.append(ipi.request)
         match handler.grain:
             case Grain.STEPWISE:
-                name = f"interrupt {ipi.vector:#x}"
-                context = RoutineContext(name, RoutineRole.INTERRUPT, routine, cpu.interrupts_enabled)
                 cpu.interrupts_enabled = False
                 self._threads.enter(cpu, context)
             case Grain.ATOMIC:
-                self._run_atomically(cpu, ipi, routine)
+                self._run_atomically(cpu, ipi, context)
             case _:
                 assert_never(handler.grain)
 
-    def _run_atomically(self, cpu: Cpu, ipi: Ipi, routine: Routine) -> None:
-        cpu.in_interrupt = ipi.vector
+    def _run_atomically(self, cpu: Cpu, ipi: Ipi, context: RoutineContext) -> None:
+        cpu.in_interrupt, stack = ipi.vector, cpu.stack
         result: object = None
         try:
             while True:
-                op: Op = routine.send(result)
+                op = context.pending = context.send(result)
                 if isinstance(op, Await):
                     raise Blocked(f"an atomic handler of vector {ipi.vector:#x} waits for {op.condition}")
                 result = self._executor.execute(cpu, op)
         except StopIteration:
             pass
         except ContextKilled:
-            self._trace.add(Finished(cpu.number, f"interrupt {ipi.vector:#x}", killed=True))
+            self._trace.add(Finished(cpu.number, context.name, killed=True))
         finally:
-            cpu.in_interrupt = None
+            cpu.in_interrupt, cpu.stack = None, stack

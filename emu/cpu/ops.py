@@ -4,17 +4,19 @@
 
 Between two awaits nothing else runs on any CPU. Addresses are virtual and go through the MMU and TLB of
 the CPU the routine runs on; a fault there is handled by that CPU's trap handler, after which the op is
-performed again. `ThisCpu` and `Count` are no scheduling points: they concern one CPU alone.
+performed again. What an announcement or an interrupt request returns is a handle (`emu.cpu.handles`). What is
+`Aside` is no scheduling point: it is carried out together with the op before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeAlias, TypeVar
 
 from emu.addr import VirtAddr
 from emu.cpu.condition import Condition, Word
+from emu.ledger import Transaction
 
 R = TypeVar("R")
 
@@ -141,7 +143,7 @@ class SetInterrupts(Awaitable[bool]):
 
 @dataclass(frozen=True, slots=True)
 class SendIpi(Awaitable[int]):
-    """Queue an interrupt of that vector on each target CPU; returns the request's number."""
+    """Queue an interrupt of that vector on each target CPU; returns a handle of the request."""
 
     targets: frozenset[int]
     vector: int
@@ -150,7 +152,7 @@ class SendIpi(Awaitable[int]):
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge(Awaitable[None]):
-    """In an interrupt routine: tell the sender that this CPU has done what was asked."""
+    """In an interrupt routine: tell the sender that this CPU has done what was asked. `request`: a handle."""
 
     request: int
 
@@ -178,9 +180,22 @@ class Decide(Awaitable[int]):
     options: int = 2
 
 
+class Refers:
+    """A payload that speaks of an earlier one of the same routine.
+
+    To the routine `begun` is the handle that announcing that one returned; in the trace it is its event.
+    """
+
+    __slots__ = ()
+    begun: int
+
+    def numbered(self, numbers: Sequence[int]) -> Self:
+        return replace(self, begun=numbers[self.begun])  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, slots=True)
 class Annotate(Awaitable[int]):
-    """Put `payload` into the trace, as a step of its own; returns the number of the event."""
+    """Put `payload` into the trace, as a step of its own; returns a handle of it."""
 
     payload: object
 
@@ -198,7 +213,25 @@ class Count(Awaitable[None]):
     delta: int
 
 
+@dataclass(frozen=True, slots=True)
+class StackRoom(Awaitable[int]):
+    """Take `size` bytes of this CPU's kernel stack, or give them back if negative. Not a scheduling point.
+
+    Returns how many bytes were taken before. What a routine has not given back ends with it.
+    """
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transact(Awaitable[R], Generic[R]):
+    """Carry out a transaction on what software knows beside memory. Not a scheduling point."""
+
+    transaction: Transaction[R]
+
+
 WordOp: TypeAlias = Load | Store | CmpXchg | FetchAdd | FetchOr | FetchAndNot
+Aside: TypeAlias = ThisCpu | Count | StackRoom | Transact[object]
 Op: TypeAlias = (
     WordOp
     | Copy
@@ -214,6 +247,5 @@ Op: TypeAlias = (
     | AddWords
     | Decide
     | Annotate
-    | ThisCpu
-    | Count
+    | Aside
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from emu.cpu.cpu import Routine
+from emu.cpu.routine import Code
 from emu.events import Site
 from emu.guest.guest_core import GuestTrap
 from emu.mmu import Denied, NonCanonical
@@ -31,7 +31,7 @@ class Trap:
     why: Denied | BusError | NonCanonical | GuestTrap
 
 
-TrapHandler: TypeAlias = Callable[[Trap], Routine]
+TrapHandler: TypeAlias = Callable[[Trap], Code]
 
 
 class Grain(Enum):
@@ -43,14 +43,10 @@ class Grain(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InterruptHandler:
-    """The routine for a vector. It is given the request's number and payload, and must acknowledge."""
+    """The routine for a vector. It is given a handle of the request and the payload, and must acknowledge."""
 
-    routine: Callable[[int, object], Routine]
+    routine: Callable[[int, object], Code]
     grain: Grain
-
-
-class ContextKilled(Exception):
-    """Raised by kernel code to end its own context (after a BUG, say). The machine records it as killed."""
 
 
 @dataclass(frozen=True, slots=True)

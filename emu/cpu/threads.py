@@ -15,11 +15,11 @@ from emu.cpu.cpu import (
     RoutineContext,
     RoutineRole,
     Thread,
-    functions_of,
 )
 from emu.cpu.execute import Executor
-from emu.cpu.ops import Awaitable, Count, Op, ThisCpu
-from emu.cpu.software import ContextKilled, TrapOutcome
+from emu.cpu.ops import Awaitable, Count, StackRoom, ThisCpu, Transact
+from emu.cpu.routine import Anew, ContextKilled, Root, Routines
+from emu.cpu.software import TrapOutcome
 from emu.cpu.waiting import Waiting
 from emu.events import Finished, Started
 from emu.guest.guest_core import GuestCore
@@ -32,9 +32,10 @@ class NotAnOp(TypeError):
 
 
 class Threads:
-    """`busy` are the numbers of the CPUs that have a context."""
+    """`busy` are the numbers of the CPUs that have a context. `routines`: how those are begun."""
 
     def __init__(self, memory: PhysicalMemory, trace: Trace, executor: Executor, waiting: Waiting) -> None:
+        self.routines: Routines = Anew()
         self.busy: set[int] = set()
         self._memory = memory
         self._trace = trace
@@ -73,6 +74,7 @@ class Threads:
 
     def _begin(self, cpu: Cpu, thread: Thread) -> None:
         self._trace.add(Started(cpu.number, thread.name))
+        cpu.begun += 1
         match thread:
             case GuestThread(name=name, rip=rip, registers=registers):
                 if cpu.core is None:
@@ -81,24 +83,26 @@ class Threads:
                 cpu.contexts.append(GuestContext(name, cpu.core))
                 self.busy.add(cpu.number)
             case KernelThread(name=name, routine=routine):
-                self._push(cpu, RoutineContext(name, RoutineRole.THREAD, routine(), cpu.interrupts_enabled))
+                begun = self.routines.begin(Root(cpu.number, name, cpu.begun), routine)
+                self._push(cpu, RoutineContext(name, RoutineRole.THREAD, begun, cpu.interrupts_enabled))
             case _:
                 assert_never(thread)
 
     def _push(self, cpu: Cpu, context: RoutineContext) -> None:
+        context.stack_before = cpu.stack
         cpu.contexts.append(context)
         self.busy.add(cpu.number)
         self._resume(cpu, context, None)
 
     def _resume(self, cpu: Cpu, context: RoutineContext, result: object) -> None:
         """Ops that are no scheduling point are carried out at once."""
-        context.pending, context.once = None, 0
+        context.once = 0
         try:
-            op: Op = context.routine.send(result)
-            while isinstance(op, ThisCpu | Count):
-                op = context.routine.send(self._executor.execute(cpu, op))
+            op = context.send(result)
+            while isinstance(op, ThisCpu | Count | StackRoom | Transact):
+                op = context.send(self._executor.execute(cpu, op))
             if not isinstance(op, Awaitable):
-                raise NotAnOp(f"{' > '.join(functions_of(context.routine))} awaited {op!r}, which is no op")
+                raise NotAnOp(f"{' > '.join(context.functions())} awaited {op!r}, which is no op")
             context.pending = op
             self._waiting.note_once(context)
         except StopIteration as stop:
@@ -123,14 +127,14 @@ class Threads:
 
     def _leave(self, cpu: Cpu, context: RoutineContext) -> None:
         cpu.contexts.pop()
-        cpu.interrupts_enabled = context.interrupts_before
+        cpu.interrupts_enabled, cpu.stack = context.interrupts_before, context.stack_before
 
     def _finish(self, cpu: Cpu, *, killed: bool) -> None:
         """A killed context takes the handlers above the thread with it only by itself."""
         context = cpu.contexts.pop()
         if isinstance(context, RoutineContext):
             context.routine.close()
-            cpu.interrupts_enabled = context.interrupts_before
+            cpu.interrupts_enabled, cpu.stack = context.interrupts_before, context.stack_before
         self._trace.add(Finished(cpu.number, context.name, killed))
         if not cpu.contexts:
             cpu.interrupts_enabled = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from emu.cpu.cpu import Cpu, RoutineContext, RoutineRole
+from emu.cpu.routine import Root
 from emu.cpu.software import Trap, TrapHandler
 from emu.cpu.threads import Threads
 from emu.events import BusErrorSeen, Faulted, Trapped
@@ -34,7 +35,8 @@ class Traps:
                 self._trace.add(Trapped(cpu.number, site, vector))
             case _:
                 assert_never(why)
-        routine = self._handler(Trap(cpu.number, site, cpu.contexts[-1].name, why))
+        trap = Trap(cpu.number, site, cpu.contexts[-1].name, why)
+        routine = self._threads.routines.begin(Root(cpu.number, "trap", trap), lambda: self._handler(trap))
         handler = RoutineContext("trap", RoutineRole.TRAP, routine, cpu.interrupts_enabled)
         cpu.interrupts_enabled = False  # an interrupt gate
         self._threads.enter(cpu, handler)

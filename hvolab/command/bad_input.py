@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emu.cpu.recall import Unrepeatable
 from emu.guest.decode import UnsupportedInstruction
 from firmware.assemble import AssemblyError
 from hvolab.checked.error import InputError
@@ -23,5 +24,6 @@ BAD_INPUT = (
     ScriptError,
     TraceError,
     UnknownName,
+    Unrepeatable,
     UnsupportedInstruction,
 )

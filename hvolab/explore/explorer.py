@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+from emu.cpu.recall import Recall
 from hvolab.checked.error import InputError
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
@@ -17,12 +18,15 @@ from hvolab.explore.search.interface import Freedom, Next, Redundant, Strategy
 from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict, Where
+from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.picker import Picker, Replay
 from hvolab.subject.run import Limits, Run, run_on, run_watched
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import ScheduleError, parse
 from kernel_model.boot import System, boot
+
+RUNS_A_CHECK = 50  # of so many runs one is made by the routines themselves, beside what is known of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,11 @@ class Exploring:
         self._budget = budget
         self._checkpoint = checkpoint
         self._system = boot(setup.boot)
+        self._recall = Recall()
+        self._system.machine.routines = self._recall
         self._begun = time.monotonic()
         self._before = 0.0  # seconds spent before the checkpoint
+        self._made = 0
         self._told = 0  # how many of the findings the audience knows
         saved = None if checkpoint is None else checkpoint.load()
         if saved is not None:
@@ -103,6 +110,8 @@ class Exploring:
         """The next run, after which the machine is at time zero again."""
         known = len(self.found)
         self.ran = True
+        self._recall.checking = not self._made % RUNS_A_CHECK
+        self._made += 1
         done: Run | None = None
         try:
             done = run_watched(self._system, self._setup, self._picker, (), self._limits())
@@ -113,11 +122,23 @@ class Exploring:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)
         self._system.reset()
+        if done is not None and len(self.found) > known:
+            self._check(done)
         if following is Next.START_AGAIN:
             self.tally.learned()
         if self._checkpoint is not None and (len(self.found) > known or self._checkpoint.due()):
             self.save()
         return following
+
+    def _check(self, done: Run) -> None:
+        """Make a run with something new again, by the routines themselves. Raises Unrepeatable, LoadError."""
+        self._recall.checking = True
+        try:
+            again = run_on(self._system, self._setup, lambda _system: Replay(done.schedule))
+        finally:
+            self._system.reset()
+        if again.findings != done.findings:
+            raise LoadError(NOT_FOUND_AGAIN) if self._setup.loaded else AssertionError(NOT_FOUND_AGAIN)
 
     def tell(self, audience: Audience) -> str | None:
         """Tell how it goes, and what is new. Returns why to stop, or None."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CoroutineType, FrameType
 
+from emu.cpu.recall import Recalled
 from hvolab.subject.stuck import Stuck
 
 MARK = "__hvolab_loaded__"
@@ -17,6 +18,12 @@ _PACKAGES = frozenset({"emu", "firmware", "kernel_model", "hvolab"})
 
 class LoadError(ValueError):
     """A user's file cannot be used, or has failed. One line that names the file."""
+
+
+NOT_FOUND_AGAIN = (
+    "what was found is not found again under its schedule: what your file does depends on something outside "
+    "the machine"
+)
 
 
 def blamed(error: BaseException, routine: object = None) -> LoadError | None:
@@ -62,6 +69,8 @@ def _frames(error: BaseException, routine: object) -> Iterator[tuple[FrameType, 
 
 def _coroutines(routine: object) -> Iterator[FrameType]:
     """The frames of a suspended routine, outermost first."""
+    if isinstance(routine, Recalled):
+        routine = routine.caught_up()
     while isinstance(routine, CoroutineType):
         if routine.cr_frame is not None:
             yield routine.cr_frame

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from emu.choice import Choice, Question
+from emu.cpu.recall import Unrepeatable
 from emu.events import MachineEvent
 from emu.guest.decode import UnsupportedInstruction
 from emu.machine import Machine, NotEnabled
@@ -252,7 +253,7 @@ def _answering(system: System, setup: Setup, transcript: _Transcript) -> Iterato
     try:
         with ended_when_stuck(lambda: object() if transcript.asking else machine.trace.next_number):
             yield
-    except BadJudgement as error:
+    except (BadJudgement, Unrepeatable) as error:
         raise LoadError(str(error)) from None
     except (KeyboardInterrupt, UnsupportedInstruction):
         raise

@@ -11,7 +11,8 @@ from enum import Enum
 from typing import assert_never
 
 from emu.addr import PAGE_BYTES, VirtAddr
-from emu.cpu.cpu import GuestThread, KernelThread, Routine, Thread
+from emu.cpu.cpu import GuestThread, KernelThread, Thread
+from emu.cpu.routine import Code
 from emu.guest.decode import BEHIND_THE_END
 from emu.paging.walk import Walk
 from firmware.load import load_program
@@ -59,7 +60,7 @@ class KernelActor:
 
     cpu: int
     name: str
-    routine: Callable[[Kernel, HugePage], Routine]
+    routine: Callable[[Kernel, HugePage], Code]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emu.cpu.ops import Annotate
-from emu.cpu.software import ContextKilled
+from emu.cpu.routine import ContextKilled
 from kernel_model.core.events import KernelBug, KernelWarning
 
 

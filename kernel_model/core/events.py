@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from emu.addr import Pfn, VirtAddr
+from emu.cpu.ops import Refers
 from kernel_model.core.gfp import Gfp
 
 
@@ -20,7 +21,7 @@ class FlushBegun:
 
 
 @dataclass(frozen=True, slots=True)
-class FlushCompleted:
+class FlushCompleted(Refers):
     """From here on the kernel relies on the request that began at event `begun`."""
 
     begun: int
@@ -65,7 +66,7 @@ class GracePeriodBegun:
 
 
 @dataclass(frozen=True, slots=True)
-class GracePeriodEnded:
+class GracePeriodEnded(Refers):
     """Every reader of event `begun` has left its section."""
 
     begun: int
@@ -83,7 +84,7 @@ class OperationBegun:
 
 
 @dataclass(frozen=True, slots=True)
-class OperationReturned:
+class OperationReturned(Refers):
     """It returned. What it still owed then is owed for good. `folios`: those it has taken up, in order."""
 
     function: str

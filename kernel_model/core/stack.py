@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from emu.addr import PAGE_BYTES, VirtAddr
+from emu.cpu.ops import StackRoom
 from kernel_model.core.lists import LIST_HEAD_BYTES
 from kernel_model.layout import PerCpu
 
 
-class Stacks:
-    """One page of stack for each CPU, handed out from the bottom."""
+class ListHead:
+    """Room for one list head on that CPU's stack, for as long as the block runs: one page, from the bottom.
 
-    def __init__(self, cpus: int) -> None:
-        self._used = [0] * cpus
+        async with ListHead(cpu) as pages:
 
-    def reset(self) -> None:
-        """Nothing is in use."""
-        self._used = [0] * len(self._used)
+    A routine that is killed in the block takes its stack with it. Raises OverflowError when the page is full.
+    """
 
-    @contextmanager
-    def list_head(self, cpu: int) -> Iterator[VirtAddr]:
-        """Room for one list head on that CPU's stack, for as long as the block runs.
+    def __init__(self, cpu: int) -> None:
+        self._cpu = cpu
 
-        Raises OverflowError when the page is full.
-        """
-        offset = self._used[cpu]
+    async def __aenter__(self) -> VirtAddr:
+        offset = await StackRoom(LIST_HEAD_BYTES)
         if offset + LIST_HEAD_BYTES > PAGE_BYTES:
-            raise OverflowError(f"kernel stack of cpu{cpu} is full")
-        self._used[cpu] += LIST_HEAD_BYTES
-        try:
-            yield VirtAddr(PerCpu(cpu).stack + offset)
-        finally:
-            self._used[cpu] -= LIST_HEAD_BYTES
+            raise OverflowError(f"kernel stack of cpu{self._cpu} is full")
+        return VirtAddr(PerCpu(self._cpu).stack + offset)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await StackRoom(-LIST_HEAD_BYTES)

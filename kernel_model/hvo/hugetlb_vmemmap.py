@@ -30,7 +30,7 @@ from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.lists import Lists
 from kernel_model.core.rcu import Rcu
 from kernel_model.core.spinlock import INIT_MM_PAGE_TABLE_LOCK, spin_lock, spin_unlock
-from kernel_model.core.stack import Stacks
+from kernel_model.core.stack import ListHead
 from kernel_model.core.static_key import StaticKey
 from kernel_model.flush.policy import FlushPolicy
 from kernel_model.layout import (
@@ -122,7 +122,6 @@ class Primitives:
     flush: FlushPolicy
     rcu: Rcu
     key: StaticKey
-    stacks: Stacks
     hstates: Sequence[Hstate]  # for_each_hstate()
     root: PhysAddr  # the top-level table of init_mm
 
@@ -139,7 +138,6 @@ class HugetlbVmemmap:
         self._flush = primitives.flush
         self._rcu = primitives.rcu
         self._key = primitives.key
-        self._stacks = primitives.stacks
         self._hstates = primitives.hstates
         self._root = frame(primitives.root)
         self._sysctl_registered = False
@@ -338,7 +336,7 @@ class HugetlbVmemmap:
     ) -> int:
         """Give every page of [start, end) a frame of its own again."""
         cpu = await ThisCpu()
-        with self._stacks.list_head(cpu) as vmemmap_pages:
+        async with ListHead(cpu) as vmemmap_pages:
             await self._lists.init(vmemmap_pages)
             walk = VmemmapRemapWalk(self.vmemmap_restore_pte, flags, 0, NO_PAGE, reuse, vmemmap_pages)
             await self._bug_unless_adjacent("vmemmap_remap_alloc", start, reuse)
@@ -438,7 +436,7 @@ class HugetlbVmemmap:
         """Try to optimize one folio; its flag says whether that worked."""
         begun = await Annotate(OperationBegun("hugetlb_vmemmap_optimize_folio", (folio,)))
         cpu = await ThisCpu()
-        with self._stacks.list_head(cpu) as vmemmap_pages:
+        async with ListHead(cpu) as vmemmap_pages:
             await self._lists.init(vmemmap_pages)
             await self._optimize_folio(h, folio, vmemmap_pages, WalkFlag.SYNCHRONIZE_RCU)
             await self.free_vmemmap_page_list(vmemmap_pages)
@@ -462,7 +460,7 @@ class HugetlbVmemmap:
         await self._flush.flush_tlb_all()
 
         cpu = await ThisCpu()
-        with self._stacks.list_head(cpu) as vmemmap_pages:
+        async with ListHead(cpu) as vmemmap_pages:
             await self._lists.init(vmemmap_pages)
             async for entry in self._lists.entries(folio_list):
                 folio = page_of_lru(entry)

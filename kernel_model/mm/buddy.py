@@ -1,19 +1,19 @@
 """The page allocator: a buddy free list under the zone lock, and per-CPU lists of single pages before it.
 
-Which frames are free is the allocator's own knowledge; what is to be seen of it (a page's reference count,
-its contents, free blocks linked through their struct pages) is in guest memory and goes through the MMU.
-Freeing checks the struct page as Linux does and poisons the frame. Not modelled: zones, watermarks, reclaim,
-migrate types; the lists of a CPU are not in memory.
+Which frames are free is the allocator's own knowledge (`zone`); what is to be seen of it (a page's
+reference count, its contents, free blocks linked through their struct pages) is in guest memory and goes
+through the MMU. Freeing checks the struct page as Linux does and poisons the frame. Not modelled: zones,
+watermarks, reclaim, migrate types; the lists of a CPU are not in memory.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container
 
 from emu.addr import PAGE_BYTES, Pfn, VirtAddr
 from emu.cpu.condition import Word
-from emu.cpu.ops import AddWords, Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu
+from emu.cpu.ops import AddWords, Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu, Transact
+from emu.ledger import Ledger
 from kernel_model.core.bug import bug
 from kernel_model.core.events import AllocationFailed, BadPage, PageAllocated, PageFreed
 from kernel_model.core.gfp import GFP_KERNEL, Gfp
@@ -44,81 +44,79 @@ from kernel_model.mm.page import (
     lru,
     nth_page,
 )
+from kernel_model.mm.zone import (
+    GenerationOf,
+    GiveBlock,
+    GiveSingle,
+    IsFree,
+    NextPosition,
+    NoteFree,
+    Position,
+    Refill,
+    TakeBlock,
+    TakeRange,
+    TakeSingle,
+    forget_history,
+    pcp,
+)
 
 ALLOCATIONS = Word("allocations so far")
-PCP_BATCH = 16
 POISON_BYTE = 0xAA  # PAGE_POISON
 
 
 class Buddy:
-    """Frames by order. ZONE_LOCK guards `_area`; `_pcp[cpu]` is that CPU's alone.
+    """What it knows of frames is in `ledger`, which its routines change by transactions.
 
-    Nothing is given back from a per-CPU list, so it grows with all that was freed: a deque, whose front costs
-    the same at any length.
+    ZONE_LOCK guards the free blocks; a CPU's list is that CPU's alone. Nothing is given back from one.
     """
 
-    def __init__(self, config: KernelConfig, cpus: int) -> None:
+    def __init__(self, config: KernelConfig, cpus: int, ledger: Ledger) -> None:
         self.failures: AllocationFailures = NoFailures()
         self._config = config
-        self._area = FreeArea()
-        self._pcp: list[deque[Pfn]] = [deque() for _ in range(cpus)]
-        self._allocated: set[int] = set()
-        self._generation: dict[int, int] = {}
-        self._position = 0
-        self._freed_at = 0  # the position when something was last freed
-        self._at_zero: tuple[list[list[int]], set[int], list[deque[Pfn]]] = ([], set(), self._pcp)
+        self._cpus = cpus
+        self._ledger = ledger
+        self._known: list[Container[int]] = []
 
     # -- before time zero ----------------------------------------------------------------------------
 
     def add_free(self, start: int, end: int) -> None:
         """Give frames [start, end) to the allocator, as memblock does at boot."""
-        pfn = start
+        area, pfn = FreeArea(self._ledger), start
+        self._known.append(range(start, end))
         while pfn < end:
             order = MAX_PAGE_ORDER
             while pfn & ((1 << order) - 1) or pfn + (1 << order) > end:
                 order -= 1
-            self._area.give(pfn, order)
+            area.give(pfn, order)
             pfn += 1 << order
+        area.enter()
 
     def write_free_lists(self, image: Image) -> None:
         """Show in memory what has been given so far."""
-        for pfn, order, following, before in self._area.listed():
+        area = FreeArea(self._ledger)
+        for pfn, order, following, before in area.listed():
             fields = {Offset.LRU_NEXT: following, Offset.LRU_PREV: before, Offset.PRIVATE: order}
             image.write_struct_pages(pfn, struct_page(fields, page_type=PGTY_BUDDY))
-        image.write_globals(FREE_AREA, self._area.heads())
+        image.write_globals(FREE_AREA, area.heads())
 
-    def adopt(self, frames: Iterable[int]) -> None:
+    def adopt(self, frames: Container[int]) -> None:
         """Take note of frames in use at time zero, which may be freed later."""
-        self._allocated.update(frames)
+        self._known.append(frames)
 
     def mark_time_zero(self) -> None:
-        """What is free and allocated now is what `reset` comes back to."""
-        self._position = self._freed_at = 0
-        self._generation.clear()
-        self._at_zero = (
-            self._area.snapshot(),
-            set(self._allocated),
-            [pages.copy() for pages in self._pcp],
-        )
-
-    def reset(self) -> None:
-        """Back to time zero: nothing was ever allocated, failed or freed since."""
-        free, allocated, per_cpu = self._at_zero
-        self._area.reset(free)
-        self._pcp = [pages.copy() for pages in per_cpu]
-        self._allocated = set(allocated)
-        self._generation.clear()
-        self._position = self._freed_at = 0
+        """What was asked for and freed so far was before time zero. What is free stays so."""
+        forget_history(self._ledger)
 
     # -- what tests and monitors may ask ---------------------------------------------------------------
 
     def free_frames(self) -> int:
         """How many frames are free, on every list."""
-        return self._area.free_frames() + sum(map(len, self._pcp))
+        listed = sum(len(self._ledger.get(pcp(cpu), ())) for cpu in range(self._cpus))
+        return FreeArea(self._ledger).free_frames() + listed
 
     def is_free(self, pfn: int) -> bool:
         """Whether the allocator holds that frame."""
-        return any(pfn in pages for pages in self._pcp) or pfn in self._area
+        return IsFree(Pfn(pfn), self._cpus)(self._ledger)
 
     # -- order 0 ---------------------------------------------------------------------------------------
 
@@ -128,14 +126,14 @@ class Buddy:
         There is one node. The flags say how hard to try, and are announced: whether it fails is `failures`'.
         """
         position = await self._next_position()
-        if await fails(self.failures, position, self._freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, 0, position, gfp, nid))
+        if await fails(self.failures, position.number, position.freed_at, purpose):
+            await Annotate(AllocationFailed(purpose, 0, position.number, gfp, nid))
             return None
         pfn = await self._take_good_page()
         if pfn is None:
-            await Annotate(AllocationFailed(purpose, 0, position, gfp, nid))
+            await Annotate(AllocationFailed(purpose, 0, position.number, gfp, nid))
             return None
-        await Annotate(PageAllocated(pfn, 0, self._generation.get(pfn, 0), purpose, gfp, nid))
+        await self._announce(pfn, 0, purpose, gfp, nid)
         page = pfn_to_page(pfn)
         await Store(field(page, Offset.REFCOUNT), 1, 4)
         return page
@@ -153,17 +151,15 @@ class Buddy:
             return
         if await self._is_bad(page, "PAGE_FLAGS_CHECK_AT_FREE", CHECK_AT_FREE):
             return
-        if pfn not in self._allocated:
+        if not self._knows(pfn) or await Transact(IsFree(pfn, self._cpus)):
             await bug("free_unref_page", f"double free of pfn {pfn:#x}")
         if self._config.page_poisoning:
             await Fill(page_to_virt(page), bytes([POISON_BYTE]) * PAGE_BYTES)
         await self._note_free()
         cpu = await ThisCpu()
-        generation = self._generation.get(pfn, 0) + 1
+        generation = await Transact(GenerationOf(pfn)) + 1
         await Annotate(PageFreed(pfn, 0, generation))
-        self._allocated.discard(pfn)
-        self._generation[pfn] = generation
-        self._pcp[cpu].appendleft(pfn)
+        await Transact(GiveSingle(cpu, pfn, generation))
 
     async def free_bootmem_page(self, page: VirtAddr) -> None:
         """Free a page that memblock handed out before this allocator existed (mm/bootmem_info.c)."""
@@ -194,23 +190,22 @@ class Buddy:
         Above MAX_PAGE_ORDER it is what alloc_contig_pages() finds: any aligned run of free frames.
         """
         position = await self._next_position()
-        if await fails(self.failures, position, self._freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
+        if await fails(self.failures, position.number, position.freed_at, purpose):
+            await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
             return None
         while True:
             await spin_lock(ZONE_LOCK)
-            pfn = self._area.take(order) if order <= MAX_PAGE_ORDER else self._area.take_run(order)
-            await self._area.write_back()
+            taken = await Transact(TakeBlock(order))
+            await taken.relisted.write_back()
             await spin_unlock(ZONE_LOCK)
-            if pfn is not None:
-                self._allocated.update(range(pfn, pfn + (1 << order)))
-            else:
-                await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
+            pfn = taken.pfn
+            if pfn is None:
+                await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
                 return None
             # check_new_pages(): a block with a poisoned page in it leaves circulation.
             if not self._config.debug_vm or not await poisoned(pfn_to_page(pfn), order):
                 break
-        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose, gfp, nid))
+        await self._announce(pfn, order, purpose, gfp, nid)
         await prep_compound_page(pfn_to_page(pfn), order)
         return pfn_to_page(pfn)
 
@@ -222,19 +217,17 @@ class Buddy:
         Its reference count is 1. Without migration: None unless every frame is free.
         """
         position = await self._next_position()
-        if await fails(self.failures, position, self._freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
+        if await fails(self.failures, position.number, position.freed_at, purpose):
+            await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
             return None
         await spin_lock(ZONE_LOCK)
-        taken = self._area.take_range(pfn, order)
-        await self._area.write_back()
-        if taken:
-            self._allocated.update(range(pfn, pfn + (1 << order)))
+        taken = await Transact(TakeRange(pfn, order))
+        await taken.relisted.write_back()
         await spin_unlock(ZONE_LOCK)
-        if not taken:
-            await Annotate(AllocationFailed(purpose, order, position, gfp, nid))
+        if taken.pfn is None:
+            await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
             return None
-        await Annotate(PageAllocated(pfn, order, self._generation.get(pfn, 0), purpose, gfp, nid))
+        await self._announce(pfn, order, purpose, gfp, nid)
         await prep_compound_page(pfn_to_page(pfn), order)
         return pfn_to_page(pfn)
 
@@ -253,16 +246,12 @@ class Buddy:
         if reason is not None and self._config.debug_vm:
             await Annotate(BadPage(pfn, reason))
             return
-        frames = range(pfn, pfn + (1 << order))
-        generation = self._generation.get(pfn, 0) + 1
+        generation = await Transact(GenerationOf(pfn)) + 1
         await Annotate(PageFreed(pfn, order, generation))
         await spin_lock(ZONE_LOCK)
         await self._note_free()
-        self._allocated.difference_update(frames)
-        self._generation[pfn] = generation
-        for first in range(pfn, frames.stop, 1 << min(order, MAX_PAGE_ORDER)):
-            self._area.give(first, min(order, MAX_PAGE_ORDER))
-        await self._area.write_back()
+        relisted = await Transact(GiveBlock(pfn, order, generation))
+        await relisted.write_back()
         await spin_unlock(ZONE_LOCK)
 
     async def split_page(self, page: VirtAddr, order: int) -> None:
@@ -272,34 +261,43 @@ class Buddy:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    async def _next_position(self) -> int:
+    async def _next_position(self) -> Position:
+        """Of an allocation that is asked for, and that of the next one when something was last freed."""
         if isinstance(self.failures, FailAt | FailFrom | FailUntilFreed):
             # Which allocation fails then depends on their order on all CPUs: a step that says so.
             await AddWords(((ALLOCATIONS, 1),))
-        position, self._position = self._position, self._position + 1
-        return position
+        position = await Transact(NextPosition())
+        return position  # noqa: RET504 - mypy takes a returned await for Any
 
     async def _note_free(self) -> None:
         """Memory is about to come back, which may end a shortage."""
         if isinstance(self.failures, FailUntilFreed):
             # Which allocations fail then depends on their order with this free: a step that says so.
             await AddWords(((ALLOCATIONS, 0),))
-        self._freed_at = self._position
+        await Transact(NoteFree())
+
+    async def _announce(self, pfn: Pfn, order: int, purpose: str, gfp: Gfp, nid: int) -> None:
+        generation = await Transact(GenerationOf(pfn))
+        await Annotate(PageAllocated(pfn, order, generation, purpose, gfp, nid))
+
+    def _knows(self, pfn: int) -> bool:
+        """Whether it is a frame that the allocator was given, or told of."""
+        return any(pfn in frames for frames in self._known)
 
     async def _take_good_page(self) -> Pfn | None:
         """rmqueue_pcplist(): single pages off this CPU's list until one is as an unused page should be."""
         cpu = await ThisCpu()
         while True:
-            if not self._pcp[cpu]:
+            pfn = await Transact(TakeSingle(cpu))
+            if pfn is None:
                 await spin_lock(ZONE_LOCK)
-                self._pcp[cpu].extend(self._area.take_singles(PCP_BATCH))
-                await self._area.write_back()
+                relisted = await Transact(Refill(cpu))
+                await relisted.write_back()
                 await spin_unlock(ZONE_LOCK)
-            if not self._pcp[cpu]:
-                return None
-            pfn = self._pcp[cpu].popleft()
-            self._allocated.add(pfn)
-            if not await self._is_bad(pfn_to_page(pfn), "PAGE_FLAGS_CHECK_AT_PREP", CHECK_AT_PREP):
+                pfn = await Transact(TakeSingle(cpu))
+            if pfn is None or not await self._is_bad(
+                pfn_to_page(pfn), "PAGE_FLAGS_CHECK_AT_PREP", CHECK_AT_PREP
+            ):
                 return pfn
 
     async def _is_bad(self, page: VirtAddr, checked: str, flags_checked: PageFlag) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.cpu.ops import Fill, LoadBytes, Rewrite
@@ -34,7 +34,7 @@ async def prep_compound_page(folio: VirtAddr, order: int) -> None:
     """post_alloc_hook() and prep_compound_page(): a head with reference count 1 and its tails."""
     for first in _starts(order):
         pages = _struct_pages(folio, order, first, min(PER_PAGE, 1 << order))
-        await Rewrite(nth_page(folio, first), len(pages), partial(_poison_kept, pages))
+        await Rewrite(nth_page(folio, first), len(pages), _PoisonKept(pages))
 
 
 async def init_struct_pages(folio: VirtAddr, order: int, first: int, count: int) -> None:
@@ -49,34 +49,43 @@ def _struct_pages(folio: VirtAddr, order: int, first: int, count: int) -> bytes:
     return bytes(pages)
 
 
-def _poison_kept(pages: bytes, before: bytes) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _PoisonKept:
     """prep_compound_tail() leaves the flags alone: an error reported since the allocator looked stays."""
-    kept = bytearray(pages)
-    for at in _offsets(before):
-        poison = _flags(before, at) & PageFlag.HWPOISON
-        if poison:
-            _WORD.pack_into(kept, at + Offset.FLAGS, _flags(pages, at) | poison)
-    return bytes(kept)
+
+    pages: bytes
+
+    def __call__(self, before: bytes) -> bytes:
+        kept = bytearray(self.pages)
+        for at in _offsets(before):
+            poison = _flags(before, at) & PageFlag.HWPOISON
+            if poison:
+                _WORD.pack_into(kept, at + Offset.FLAGS, _flags(self.pages, at) | poison)
+        return bytes(kept)
 
 
-async def split_compound_page(page: VirtAddr, order: int) -> None:
-    """Make a folio of that order of pages that were part of a larger one, as demotion does.
+@dataclass(frozen=True, slots=True)
+class _HeadKept:
+    """clear_compound_head() and prep_compound_page(): whoever was a head keeps its type, count and flags."""
 
-    clear_compound_head() and prep_compound_page(): whoever was a head keeps its type, count and flags.
-    """
+    page: VirtAddr
+    order: int
 
-    def head_kept(before: bytes) -> bytes:
+    def __call__(self, before: bytes) -> bytes:
         head = bytearray(before[:STRUCT_PAGE_SIZE])
         _WORD.pack_into(head, Offset.FLAGS, _flags(before, 0) | PageFlag.HEAD)
         _WORD.pack_into(head, Offset.COMPOUND_HEAD, 0)
         _WORD.pack_into(head, Offset.MAPPING, 0)
-        tails = tail_struct_pages(page, order, 0, min(PER_PAGE, 1 << order))
-        return _poison_kept(bytes(head + tails[STRUCT_PAGE_SIZE:]), before)
+        tails = tail_struct_pages(self.page, self.order, 0, min(PER_PAGE, 1 << self.order))
+        return _PoisonKept(bytes(head + tails[STRUCT_PAGE_SIZE:]))(before)
 
-    await Rewrite(page, _length(order), head_kept)
+
+async def split_compound_page(page: VirtAddr, order: int) -> None:
+    """Make a folio of that order of pages that were part of a larger one, as demotion does."""
+    await Rewrite(page, _length(order), _HeadKept(page, order))
     for first in _starts(order)[1:]:
         tails = bytes(tail_struct_pages(page, order, first, PER_PAGE))
-        await Rewrite(nth_page(page, first), len(tails), partial(_poison_kept, tails))
+        await Rewrite(nth_page(page, first), len(tails), _PoisonKept(tails))
 
 
 async def poisoned(page: VirtAddr, order: int) -> bool:

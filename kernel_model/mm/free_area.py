@@ -11,12 +11,13 @@ each struct page in one step: nobody else looks at a free block's without that l
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from struct import Struct
 
 from emu.addr import Pfn
 from emu.cpu.ops import Fill, Rewrite
+from emu.ledger import Ledger, LedgerEntry
 from kernel_model.core.lists import LIST_HEAD_BYTES, LIST_POISON1, LIST_POISON2
 from kernel_model.layout import FREE_AREA, STRUCT_PAGE_SIZE, pfn_to_page
 from kernel_model.mm.page import NO_MAPCOUNT, PGTY_BUDDY, Offset, lru
@@ -27,37 +28,81 @@ _LINKS = Struct("<QQ")
 _Links = dict[int, tuple[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Relisted:
+    """What memory must be told of a change: blocks that are on no list any more, and those with a new place.
+
+    `there`: first frame, order, and the two `lru` words of each. `heads`: the list heads of all orders,
+    where there is anything to be told.
+    """
+
+    gone: tuple[Pfn, ...]
+    there: tuple[tuple[Pfn, int, int, int], ...]
+    heads: bytes
+
+    async def write_back(self) -> None:
+        """Under the zone lock: blocks that have left a list first, then the others."""
+        for pfn in self.gone:
+            await Rewrite(pfn_to_page(pfn), STRUCT_PAGE_SIZE, _taken)
+        for pfn, order, following, before in self.there:
+            await Rewrite(pfn_to_page(pfn), STRUCT_PAGE_SIZE, _OnItsList(order, following, before))
+        if self.gone or self.there:
+            await Fill(FREE_AREA, self.heads)
+
+
+def free_blocks(order: int) -> LedgerEntry:
+    """The first frames of the free blocks of that order, the lowest first."""
+    return LedgerEntry("free_area", order)
+
+
 class FreeArea:
-    """The blocks. What has changed since `write_back` is known, so that only that is written."""
+    """The blocks of a ledger, within one transaction. What has changed is entered by `enter`."""
 
-    def __init__(self) -> None:
-        self._blocks: list[list[int]] = [[] for _ in range(MAX_PAGE_ORDER + 1)]
-        self._written: dict[int, list[int]] = {}  # an order whose list has changed: as memory has it
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._changed: dict[int, list[int]] = {}
 
-    def snapshot(self) -> list[list[int]]:
-        return [list(blocks) for blocks in self._blocks]
+    def _blocks(self, order: int) -> Sequence[int]:
+        changed = self._changed.get(order)
+        return self._ledger.get(free_blocks(order), _NONE) if changed is None else changed
 
-    def reset(self, snapshot: list[list[int]]) -> None:
-        """As it was then; memory is put back by somebody else."""
-        self._blocks = [list(blocks) for blocks in snapshot]
-        self._written.clear()
+    def _change(self, order: int) -> list[int]:
+        """The list of that order, which is about to change."""
+        if order not in self._changed:
+            self._changed[order] = list(self._blocks(order))
+        return self._changed[order]
+
+    def enter(self) -> Relisted:
+        """Enter into the ledger what has changed. Returns what memory must be told."""
+        gone: set[int] = set()
+        there: dict[int, tuple[int, int, int]] = {}
+        for order, blocks in self._changed.items():
+            old = _links(order, self._ledger.get(free_blocks(order), _NONE))
+            new = _links(order, blocks)
+            gone |= old.keys() - new.keys()
+            there |= {pfn: (order, *links) for pfn, links in new.items() if old.get(pfn) != links}
+            self._ledger.set(free_blocks(order), tuple(blocks))
+        self._changed.clear()
+        there.pop(_HEAD, None)
+        left = tuple(map(Pfn, sorted(gone - there.keys())))
+        listed = tuple((Pfn(pfn), *how) for pfn, how in sorted(there.items()))
+        return Relisted(left, listed, self.heads() if left or listed else b"")
 
     def free_frames(self) -> int:
-        return sum(len(blocks) << order for order, blocks in enumerate(self._blocks))
+        return sum(len(self._blocks(order)) << order for order in _ORDERS)
 
     def __contains__(self, pfn: int) -> bool:
-        return any(pfn & ~((1 << order) - 1) in blocks for order, blocks in enumerate(self._blocks))
+        return any(_has(self._blocks(order), pfn & ~((1 << order) - 1)) for order in _ORDERS)
 
     # -- taking and giving back ----------------------------------------------------------------------
 
     def give(self, pfn: int, order: int) -> None:
         """Put a block on its free list, merged with its buddy while that is free too."""
         while order < MAX_PAGE_ORDER:
-            blocks, buddy = self._blocks[order], pfn ^ (1 << order)
-            at = bisect_left(blocks, buddy)
-            if at == len(blocks) or blocks[at] != buddy:
+            buddy = pfn ^ (1 << order)
+            if not _has(self._blocks(order), buddy):
                 break
-            del self._change(order)[at]
+            self._change(order).remove(buddy)
             pfn, order = pfn & ~(1 << order), order + 1
         insort(self._change(order), pfn)
 
@@ -73,7 +118,7 @@ class FreeArea:
 
     def take(self, order: int) -> Pfn | None:
         """The first of the smallest blocks that will do, what is left over given back."""
-        have = next((size for size in range(order, MAX_PAGE_ORDER + 1) if self._blocks[size]), None)
+        have = next((size for size in range(order, MAX_PAGE_ORDER + 1) if self._blocks(size)), None)
         if have is None:
             return None
         pfn = self._change(have).pop(0)
@@ -83,7 +128,7 @@ class FreeArea:
 
     def take_run(self, order: int) -> Pfn | None:
         """alloc_contig_pages(), without migration: every frame of the run must be free."""
-        blocks = self._blocks[MAX_PAGE_ORDER]
+        blocks = self._blocks(MAX_PAGE_ORDER)
         wanted = 1 << (order - MAX_PAGE_ORDER)
         for at, first in enumerate(blocks):
             last = at + wanted - 1
@@ -109,9 +154,7 @@ class FreeArea:
         """The free block, (first frame, order), that holds the aligned block of 2**`order` from `pfn` on."""
         for size in range(order, MAX_PAGE_ORDER + 1):
             first = pfn & ~((1 << size) - 1)
-            blocks = self._blocks[size]
-            at = bisect_left(blocks, first)
-            if at < len(blocks) and blocks[at] == first:
+            if _has(self._blocks(size), first):
                 return first, size
         return None
 
@@ -126,52 +169,31 @@ class FreeArea:
             first, other = (high, low) if pfn >= high else (low, high)
             insort(self._change(half), other)
 
-    def _change(self, order: int) -> list[int]:
-        """The list of that order, which is about to change."""
-        self._written.setdefault(order, list(self._blocks[order]))
-        return self._blocks[order]
-
     # -- in guest memory -----------------------------------------------------------------------------
-
-    async def write_back(self) -> None:
-        """What has changed, under the zone lock: blocks that have left a list first, then the others."""
-        gone, there = self._changed()
-        for pfn in sorted(gone):
-            await Rewrite(pfn_to_page(pfn), STRUCT_PAGE_SIZE, _taken)
-        for pfn, (order, following, before) in sorted(there.items()):
-            change = partial(_listed, order, following, before)
-            await Rewrite(pfn_to_page(pfn), STRUCT_PAGE_SIZE, change)
-        if gone or there:
-            await Fill(FREE_AREA, self.heads())
 
     def heads(self) -> bytes:
         """The list heads of all orders."""
-        return b"".join(_LINKS.pack(*_links(order, of)[_HEAD]) for order, of in enumerate(self._blocks))
+        return b"".join(_LINKS.pack(*_links(order, self._blocks(order))[_HEAD]) for order in _ORDERS)
 
     def listed(self) -> Iterator[tuple[Pfn, int, int, int]]:
-        """Every block: first frame, order, and its two `lru` words. Memory is taken to be written now."""
-        self._written.clear()
-        for order, blocks in enumerate(self._blocks):
+        """Every block: first frame, order, and its two `lru` words."""
+        for order in _ORDERS:
+            blocks = self._blocks(order)
             links = _links(order, blocks)
             yield from ((Pfn(pfn), order, *links[pfn]) for pfn in blocks)
 
-    def _changed(self) -> tuple[set[int], dict[int, tuple[int, int, int]]]:
-        """The blocks that are on no list any more, and those that memory shows elsewhere."""
-        gone: set[int] = set()
-        there: dict[int, tuple[int, int, int]] = {}
-        for order, was in self._written.items():
-            old, new = _links(order, was), _links(order, self._blocks[order])
-            gone |= old.keys() - new.keys()
-            there |= {pfn: (order, *links) for pfn, links in new.items() if old.get(pfn) != links}
-        self._written.clear()
-        there.pop(_HEAD, None)
-        return gone - there.keys(), there
 
-
+_ORDERS = range(MAX_PAGE_ORDER + 1)
+_NONE: tuple[int, ...] = ()
 _HEAD = -1
 
 
-def _links(order: int, blocks: list[int]) -> _Links:
+def _has(blocks: Sequence[int], pfn: int) -> bool:
+    at = bisect_left(blocks, pfn)
+    return at < len(blocks) and blocks[at] == pfn
+
+
+def _links(order: int, blocks: Sequence[int]) -> _Links:
     """Each block's `lru` words by its first frame, and its list head's."""
     head = FREE_AREA + LIST_HEAD_BYTES * order
     ring = [head, *(lru(pfn_to_page(pfn)) for pfn in blocks), head]
@@ -179,9 +201,16 @@ def _links(order: int, blocks: list[int]) -> _Links:
     return {**links, _HEAD: (ring[1], ring[-2])}
 
 
-def _listed(order: int, following: int, before: int, page: bytes) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _OnItsList:
     """set_buddy_order() and list_add()"""
-    return buddy_page(page, following, before, page_type=PGTY_BUDDY, private=order)
+
+    order: int
+    following: int
+    before: int
+
+    def __call__(self, page: bytes) -> bytes:
+        return buddy_page(page, self.following, self.before, page_type=PGTY_BUDDY, private=self.order)
 
 
 def _taken(page: bytes) -> bytes:

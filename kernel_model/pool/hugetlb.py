@@ -23,6 +23,7 @@ from kernel_model.core.spinlock import (
     spin_lock_irq,
     spin_unlock_irq,
 )
+from kernel_model.core.stack import ListHead
 from kernel_model.layout import (
     FREE_HPAGE_WORK_PENDING,
     FREE_HPAGE_WORK_RUNNING,
@@ -63,7 +64,7 @@ class Hugetlb(PoolLists):
         cpu = await ThisCpu()
         await mutex_lock(resize_lock(h.order))
         await self.flush_free_hpage_work()
-        with self._stacks.list_head(cpu) as page_list:
+        async with ListHead(cpu) as page_list:
             await self._lists.init(page_list)
             await spin_lock_irq(HUGETLB_LOCK)
             # A surplus page that is wanted again is one no longer.
@@ -249,7 +250,7 @@ class Hugetlb(PoolLists):
     async def update_and_free_pages_bulk(self, h: Hstate, folio_list: VirtAddr) -> None:
         """Restore and free a list. What fails is tried again as long as something else can be freed."""
         cpu = await ThisCpu()
-        with self._stacks.list_head(cpu) as non_hvo_folios:
+        async with ListHead(cpu) as non_hvo_folios:
             await self._lists.init(non_hvo_folios)
             while True:
                 ret = await self._hvo.hugetlb_vmemmap_restore_folios(h, folio_list, non_hvo_folios)
@@ -349,7 +350,7 @@ class Hugetlb(PoolLists):
         of, cpu = HstateFields(source.order), await ThisCpu()
         demoted = 0
         await mutex_lock(resize_lock(source.order))
-        with self._stacks.list_head(cpu) as page_list:
+        async with ListHead(cpu) as page_list:
             await self._lists.init(page_list)
             await spin_lock_irq(HUGETLB_LOCK)
             async for entry in self._lists.entries_safe(of.freelist):
@@ -376,7 +377,7 @@ class Hugetlb(PoolLists):
 
     async def _demote_free_hugetlb_folios(self, source: Hstate, target: Hstate, page_list: VirtAddr) -> None:
         cpu = await ThisCpu()
-        with self._stacks.list_head(cpu) as restored, self._stacks.list_head(cpu) as targets:
+        async with ListHead(cpu) as restored, ListHead(cpu) as targets:
             await self._lists.init(restored)
             await self._lists.init(targets)
             await self._hvo.hugetlb_vmemmap_restore_folios(source, page_list, restored)

@@ -15,7 +15,6 @@ from kernel_model.core.bug import bug
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.lists import Lists
 from kernel_model.core.spinlock import HUGETLB_LOCK, spin_lock_irq, spin_unlock_irq
-from kernel_model.core.stack import Stacks
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap
 from kernel_model.layout import HstateFields
 from kernel_model.mm.buddy import Buddy
@@ -45,7 +44,6 @@ class PoolPrimitives:
     config: KernelConfig
     pages: Buddy
     lists: Lists
-    stacks: Stacks
     hvo: HugetlbVmemmap
     raw: RawHwpoison
     hstates: Sequence[Hstate]
@@ -58,7 +56,6 @@ class PoolLists:
         self._config = primitives.config
         self._pages = primitives.pages
         self._lists = primitives.lists
-        self._stacks = primitives.stacks
         self._hvo = primitives.hvo
         self._raw = primitives.raw
         self._hstates = {h.order: h for h in primitives.hstates}

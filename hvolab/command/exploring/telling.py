@@ -23,7 +23,7 @@ from hvolab.explore.retell.as_script import NoScript, as_script
 from hvolab.explore.retell.shrink import NotShown, shrink
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.show.report import grouped, guilt_of
-from hvolab.subject.blame import LoadError
+from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.picker import Replay
 from hvolab.subject.run import PickerFor, run_on
@@ -111,10 +111,7 @@ def retold(setup: Setup, done: Exploration) -> Exploration:
     except (NotShown, ScheduleError):
         if not setup.loaded:
             raise
-        raise LoadError(
-            "what was found is not found again under its schedule: what your file does depends on something "
-            "outside the machine"
-        ) from None
+        raise LoadError(NOT_FOUND_AGAIN) from None
     return replace(done, found=tuple(told[_key(one)] for one in done.found))
 
 

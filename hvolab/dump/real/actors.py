@@ -10,6 +10,7 @@ from hvolab.checked.error import InputError
 from hvolab.dump.real.plan import Join, Plan, PoolStep, Resize, Write
 from hvolab.subject.scenario import KernelActor
 from kernel_model.boot import Kernel
+from kernel_model.core.stack import ListHead
 from kernel_model.layout import HstateFields
 from kernel_model.mm.image import HugePage
 from kernel_model.mm.page import Offset, field, lru
@@ -47,7 +48,7 @@ async def _run(step: PoolStep, kernel: Kernel, _huge: HugePage) -> None:
 
 async def _join(kernel: Kernel, step: Join) -> None:
     """The second half of growing: folios allocated in this order are optimized and put into the pool."""
-    with kernel.stacks.list_head(await ThisCpu()) as folio_list:
+    async with ListHead(await ThisCpu()) as folio_list:
         await kernel.lists.init(folio_list)
         for page in step.pages:
             if page.pfn in step.again:

@@ -23,7 +23,7 @@ from emu.cpu.condition import (
     Word,
     WordIs,
 )
-from emu.cpu.cpu import RoutineContext, functions_of
+from emu.cpu.cpu import RoutineContext
 from emu.cpu.ops import AddWords, Await
 from emu.events import Site, Source, Stored
 from emu.machine import Machine
@@ -181,7 +181,7 @@ class Sight:
     def functions(self, cpu: int) -> tuple[str, ...]:
         """The functions that the CPU's kernel routine is in, outermost first."""
         top = self._machine.cpus[cpu].top
-        return functions_of(top.routine) if isinstance(top, RoutineContext) else ()
+        return top.functions() if isinstance(top, RoutineContext) else ()
 
     def waited_for(self, cpu: int) -> list[tuple[Word, int]]:
         """The named words that the CPU waits for, and their values. For the end of a run."""

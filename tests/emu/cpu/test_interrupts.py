@@ -22,7 +22,7 @@ from emu.cpu.ops import (
     Store,
     ThisCpu,
 )
-from emu.cpu.software import ContextKilled
+from emu.cpu.routine import ContextKilled
 from emu.events import (
     Finished,
     InterruptSite,

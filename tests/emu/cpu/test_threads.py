@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import pytest
 from machine_programs import one_load
 from machine_rig import MachineRig
 from paging_rig import VA
 
 from emu.addr import VirtAddr
-from emu.cpu.ops import Load, SetInterrupts, Store
-from emu.cpu.software import ContextKilled
+from emu.cpu.ops import Load, SendIpi, SetInterrupts, StackRoom, Store, Transact
+from emu.cpu.routine import ContextKilled
+from emu.cpu.software import Grain, InterruptHandler
 from emu.events import Finished, Started
+from emu.ledger import Ledger, LedgerEntry
 
 
 def test_threads_of_a_cpu_run_one_after_the_other() -> None:
@@ -93,3 +98,69 @@ def test_context_killed_ends_the_thread_as_killed() -> None:
     rig.run()
     assert Finished(0, "unlucky", killed=True) in rig.events
     assert Finished(0, "next", killed=False) in rig.events
+
+
+@dataclass(frozen=True)
+class _Add:
+    """A transaction: adds, and returns what was there."""
+
+    amount: int
+
+    def __call__(self, ledger: Ledger) -> int:
+        before = ledger.get(LedgerEntry("sum"), 0)
+        ledger.set(LedgerEntry("sum"), before + self.amount)
+        return before
+
+
+def test_what_is_no_scheduling_point_is_done_with_the_op_before_it() -> None:
+    rig = MachineRig(1)
+    seen: list[int] = []
+
+    async def thread() -> None:
+        seen.append(await Transact(_Add(2)))
+        await Load(VA)
+        seen.append(await Transact(_Add(3)))
+        seen.append(await StackRoom(16))
+        await Load(VA)
+        seen.append(await StackRoom(-16))
+
+    rig.thread(0, thread)
+    assert seen == [0]
+    rig.step(0)
+    assert seen == [0, 2, 0]
+    assert dict(rig.machine.ledger.values) == {LedgerEntry("sum"): 5}
+    rig.step(0)
+    assert seen == [0, 2, 0, 16]
+    rig.machine.reset()
+    assert dict(rig.machine.ledger.values) == {}
+
+
+@pytest.mark.parametrize("grain", Grain)
+def test_a_handler_begins_on_the_stack_where_what_it_interrupts_has_come_to_and_takes_its_own_with_it(
+    grain: Grain,
+) -> None:
+    seen: list[int] = []
+
+    async def handler(_request: int, _payload: object) -> None:
+        seen.append(await StackRoom(32))
+
+    rig = MachineRig(2, interrupts={7: InterruptHandler(handler, grain)})
+
+    async def thread() -> None:
+        await StackRoom(16)
+        await Load(VA)
+        await Load(VA)
+        seen.append(await StackRoom(16))
+
+    async def sender() -> None:
+        await SendIpi(frozenset({0}), 7)
+
+    rig.thread(0, thread)
+    rig.thread(1, sender)
+    rig.step(1)
+    rig.interrupt(0)
+    rig.run()
+    assert seen == [16, 16], "what the handler did not give back has ended with it"
+    rig.thread(0, thread)
+    rig.run()
+    assert seen == [16, 16, 16], "and so has what the first thread did not"

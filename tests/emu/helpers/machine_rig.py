@@ -10,7 +10,8 @@ from paging_rig import FRAME, PAGE, ROOT, VA, PagingRig
 
 from emu.addr import PhysAddr, VirtAddr
 from emu.choice import Answerer, Choice, Defaults, Step, TakeInterrupt
-from emu.cpu.cpu import GuestThread, KernelThread, Routine
+from emu.cpu.cpu import GuestThread, KernelThread
+from emu.cpu.routine import Code
 from emu.cpu.software import InterruptHandler, Software, Trap
 from emu.machine import Machine
 from emu.paging.models import LAZY, CpuModel
@@ -35,7 +36,7 @@ class MachineRig(PagingRig):
         *,
         model: CpuModel = LAZY,
         interrupts: Mapping[int, InterruptHandler] | None = None,
-        trap: Callable[[Trap], Routine] = no_traps,
+        trap: Callable[[Trap], Code] = no_traps,
         listens: bool = True,
     ) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class MachineRig(PagingRig):
         if listens:
             self.machine.trace.listen(lambda _number, event: self.events.append(event))
 
-    def thread(self, cpu: int, routine: Callable[[], Routine], name: str = "thread") -> None:
+    def thread(self, cpu: int, routine: Callable[[], Code], name: str = "thread") -> None:
         self.machine.start(cpu, KernelThread(name, routine))
 
     def guest(

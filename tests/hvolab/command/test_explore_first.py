@@ -35,9 +35,12 @@ EVERY = [
 ]
 
 
-def replays(text: str) -> list[list[str]]:
-    lines = [line.removeprefix("replay ").strip() for line in text.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("hvolab run ") and " --schedule " in line]
+def panels(text: str) -> list[tuple[str, list[str]]]:
+    """(verdict, the words of its replay line) of each panel."""
+    lines = re.findall(r"^╭─ ([a-z: -]+) ─|^replay (hvolab run .* --schedule .*)$", text, re.MULTILINE)
+    verdicts = [verdict for verdict, _ in lines if verdict]
+    replays = [shlex.split(replay) for _, replay in lines if replay]
+    return list(zip(verdicts, replays, strict=True))
 
 
 @pytest.mark.parametrize(("words", "cpus"), [one for one in EVERY if LONG not in one.id])
@@ -45,13 +48,13 @@ def test_what_explore_prints_reproduces_the_finding(words: tuple[str, ...], cpus
     done = hvolab("explore", *words, "--cpus", str(cpus), "--first")
     assert done.status == 1
     assert "stopped by the first finding" in " ".join(done.out.split())
-    (replay, *_) = replays(done.out)
-    assert set(words) < set(replay)
-    again = hvolab(*replay[1:])
-    assert again.status == 1
-    verdict = re.search(r"─ (violation: [a-z-]+)", done.out)
-    assert verdict is not None
-    assert verdict[1] in again.out
+    found = panels(done.out)
+    assert any(verdict.startswith("violation: ") for verdict, _ in found)
+    for verdict, replay in found:
+        assert set(words) < set(replay)
+        again = hvolab(*replay[1:])
+        assert (again.status, again.err) == (int(verdict.startswith("violation: ")), "")
+        assert f"╭─ {verdict} ─" in again.out
 
 
 @pytest.mark.parametrize(("words", "cpus"), EVERY)

@@ -8,12 +8,13 @@ import pytest
 from small_schedules import ALL, WORD, setup_of
 
 from emu.cpu.condition import Word, WordIs
-from emu.cpu.ops import Await, Store
+from emu.cpu.ops import Await, Load, Store
+from emu.cpu.recall import Unrepeatable
 from emu.paging.models import LAZY
 from hvolab.catalog import scenario
 from hvolab.explore.audience import Found, Silent
 from hvolab.explore.budget import Budget
-from hvolab.explore.explorer import explore
+from hvolab.explore.explorer import RUNS_A_CHECK, explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
@@ -175,3 +176,36 @@ def test_a_reset_machine_explores_as_a_new_one_does() -> None:
     for one in found:
         fresh = run(setup, lambda _system, one=one: Replay(one.schedule))
         assert one.finding in fresh.findings
+
+
+def creeping(steady: int) -> KernelActor:
+    """Its last step is another one once it has been run so many times: no schedule has that."""
+    times = iter(range(1_000_000))
+
+    async def creeps(kernel: Kernel, huge: HugePage) -> None:
+        await Load(WORD)
+        await Store(WORD, next(times) // steady)
+        await Load(WORD)
+
+    return KernelActor(0, "a", creeps)
+
+
+SAID = (
+    r"^a on cpu0, in creeps\(\): its next step depends on something outside the machine: Store\(.*value=1, "
+)
+
+
+def test_a_routine_that_does_something_else_after_a_while_ends_the_exploration() -> None:
+    """Of fifty runs one is made by the routines themselves."""
+    setup = replace(setup_of(1, 4), actors=(creeping(1), *setup_of(1, 4).actors[1:]))
+    explore(setup, Uniform(1, RUNS_A_CHECK), ALL, Budget())
+    with pytest.raises(Unrepeatable, match=SAID):
+        explore(setup, Uniform(1, RUNS_A_CHECK + 1), ALL, Budget())
+
+
+def test_a_finding_that_depends_on_something_else_is_none() -> None:
+    setup = scenario("tail-write").build(2)
+    actors = (replace(creeping(1), cpu=2), *setup.actors)
+    setup = replace(setup, boot=replace(setup.boot, cpus=3, model=LAZY), actors=actors)
+    with pytest.raises(Unrepeatable, match=SAID.replace("cpu0", "cpu2")):
+        explore(setup, Reduced(), ALL, Budget(runs=5))

@@ -18,6 +18,7 @@ from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.events import OperationBegun, OperationReturned
+from kernel_model.core.stack import ListHead
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
@@ -58,7 +59,7 @@ class DoubleRelease(HugetlbVmemmap):
     async def hugetlb_vmemmap_optimize_folio(self, h: Hstate, folio: VirtAddr) -> None:
         begun = await Annotate(OperationBegun("hugetlb_vmemmap_optimize_folio", (folio,)))
         cpu = await ThisCpu()
-        with self._stacks.list_head(cpu) as vmemmap_pages:
+        async with ListHead(cpu) as vmemmap_pages:
             await self._lists.init(vmemmap_pages)
             await self._optimize_folio(h, folio, vmemmap_pages, WalkFlag.SYNCHRONIZE_RCU)
             await self.free_vmemmap_page_list(vmemmap_pages)

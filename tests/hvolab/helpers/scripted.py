@@ -14,7 +14,7 @@ from hvolab.subject.run import Run, collect, run
 from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker
 from kernel_model.boot import BootConfig, Kernel, System
-from kernel_model.core.events import GracePeriodEnded
+from kernel_model.core.events import KernelWarning
 from kernel_model.layout import PerCpu
 from kernel_model.mm.hstate import HSTATE_2M
 from kernel_model.mm.image import HugePage
@@ -25,7 +25,7 @@ FIRST_TAIL_FRAME = 0xE21
 """16 MiB: the top 2 MiB back vmemmap, frames 0xe00 on; struct page 0x840 is in its page 0x21."""
 DOOR = Word("door")
 NOWHERE = VirtAddr(0xFFFF_8880_00FF_0000)
-HERE = GracePeriodEnded(-1)
+HERE = KernelWarning("here", "the marker")
 """What no other actor of these tests announces with that number."""
 
 

@@ -340,8 +340,8 @@ async def _both_zero(kernel: Kernel) -> None:
 
 async def _invlpg_then_loads(kernel: Kernel) -> None:
     await FlushTlbPages(PAGE)
-    note(1, await Load(X))
-    note(1, await Load(WORD))
+    await note(1, await Load(X))
+    await note(1, await Load(WORD))
 
 
 async def _large_again(kernel: Kernel) -> None:

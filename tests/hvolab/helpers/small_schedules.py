@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emu.cpu.cpu import Routine
 from emu.cpu.ops import Load
+from emu.cpu.routine import Code
 from emu.paging.models import LAZY
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.explore.search.interface import Freedom
@@ -18,7 +18,7 @@ ALL = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 WORD = PerCpu(0).buffer
 
 
-def loads(count: int) -> Callable[[Kernel, HugePage], Routine]:
+def loads(count: int) -> Callable[[Kernel, HugePage], Code]:
     async def routine(kernel: Kernel, huge: HugePage) -> None:
         for _ in range(count):
             await Load(WORD)

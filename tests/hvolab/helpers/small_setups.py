@@ -1,12 +1,12 @@
 """Small programs for two and three CPUs whose every interleaving can be run: the reduction's touchstones.
 
-A routine notes what it saw in `seen`; what was seen and what was found are a run's outcome.
+A routine notes what it saw in the machine's ledger; what was seen and what was found are a run's outcome.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, replace
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
 from emu.cpu.condition import Acknowledged, MemoryIs, Word, WordIs
@@ -27,7 +27,10 @@ from emu.cpu.ops import (
     SendIpi,
     SetInterrupts,
     Store,
+    Transact,
 )
+from emu.ledger import Ledger, LedgerEntry
+from emu.machine import Machine
 from emu.paging.models import LAZY, CpuModel
 from emu.paging.pte import Pte, PteBit
 from emu.paging.walk import Walk
@@ -74,7 +77,6 @@ PTE = direct_map(frame_start(TABLE) + 8 * ((PAGE >> PAGE_SHIFT) & 511))
 OTHER_PTE = VirtAddr(PTE + 8)
 
 Body = Callable[[Kernel], Awaitable[None]]
-seen: dict[int, list[object]] = {}
 
 
 def split_table() -> bytes:
@@ -84,14 +86,33 @@ def split_table() -> bytes:
 
 def actor(cpu: int, body: Body) -> KernelActor:
     async def routine(kernel: Kernel, huge: HugePage) -> None:
-        seen[cpu] = []
         await body(kernel)
 
     return KernelActor(cpu, f"t{cpu}", routine)
 
 
-def note(cpu: int, what: object) -> None:
-    seen[cpu].append(what)
+@dataclass(frozen=True)
+class _Saw:
+    """One more thing that a routine on that CPU has seen."""
+
+    cpu: int
+    what: Hashable
+
+    def __call__(self, ledger: Ledger) -> None:
+        ledger.set(_seen(self.cpu), (*ledger.get(_seen(self.cpu), ()), self.what))
+
+
+def _seen(cpu: int) -> LedgerEntry:
+    return LedgerEntry("seen", cpu)
+
+
+async def note(cpu: int, what: Hashable) -> None:
+    await Transact(_Saw(cpu, what))
+
+
+def noted(machine: Machine) -> tuple[tuple[Hashable, ...], ...]:
+    """What was seen on each CPU."""
+    return tuple(machine.ledger.get(_seen(cpu.number), ()) for cpu in machine.cpus)
 
 
 def setup_of(*bodies: Body, boot_config: BootConfig | None = None) -> Setup:
@@ -110,7 +131,7 @@ def config_of(model: CpuModel = LAZY) -> BootConfig:
 def loads(cpu: int, *addresses: VirtAddr) -> Body:
     async def body(kernel: Kernel) -> None:
         for va in addresses:
-            note(cpu, await Load(va))
+            await note(cpu, await Load(va))
 
     return body
 
@@ -199,7 +220,7 @@ def locked(inner: Body) -> Body:
 def increment(cpu: int, va: VirtAddr) -> Body:
     async def body(kernel: Kernel) -> None:
         old = await Load(va)
-        note(cpu, old)
+        await note(cpu, old)
         await Store(va, 1 + old)
 
     return body
@@ -320,7 +341,7 @@ async def copy_x(kernel: Kernel) -> None:
 
 def take_reference(cpu: int) -> Body:
     async def body(kernel: Kernel) -> None:
-        note(cpu, await CmpXchg(X, 0, cpu + 1))
+        await note(cpu, await CmpXchg(X, 0, cpu + 1))
 
     return body
 
@@ -336,7 +357,7 @@ def decides(cpu: int) -> Body:
 def waits_for_memory(cpu: int) -> Body:
     async def body(kernel: Kernel) -> None:
         await Await(MemoryIs(X - PAGE_OFFSET, 1))
-        note(cpu, await Load(Y))
+        await note(cpu, await Load(Y))
 
     return body
 
@@ -379,7 +400,7 @@ def reader_section(cpu: int, inner: Body) -> Body:
 def allocates(cpu: int) -> Body:
     async def body(kernel: Kernel) -> None:
         page = await kernel.pages.alloc_page("test")
-        note(cpu, page is not None)
+        await note(cpu, page is not None)
 
     return body
 
@@ -414,7 +435,6 @@ class Outcomes:
         self._strategy = strategy
 
     def begin(self) -> bool:
-        seen.clear()
         return self._strategy.begin()
 
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
@@ -425,7 +445,10 @@ class Outcomes:
             registers = tuple(
                 cpu.core.registers()["rax"] for cpu in system.machine.cpus if cpu.core is not None
             )
-            self.seen.add((registers, *((cpu, tuple(values)) for cpu, values in sorted(seen.items()))))
+            saw = (
+                (cpu.number, system.machine.ledger.get(_seen(cpu.number), ())) for cpu in system.machine.cpus
+            )
+            self.seen.add((registers, *saw))
         return self._strategy.end(system)
 
     def extent(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emu.cpu.ops import Annotate
-from emu.cpu.software import ContextKilled
+from emu.cpu.routine import ContextKilled
 from kernel_model.core.bug import bug, warn
 from kernel_model.core.events import KernelBug, KernelWarning
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.addr import VirtAddr
-from emu.cpu.software import ContextKilled
+from emu.cpu.routine import ContextKilled
 from kernel_model.core.events import KernelBug
 from kernel_model.core.lists import LIST_POISON1, LIST_POISON2, DebugListChecks, ListChecks, Lists
 

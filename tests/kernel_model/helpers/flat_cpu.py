@@ -22,9 +22,12 @@ from emu.cpu.ops import (
     Load,
     Op,
     Rewrite,
+    StackRoom,
     Store,
     ThisCpu,
+    Transact,
 )
+from emu.ledger import Ledger
 
 PAGE = 4096
 _T = TypeVar("_T")
@@ -41,6 +44,8 @@ class FlatCpu:
         self.number = 0
         self.words: Counter[Word] = Counter()
         self.counters: Counter[str] = Counter()
+        self.ledger = Ledger()
+        self.stack = 0
         self.announced: list[Any] = []
         self.decide: Callable[[str], int] = lambda _label: 0
         self.ops = 0
@@ -101,6 +106,11 @@ class FlatCpu:
                 return self.number
             case Count(counter=counter, delta=delta):
                 self.counters[counter] += delta
+            case StackRoom(size=size):
+                self.stack += size
+                return self.stack - size
+            case Transact(transaction=transaction):
+                return transaction(self.ledger)
             case _:
                 raise AssertionError(f"no {op} here")
         return None

@@ -100,8 +100,8 @@ class Bench:
         self._of = HstateFields(deed.hstate.order)
         deed.prepare(self.lab)
         self._start = self._world()
-        self.lab.machine.mark_time_zero()
         self.lab.kernel.pages.mark_time_zero()
+        self.lab.machine.mark_time_zero()
 
     # -- the reckoning -------------------------------------------------------------------------------
 

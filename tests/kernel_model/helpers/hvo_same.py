@@ -172,10 +172,10 @@ def _upstream(lab: Lab) -> Kernel:
     own, config = lab.kernel, lab.config.kernel
     flush = UPSTREAM.build(FlushSite(frozenset({0, 1}), config.tlb_single_page_flush_ceiling))
     root = frame_start(lab.machine.cpus[0].mmu.root)
-    parts = (own.pages, own.lists, flush, own.rcu, own.key, own.stacks)
+    parts = (own.pages, own.lists, flush, own.rcu, own.key)
     hvo = HugetlbVmemmap(Primitives(config, *parts, HSTATES, root))
     hvo.hugetlb_vmemmap_init()
-    pool = Hugetlb(PoolPrimitives(config, own.pages, own.lists, own.stacks, hvo, own.raw, HSTATES))
+    pool = Hugetlb(PoolPrimitives(config, own.pages, own.lists, hvo, own.raw, HSTATES))
     return replace(own, hvo=hvo, flush=flush, pool=pool)
 
 

@@ -7,7 +7,7 @@ from flat_cpu import FlatCpu
 from hvo_lab import STRUCT, VMEMMAP, StructPage
 
 from emu.addr import VirtAddr
-from emu.cpu.software import ContextKilled
+from emu.cpu.routine import ContextKilled
 from kernel_model.core.events import KernelBug
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.mm.buddy import Buddy
@@ -26,7 +26,7 @@ class Zone:
 
     def __init__(self, *ranges: tuple[int, int], cpus: int = 1, config: KernelConfig | None = None) -> None:
         self.cpu = FlatCpu()
-        self.pages = Buddy(config or KernelConfig(), cpus)
+        self.pages = Buddy(config or KernelConfig(), cpus, self.cpu.ledger)
         for start, end in ranges:
             for pfn in range(start, end):
                 self.write(pfn, UNUSED)

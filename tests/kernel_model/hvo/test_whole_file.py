@@ -33,7 +33,7 @@ def test_there_is_no_sysctl_where_no_size_can_be_optimized() -> None:
     """The struct pages of an order-6 page fill one vmemmap page, which must stay."""
     lab = lab_2m()
     own = lab.kernel
-    parts = (own.pages, own.lists, own.flush, own.rcu, own.key, own.stacks)
+    parts = (own.pages, own.lists, own.flush, own.rcu, own.key)
     for order, expected in ((6, -2), (7, 0)):
         hvo = HugetlbVmemmap(
             Primitives(lab.config.kernel, *parts, (Hstate(f"order {order}", order),), PhysAddr(0x1000))

@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from zone import BASE, HWPOISON, LRU, MLOCKED, PRIVATE, RESERVED, UNUSED, Zone, page
 
 from emu.addr import Pfn
-from emu.cpu.software import ContextKilled
+from emu.cpu.routine import ContextKilled
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, BadPage, KernelBug, PageAllocated, PageFreed
 from kernel_model.core.gfp import GFP_KERNEL
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.spinlock import ZONE_LOCK
-from kernel_model.mm.buddy import PCP_BATCH, POISON_BYTE
+from kernel_model.mm.buddy import POISON_BYTE
 
 # --- order ------------------------------------------------------------------------------------------------
 from kernel_model.mm.failures import FailAt
+from kernel_model.mm.zone import PCP_BATCH
 
 
 def test_single_frames_come_from_the_smallest_block_lowest_first() -> None:
@@ -111,7 +112,8 @@ def test_memory_on_another_cpus_list_is_out_of_reach() -> None:
 def test_an_allocated_page_has_one_reference_and_is_announced() -> None:
     zone = Zone((0x800, 0x900))
     assert zone.alloc() == 0x800
-    assert zone.read(0x800) == UNUSED._replace(refcount=1)
+    off_its_list = {"next": 0xDEAD_0000_0000_0100, "prev": 0xDEAD_0000_0000_0122}  # LIST_POISON1 and 2
+    assert zone.read(0x800) == UNUSED._replace(refcount=1, **off_its_list)
     assert zone.cpu.announced == [PageAllocated(0x800, 0, 0, "test", GFP_KERNEL, 0)]
     assert not zone.pages.is_free(0x800)
     assert zone.pages.is_free(0x801), "on the CPU's list"

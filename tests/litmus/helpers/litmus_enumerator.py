@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from emu.addr import PageSize, Pfn, PhysAddr, VirtAddr
 from emu.choice import Question
-from emu.cpu.cpu import KernelThread, Routine
+from emu.cpu.cpu import KernelThread
+from emu.cpu.routine import Code
 from emu.cpu.software import InterruptHandler, Software, Trap, TrapOutcome
 from emu.machine import Machine
 from emu.memory import MIB, PhysicalMemory
@@ -119,7 +120,7 @@ class Litmus:
         """The first word of a frame."""
         return self.memory.read_word(PhysAddr(frame * PAGE))
 
-    def run(self, cpu: int, routine: Callable[[], Routine]) -> None:
+    def run(self, cpu: int, routine: Callable[[], Code]) -> None:
         self.machine.start(cpu, KernelThread(f"cpu{cpu}", routine))
 
 

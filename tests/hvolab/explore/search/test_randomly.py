@@ -7,7 +7,7 @@ from collections.abc import Callable
 from math import exp, lgamma, log, log1p
 
 import pytest
-from small_setups import Body, X, Y, loads, note, seen, setup_of
+from small_setups import Body, X, Y, loads, note, noted, setup_of
 
 from emu.choice import Step
 from emu.cpu.ops import Load, Store
@@ -33,10 +33,11 @@ def runs_of(setup: Setup, search: RandomStrategy) -> list[tuple[str, tuple[objec
     runs = []
     while search.begin():
         done = run_on(system, setup, lambda _started: search.guide(ALL))
+        seen = noted(system.machine)
         search.end(system)
         system.reset()
         letters = "".join("abc"[pick.cpu] for pick in done.schedule.picks if isinstance(pick, Step))
-        runs.append((letters, tuple(tuple(seen[cpu]) for cpu in sorted(seen) if cpu < setup.boot.cpus)))
+        runs.append((letters, seen))
     return runs
 
 
@@ -141,12 +142,12 @@ async def _store_twice(_kernel: Kernel) -> None:
 
 
 async def _load(_kernel: Kernel) -> None:
-    note(0, await Load(X))
+    await note(0, await Load(X))
 
 
 async def _load_twice(_kernel: Kernel) -> None:
-    note(0, await Load(X))
-    note(0, await Load(X))
+    await note(0, await Load(X))
+    await note(0, await Load(X))
 
 
 def late(noted: tuple[object, ...]) -> bool:

@@ -1,0 +1,188 @@
+"""Routines by their histories: what has been asked once is looked up, not run again.
+
+A history is how a routine began and the results of its ops so far; what comes next depends on nothing else.
+So the histories form a tree: at each node the op that is asked for then, or how the routine ended. The
+coroutine is made only where the tree ends, by giving it the results that led there; it must ask for what it
+asked for then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias, assert_never
+
+from emu.cpu.ops import Awaitable, Rewrite
+from emu.cpu.routine import Code, ContextKilled, Root, Routine, functions_of
+
+
+class Unrepeatable(ValueError):
+    """A routine has gone on in two ways after one and the same history. One line."""
+
+    def __init__(self, root: Root, functions: tuple[str, ...], before: _Following, now: _Following) -> None:
+        where = f", in {functions[-1]}()" if functions else ""
+        super().__init__(
+            f"{root}{where}: its next step depends on something outside the machine: {_words(now)} after the "
+            f"results after which it was {_words(before)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaits:
+    """The routine awaits `op`, in these functions."""
+
+    op: object
+    functions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned:
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Killed:
+    message: str
+
+
+_Following: TypeAlias = _Awaits | _Returned | _Killed
+
+
+@dataclass(slots=True)
+class _HistoryNode:
+    """`next` is None before the routine has begun."""
+
+    next: _Following | None = None
+    after: dict[Hashable, _HistoryNode] = field(default_factory=dict)
+
+
+class Recall:
+    """What is known of how routines go on. With `checking` every one begun is run as well, and compared."""
+
+    def __init__(self) -> None:
+        self.checking = False
+        self._roots: dict[Root, _HistoryNode] = {}
+
+    def begin(self, root: Root, code: Callable[[], Code]) -> Routine:
+        """A routine that begins so. What is given to it must be hashable, or it is begun anew."""
+        try:
+            node = self._roots.setdefault(root, _HistoryNode())
+        except TypeError:
+            return code()
+        return Recalled(root, node, code, checking=self.checking)
+
+    @property
+    def nodes(self) -> int:
+        """How many histories are known."""
+        count, left = 0, [*self._roots.values()]
+        while left:
+            node = left.pop()
+            count += 1
+            left += node.after.values()
+        return count
+
+
+class Recalled:
+    """A routine under way, at a node of its histories."""
+
+    def __init__(self, root: Root, node: _HistoryNode, code: Callable[[], Code], *, checking: bool) -> None:
+        self._root = root
+        self._node = node
+        self._make = code
+        self._checking = checking
+        self._path: list[tuple[Hashable, _HistoryNode]] = []
+        self._code: Code | None = None
+        self._at = 0  # how much of the path the code has been given
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The functions that it is in, outermost first."""
+        found = self._node.next
+        return found.functions if isinstance(found, _Awaits) else ()
+
+    def send(self, result: Hashable, /) -> object:
+        """As of a coroutine. Raises Unrepeatable."""
+        known = self._node.after.get(result)
+        if known is None or self._checking:
+            known = self._asked(result, known)
+        self._path.append((result, known))
+        self._node = known
+        match known.next:
+            case _Awaits(op=op):
+                return op
+            case _Returned(value=value):
+                raise StopIteration(value)
+            case _Killed(message=message):
+                raise ContextKilled(message)
+            case None:
+                raise AssertionError("a routine that has not begun is before every result")
+            case _:
+                assert_never(known.next)
+
+    def close(self) -> None:
+        if self._code is not None:
+            self._code.close()
+
+    def _asked(self, result: Hashable, known: _HistoryNode | None) -> _HistoryNode:
+        """What the code itself does next. What it raises, but to end its context, is not kept."""
+        code = self.caught_up()
+        found = _next(code, result)
+        self._at += 1
+        if known is not None:
+            self._compare(code, known, found)
+            return known
+        return self._node.after.setdefault(result, _HistoryNode(found))
+
+    def caught_up(self) -> Code:
+        """The coroutine, given everything that led here. Raises Unrepeatable."""
+        code = self._code
+        if code is None:
+            code = self._code = self._make()
+        for result, node in self._path[self._at :]:
+            self._compare(code, node, _next(code, result))
+            self._at += 1
+        return code
+
+    def _compare(self, code: Code, known: _HistoryNode, found: _Following) -> None:
+        before = known.next
+        assert before is not None
+        if not _same(before, found):
+            raise Unrepeatable(self._root, functions_of(code), before, found)
+
+
+def _next(code: Code, result: Hashable) -> _Following:
+    try:
+        op = code.send(result)
+    except StopIteration as stop:
+        return _Returned(stop.value)
+    except ContextKilled as killed:
+        return _Killed(str(killed))
+    return _Awaits(op, functions_of(code))
+
+
+def _same(one: _Following, other: _Following) -> bool:
+    """Whether both are the same. What a Rewrite makes of the bytes is its own affair."""
+    if isinstance(one, _Awaits) and isinstance(other, _Awaits):
+        a, b = one.op, other.op
+        if isinstance(a, Rewrite) and isinstance(b, Rewrite):
+            return (a.va, a.length) == (b.va, b.length)
+    return one == other
+
+
+def _words(what: _Following) -> str:
+    match what:
+        case _Awaits(op=Awaitable() as op):
+            said = ((one.name, getattr(op, one.name)) for one in fields(op))  # type: ignore[arg-type]
+            return f"{type(op).__name__}({', '.join(f'{name}={_value(value)}' for name, value in said)})"
+        case _Awaits(op=op):
+            return repr(op)
+        case _Returned():
+            return "its end"
+        case _Killed(message=message):
+            return f"its end ({message})"
+        case _:
+            assert_never(what)
+
+
+def _value(value: object) -> str:
+    return f"{value:#x}" if isinstance(value, int) and value > 0xFFFF else repr(value)

@@ -1,0 +1,87 @@
+"""What the allocator knows, transaction by transaction: equal ones do the same to equal ledgers."""
+
+from __future__ import annotations
+
+from emu.ledger import Ledger
+from kernel_model.mm.free_area import FreeArea, Relisted, free_blocks
+from kernel_model.mm.zone import (
+    PCP_BATCH,
+    GenerationOf,
+    GiveBlock,
+    GiveSingle,
+    IsFree,
+    NextPosition,
+    NoteFree,
+    Position,
+    Refill,
+    TakeBlock,
+    TakenFrames,
+    TakeRange,
+    TakeSingle,
+    forget_history,
+    pcp,
+)
+
+
+def with_blocks(*blocks: tuple[int, int]) -> Ledger:
+    """(first frame, order) of each that is free."""
+    ledger = Ledger()
+    area = FreeArea(ledger)
+    for pfn, order in blocks:
+        area.give(pfn, order)
+    area.enter()
+    ledger.forget()
+    return ledger
+
+
+def test_positions_count_allocations_and_say_where_the_last_free_was() -> None:
+    ledger = Ledger()
+    assert [NextPosition()(ledger), NextPosition()(ledger)] == [Position(0, 0), Position(1, 0)]
+    NoteFree()(ledger)
+    assert NextPosition()(ledger) == Position(2, 2)
+    forget_history(ledger)
+    assert NextPosition()(ledger) == Position(0, 0)
+
+
+def test_a_cpus_list_is_filled_a_batch_at_a_time_and_taken_from_its_front() -> None:
+    ledger = with_blocks((0x800, 6))
+    assert TakeSingle(1)(ledger) is None
+    relisted = Refill(1)(ledger)
+    assert ledger.get(pcp(1), ()) == tuple(range(0x800, 0x800 + PCP_BATCH))
+    assert relisted.gone == (0x800,)
+    assert [(pfn, order) for pfn, order, _, _ in relisted.there] == [(0x810, 4), (0x820, 5)]
+    assert TakeSingle(1)(ledger) == 0x800
+    assert TakeSingle(0)(ledger) is None
+    assert not IsFree(0x800, 2)(ledger)
+    assert IsFree(0x801, 2)(ledger), "on a list"
+    assert IsFree(0x83F, 2)(ledger), "in a block"
+    GiveSingle(1, 0x800, 1)(ledger)
+    assert TakeSingle(1)(ledger) == 0x800
+    assert (GenerationOf(0x800)(ledger), GenerationOf(0x801)(ledger)) == (1, 0)
+
+
+def test_a_block_given_back_is_merged_and_what_memory_is_told_is_the_difference() -> None:
+    ledger = with_blocks((0x800, 3))
+    taken = TakeBlock(2)(ledger)
+    assert (taken.pfn, taken.relisted.gone) == (0x800, (0x800,))
+    assert ledger.get(free_blocks(2), ()) == (0x804,)
+    relisted = GiveBlock(0x800, 2, 1)(ledger)
+    assert ledger.get(free_blocks(2), ()) == ()
+    assert ledger.get(free_blocks(3), ()) == (0x800,)
+    assert (relisted.gone, [row[:2] for row in relisted.there]) == ((0x804,), [(0x800, 3)])
+
+
+def test_what_cannot_be_taken_changes_nothing() -> None:
+    ledger = with_blocks((0x800, 3))
+    nothing = TakenFrames(None, Relisted((), (), b""))
+    assert [TakeBlock(4)(ledger), TakeRange(0x808, 3)(ledger)] == [nothing, nothing]
+    assert ledger.now == 0
+    assert TakeRange(0x802, 1)(ledger).pfn == 0x802
+
+
+def test_transactions_are_values() -> None:
+    assert TakeBlock(9) == TakeBlock(9) != TakeBlock(8)
+    assert len({GiveSingle(0, 0x800, 1), GiveSingle(0, 0x800, 1), GiveSingle(1, 0x800, 1)}) == 2
+    one, other = with_blocks((0x800, 6)), with_blocks((0x800, 6))
+    assert Refill(0)(one) == Refill(0)(other)
+    assert one.values == other.values
