@@ -28,6 +28,7 @@ from emu.cpu.threads import Threads
 from emu.cpu.traps import Traps
 from emu.cpu.waiting import Waiting
 from emu.guest.guest_core import GuestTrap, Halted, Refused, Retired
+from emu.kept import Kept, Mark
 from emu.ledger import Ledger
 from emu.memory import PhysicalMemory
 from emu.mmu import Mmu
@@ -42,8 +43,11 @@ class NotEnabled(ValueError):
     """A choice was to be made that cannot be made now."""
 
 
-class Machine:
+class Machine(Kept):
     """`cpus` CPUs (1 to 256) of one model, all with CR3 at `root`. `ledger`: what software knows already."""
+
+    kept = ("words", "counters", "steps", "guest_steps")
+    parts = ("trace", "apic", "_threads")
 
     def __init__(
         self,
@@ -115,6 +119,28 @@ class Machine:
         self.trace.reset()
         self.steps = self.guest_steps = 0
         self._threads.busy.clear()
+
+    def mark(self) -> Mark:
+        """What it is now, between two steps, to come back to within this run.
+
+        Raises CannotGoBack where a routine is not recalled. The CPUs must have lazy TLBs.
+        """
+        own = super().mark()
+        moments = (self.memory.journal.now, self.ledger.now)
+        return Mark((*own.values, *moments), (*own.parts, *(cpu.mark() for cpu in self.cpus)))
+
+    def back(self, mark: Mark) -> None:
+        """To what it was then. Who listens still does."""
+        *own, stores, entered = mark.values
+        assert isinstance(stores, int)
+        assert isinstance(entered, int)
+        self.memory.undo(stores)
+        self.memory.journal.cut(stores)
+        self.ledger.undo(entered)
+        count = len(self.parts)
+        super().back(Mark(tuple(own), mark.parts[:count]))
+        for cpu, part in zip(self.cpus, mark.parts[count:], strict=True):
+            cpu.back(part)
 
     # -- starting things -----------------------------------------------------------------------------
 

@@ -111,6 +111,16 @@ class Journal:
         """The stores since `moment`, newest first."""
         return reversed(self._entries[moment:])
 
+    def cut(self, moment: Moment) -> None:
+        """Forget what was stored since then."""
+        for entry in self._entries[: moment - 1 if moment else None : -1]:
+            self._by_frame[entry.pa >> PAGE_SHIFT].pop()
+        del self._entries[moment:]
+        for word, indexes in self._by_word.items():
+            del indexes[bisect_left(indexes, moment) :]
+            seen = len(self._by_frame.get(word >> PAGE_SHIFT, ()))
+            self._looked_at[word] = min(self._looked_at.get(word, 0), seen)
+
     def forget(self) -> None:
         """Start again: this is the new moment 0."""
         self._entries.clear()

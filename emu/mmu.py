@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical
 from emu.choice import Answerer, VersionQuestion
 from emu.events import Invalidated, MultiHitSeen, Source, TlbFilled
+from emu.kept import Kept
 from emu.memory import Moment, PhysicalMemory
 from emu.paging.dead_end import DeadEnd, dead_end
 from emu.paging.geometry import Geometry, GeometryTlb
@@ -73,8 +74,11 @@ class NonCanonical:
 Translated: TypeAlias = Translation | Denied | BusError | NonCanonical
 
 
-class Mmu:
-    """Translates for one CPU. `root` is the frame CR3 points to."""
+class Mmu(Kept):
+    """Translates for one CPU. `root` is the frame CR3 points to. With a lazy TLB it can be put back."""
+
+    kept = ("root", "pcid")
+    parts = ("_psc", "tlb")
 
     def __init__(
         self, cpu: int, memory: PhysicalMemory, model: CpuModel, control: Control, root: Pfn, trace: Trace

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from emu.events import MachineEvent
+from emu.kept import Kept
 
 Listener: TypeAlias = Callable[[int, MachineEvent], None]
 
 
-class Trace:
+class Trace(Kept):
     """Numbers events and hands them to the listeners in the order they were added."""
 
     __slots__ = ("_listeners", "listening", "next_number")
+    kept = ("next_number",)
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []

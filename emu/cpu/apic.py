@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from emu.kept import Kept
+
 
 @dataclass(frozen=True, slots=True)
 class Ipi:
@@ -20,8 +22,10 @@ class Ipi:
     payload: object
 
 
-class Apic:
+class Apic(Kept):
     """The interrupt fabric of `cpus` CPUs."""
+
+    kept = ("_pending", "_unacknowledged", "interrupted")
 
     def __init__(self, cpus: int) -> None:
         self._pending: list[deque[Ipi]] = [deque() for _ in range(cpus)]

@@ -15,10 +15,11 @@ from typing import TypeAlias
 from emu.addr import VirtAddr
 from emu.cpu.handles import numbered
 from emu.cpu.ops import Acknowledge, Annotate, Await, Op, SendIpi
-from emu.cpu.recall import Recalled
+from emu.cpu.recall import HistoryNode, Recalled
 from emu.cpu.routine import Code, Routine, functions_of
 from emu.events import InterruptSite, RoutineSite, Site
 from emu.guest.guest_core import GuestCore
+from emu.kept import Kept, Mark
 from emu.memory import Moment
 from emu.mmu import Mmu
 
@@ -31,8 +32,12 @@ class RoutineRole(Enum):
     INTERRUPT = "an interrupt handler"
 
 
+class CannotGoBack(RuntimeError):
+    """A routine is under way of which nobody can say how it came there."""
+
+
 @dataclass(slots=True)
-class RoutineContext:
+class RoutineContext(Kept):
     """A kernel routine: a coroutine and the op it waits for.
 
     `once` has a bit for each part of the EachOnce it waits for that has held. `interrupts_before` and
@@ -47,6 +52,22 @@ class RoutineContext:
     pending: Op | None = None
     once: int = 0
     numbers: list[int] = field(default_factory=list)
+
+    kept = ("pending", "once", "numbers")
+
+    def mark(self) -> Mark:
+        """Raises CannotGoBack where the routine is not recalled."""
+        if not isinstance(self.routine, Recalled):
+            raise CannotGoBack(self.name)
+        own = super(RoutineContext, self).mark()
+        return Mark((*own.values, self.routine.node), ())
+
+    def back(self, mark: Mark) -> None:
+        *own, node = mark.values
+        super(RoutineContext, self).back(Mark(tuple(own), ()))
+        assert isinstance(self.routine, Recalled)
+        assert isinstance(node, HistoryNode)
+        self.routine.back(node)
 
     def send(self, result: object) -> Op:
         """Give the routine the result of its pending op. Returns its next one, which may be `Aside`.
@@ -71,8 +92,8 @@ class RoutineContext:
 
 
 @dataclass(slots=True)
-class GuestContext:
-    """A guest program on the CPU's engine."""
+class GuestContext(Kept):
+    """A guest program on the CPU's engine, which is the CPU's to put back."""
 
     name: str
     core: GuestCore
@@ -105,7 +126,7 @@ Thread: TypeAlias = GuestThread | KernelThread
 
 
 @dataclass(slots=True)
-class Cpu:
+class Cpu(Kept):
     """`spinning` holds the 8-byte memory words (by address / 8) whose change ends a PAUSE loop's wait.
 
     `stack`: how many bytes of its kernel stack are in use. `begun`: how many threads it has begun.
@@ -122,6 +143,29 @@ class Cpu:
     in_interrupt: int | None = None
     stack: int = 0
     begun: int = 0
+
+    kept = ("interrupts_enabled", "queue", "spinning", "read_since_pause", "stack", "begun")
+    parts = ("mmu",)
+
+    def mark(self) -> Mark:
+        """Raises CannotGoBack."""
+        own = super(Cpu, self).mark()
+        contexts = tuple((context, context.mark()) for context in self.contexts)
+        core = None if self.core is None else self.core.mark()
+        return Mark((*own.values, contexts, core), own.parts)
+
+    def back(self, mark: Mark) -> None:
+        *own, contexts, core = mark.values
+        super(Cpu, self).back(Mark(tuple(own), mark.parts))
+        assert isinstance(contexts, tuple)
+        for gone in self.contexts:
+            if isinstance(gone, RoutineContext) and all(gone is not context for context, _ in contexts):
+                gone.routine.close()
+        self.contexts[:] = [context for context, _ in contexts]
+        for context, at in contexts:
+            context.back(at)
+        if self.core is not None and isinstance(core, Mark):
+            self.core.back(core)
 
     @property
     def top(self) -> Context | None:

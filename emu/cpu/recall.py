@@ -48,12 +48,27 @@ class _Killed:
 _Following: TypeAlias = _Awaits | _Returned | _Killed
 
 
-@dataclass(slots=True)
-class _HistoryNode:
-    """`next` is None before the routine has begun."""
+@dataclass(slots=True, eq=False)
+class HistoryNode:
+    """What a routine does after the results that led here. `next` is None before it has begun.
+
+    `before` is the node before the last of `depth` results, None where there is none.
+    """
 
     next: _Following | None = None
-    after: dict[Hashable, _HistoryNode] = field(default_factory=dict)
+    before: HistoryNode | None = None
+    result: Hashable = None
+    depth: int = 0
+    after: dict[Hashable, HistoryNode] = field(default_factory=dict)
+
+    def path(self, since: int) -> list[HistoryNode]:
+        """The nodes that led here, this one last, from those with more than `since` results on."""
+        found: list[HistoryNode] = []
+        node: HistoryNode | None = self
+        while node is not None and node.depth > since:
+            found.append(node)
+            node = node.before
+        return found[::-1]
 
 
 class Recall:
@@ -61,12 +76,12 @@ class Recall:
 
     def __init__(self) -> None:
         self.checking = False
-        self._roots: dict[Root, _HistoryNode] = {}
+        self._roots: dict[Root, HistoryNode] = {}
 
     def begin(self, root: Root, code: Callable[[], Code]) -> Routine:
         """A routine that begins so. What is given to it must be hashable, or it is begun anew."""
         try:
-            node = self._roots.setdefault(root, _HistoryNode())
+            node = self._roots.setdefault(root, HistoryNode())
         except TypeError:
             return code()
         return Recalled(root, node, code, checking=self.checking)
@@ -85,14 +100,13 @@ class Recall:
 class Recalled:
     """A routine under way, at a node of its histories."""
 
-    def __init__(self, root: Root, node: _HistoryNode, code: Callable[[], Code], *, checking: bool) -> None:
+    def __init__(self, root: Root, node: HistoryNode, code: Callable[[], Code], *, checking: bool) -> None:
         self._root = root
         self._node = node
         self._make = code
         self._checking = checking
-        self._path: list[tuple[Hashable, _HistoryNode]] = []
         self._code: Code | None = None
-        self._at = 0  # how much of the path the code has been given
+        self._at = 0  # how many results the code has been given
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -105,7 +119,6 @@ class Recalled:
         known = self._node.after.get(result)
         if known is None or self._checking:
             known = self._asked(result, known)
-        self._path.append((result, known))
         self._node = known
         match known.next:
             case _Awaits(op=op):
@@ -120,10 +133,25 @@ class Recalled:
                 assert_never(known.next)
 
     def close(self) -> None:
+        self._drop()
+
+    @property
+    def node(self) -> HistoryNode:
+        """Where it is: a value to come back to."""
+        return self._node
+
+    def back(self, node: HistoryNode) -> None:
+        """To a node on the way to where it is. A coroutine past it is made anew: it cannot go back."""
+        if self._at > node.depth:
+            self._drop()
+        self._node = node
+
+    def _drop(self) -> None:
         if self._code is not None:
             self._code.close()
+            self._code, self._at = None, 0
 
-    def _asked(self, result: Hashable, known: _HistoryNode | None) -> _HistoryNode:
+    def _asked(self, result: Hashable, known: HistoryNode | None) -> HistoryNode:
         """What the code itself does next. What it raises, but to end its context, is not kept."""
         code = self.caught_up()
         found = _next(code, result)
@@ -131,19 +159,20 @@ class Recalled:
         if known is not None:
             self._compare(code, known, found)
             return known
-        return self._node.after.setdefault(result, _HistoryNode(found))
+        node = HistoryNode(found, self._node, result, self._node.depth + 1)
+        return self._node.after.setdefault(result, node)
 
     def caught_up(self) -> Code:
         """The coroutine, given everything that led here. Raises Unrepeatable."""
         code = self._code
         if code is None:
             code = self._code = self._make()
-        for result, node in self._path[self._at :]:
-            self._compare(code, node, _next(code, result))
+        for node in self._node.path(self._at):
+            self._compare(code, node, _next(code, node.result))
             self._at += 1
         return code
 
-    def _compare(self, code: Code, known: _HistoryNode, found: _Following) -> None:
+    def _compare(self, code: Code, known: HistoryNode, found: _Following) -> None:
         before = known.next
         assert before is not None
         if not _same(before, found):

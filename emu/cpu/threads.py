@@ -23,6 +23,7 @@ from emu.cpu.software import TrapOutcome
 from emu.cpu.waiting import Waiting
 from emu.events import Finished, Started
 from emu.guest.guest_core import GuestCore
+from emu.kept import Kept
 from emu.memory import PhysicalMemory
 from emu.trace import Trace
 
@@ -31,8 +32,10 @@ class NotAnOp(TypeError):
     """A routine has awaited what the machine does not know."""
 
 
-class Threads:
+class Threads(Kept):
     """`busy` are the numbers of the CPUs that have a context. `routines`: how those are begun."""
+
+    kept = ("busy",)
 
     def __init__(self, memory: PhysicalMemory, trace: Trace, executor: Executor, waiting: Waiting) -> None:
         self.routines: Routines = Anew()

@@ -77,6 +77,7 @@ from unicorn.x86_const import (
 
 from emu.addr import PAGE_MASK, WORD_MASK, PhysAddr
 from emu.guest.decode import REGISTERS
+from emu.kept import Mark
 from emu.memory import PhysicalMemory
 from emu.paging.walk import Access
 
@@ -207,6 +208,15 @@ class Engine:
     def set_rip(self, rip: int) -> None:
         self._uc.reg_write(UC_X86_REG_RIP, rip & WORD_MASK)
 
+    def mark(self) -> Mark:
+        """All registers, also those that `values` does not have."""
+        return Mark(self._all_registers(), ())
+
+    def back(self, mark: Mark) -> None:
+        """To the registers of that mark, made on whichever instance."""
+        self._uc.context_restore(self._pristine)
+        self._write_all(mark.values)
+
     def put_back(self, values: Sequence[int]) -> None:
         """Set the registers to what `values` said before an instruction."""
         for number, value in zip(_NUMBERS, values, strict=True):
@@ -285,12 +295,18 @@ class Engine:
 
     def _replace(self, rip: int) -> None:
         """A new instance with the registers of the old one, at `rip`."""
-        kept = (*_NUMBERS, *_KEPT)
-        values = [self._uc.reg_read(number) for number in kept]
+        values = self._all_registers()
         self._uc, self._translated = self._instance(), {}
-        for number, value in zip(kept, values, strict=True):
-            self._uc.reg_write(number, value)
+        self._write_all(values)
         self.set_rip(rip)
+        self.read_registers()
+
+    def _all_registers(self) -> tuple[object, ...]:
+        return tuple(self._uc.reg_read(number) for number in (*_NUMBERS, *_KEPT))
+
+    def _write_all(self, values: tuple[object, ...]) -> None:
+        for number, value in zip((*_NUMBERS, *_KEPT), values, strict=True):
+            self._uc.reg_write(number, value)
         self.read_registers()
 
     def _instance(self) -> Uc:

@@ -27,6 +27,7 @@ from emu.guest.decode import (
     is_whole,
 )
 from emu.guest.engine import RFLAGS, RFLAGS_IF, RFLAGS_ZF, RIP, VECTOR_GP, VECTOR_UD, Engine
+from emu.kept import Kept
 from emu.memory import PhysicalMemory
 from emu.mmu import STACK_FAULT, Denied, Mmu, NonCanonical, Translation
 from emu.paging.tlb import Invlpg, TlbEntry
@@ -78,8 +79,11 @@ class _Piece(NamedTuple):
     source: Source
 
 
-class GuestCore:
+class GuestCore(Kept):
     """Runs guest code at CPL 0 for one CPU. Create one only for a CPU that has guest code to run."""
+
+    kept = ("_pieces", "_code", "_code_pa", "program", "_site_rip", "_site_text")
+    parts = ("_engine",)
 
     def __init__(self, cpu: int, memory: PhysicalMemory, mmu: Mmu, trace: Trace) -> None:
         self._cpu = cpu

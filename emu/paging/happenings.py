@@ -9,6 +9,7 @@ from bisect import bisect_right
 from typing import NamedTuple
 
 from emu.addr import PageSize, VirtAddr
+from emu.kept import Kept
 from emu.memory import Journal, Moment
 from emu.paging.psc import drops
 from emu.paging.tlb import Invalidation, Rule, TlbEntry, removes, removes_all
@@ -29,8 +30,10 @@ BEGINNING = Time(0, 0)
 _NEVER_EMPTIED = (0, BEGINNING)
 
 
-class Happenings:
+class Happenings(Kept):
     """Asked again, each question looks only at what has happened since, however far back the answer is."""
+
+    kept = ("_moments", "_events", "_what", "_drops", "_emptied", "_removed", "_floor")
 
     def __init__(self, journal: Journal, rules: frozenset[Rule]) -> None:
         self._journal = journal

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
+from emu.kept import Kept
 from emu.memory import Moment, PhysicalMemory
 from emu.paging.dead_end import DeadEnd, dead_ends
 from emu.paging.happenings import Happenings, Time
@@ -94,8 +95,11 @@ class _Known:
     own: int
 
 
-class LazyTlb:
+class LazyTlb(Kept):
     """A `Tlb` that offers, beside a walk made now, every older version still in the window."""
+
+    kept = ("_periods", "_last_used", "_touched", "_known")
+    parts = ("_happened",)
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from emu.addr import PAGE_SHIFT, Pfn, VirtAddr
+from emu.kept import Kept
 from emu.memory import Moment
 from emu.paging.tlb import Invalidation, Invlpg, InvpcidAddress, Rule
 from emu.paging.walk import ALL_RIGHTS, TOP_LEVEL, Walk, WalkStart
@@ -38,8 +39,10 @@ def drops(what: Invalidation, rules: frozenset[Rule]) -> bool:
     return True
 
 
-class PagingStructureCache:
+class PagingStructureCache(Kept):
     """Least-recently-used caches of PML4, PDPT and PD entries of one CPU."""
+
+    kept = ("_held",)
 
     def __init__(self, spec: PscSpec, rules: frozenset[Rule]) -> None:
         self._capacity = {4: spec.pml4e, 3: spec.pdpte, 2: spec.pde}
