@@ -22,7 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from hvolab.explore.explorer import Exploration
     from hvolab.explore.search.interface import Strategy
-    from hvolab.subject.run import Run
+    from hvolab.subject.outcome import Run
     from hvolab.testing import Subject
 
 

@@ -26,8 +26,9 @@ from hvolab.show.explained import show_explained
 from hvolab.show.report import Invocation, grouped, show_exploration, show_finding
 from hvolab.subject.axes import Chosen
 from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.outcome import Run
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import Run, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Scenario, Setup
 from hvolab.subject.schedule import parse
 

@@ -20,7 +20,9 @@ from hvolab.show.report import (
     show_uses,
 )
 from hvolab.show.timeline import Timeline
-from hvolab.subject.run import NO_LIMITS, Limits, PickerFor, Run, run
+from hvolab.subject.outcome import NO_LIMITS, Limits, Run
+from hvolab.subject.run import run
+from hvolab.subject.running import PickerFor
 from hvolab.subject.scenario import Group, Scenario, Setup
 from hvolab.subject.script import AsFarAsItGoes, Script, ScriptPicker
 from kernel_model.boot import System

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from hvolab.explore.explorer import Exploration
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.run import Completed, Deadlocked, OutOfSteps, OutOfTime, Run
+from hvolab.subject.outcome import Completed, Deadlocked, OutOfSteps, OutOfTime, Run
 
 WRONG, OUR_ERROR, NOT_COMPLETE, INTERRUPTED = 1, 3, 4, 130
 

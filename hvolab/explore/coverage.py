@@ -8,7 +8,7 @@ from hashlib import blake2b
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.search.interface import Freedom
-from hvolab.subject.run import Deadlocked, OutOfSteps, OutOfTime, Run
+from hvolab.subject.outcome import Deadlocked, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Setup
 
 INTERRUPTED = "an interrupt"

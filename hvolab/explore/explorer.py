@@ -20,10 +20,12 @@ from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
+from hvolab.subject.outcome import Limits, Run
 from hvolab.subject.picker import Picker, Replay
-from hvolab.subject.run import Limits, Run, run_on, run_watched
+from hvolab.subject.run import run_on
+from hvolab.subject.running import Running
 from hvolab.subject.scenario import Setup
-from hvolab.subject.schedule import ScheduleError, parse
+from hvolab.subject.schedule import Schedule, ScheduleError, parse
 from kernel_model.boot import System, boot
 
 RUNS_A_CHECK = 50  # of so many runs one is made by the routines themselves, beside what is known of them
@@ -97,6 +99,7 @@ class Exploring:
         self._system.machine.routines = self._recall
         self._begun = time.monotonic()
         self._before = 0.0  # seconds spent before the checkpoint
+        self._running: Running | None = None
         self._made = 0
         self._told = 0  # how many of the findings the audience knows
         saved = None if checkpoint is None else checkpoint.load()
@@ -107,21 +110,20 @@ class Exploring:
                 raise CheckpointError(f"damaged checkpoint: {error}") from None
 
     def one_run(self) -> Next:
-        """The next run, after which the machine is at time zero again."""
+        """The next run, which goes on where it parts from the last one where the strategy knows that."""
         known = len(self.found)
         self.ran = True
         self._recall.checking = not self._made % RUNS_A_CHECK
         self._made += 1
         done: Run | None = None
         try:
-            done = run_watched(self._system, self._setup, self._picker, (), self._limits())
+            done = self._going_on().go(self._limits())
             self.tally.completed(done)
             self._note(done)
             self.lock_orders |= done.lock_orders
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)
-        self._system.reset()
         if done is not None and len(self.found) > known:
             self._check(done)
         if following is Next.START_AGAIN:
@@ -133,12 +135,24 @@ class Exploring:
     def _check(self, done: Run) -> None:
         """Make a run with something new again, by the routines themselves. Raises Unrepeatable, LoadError."""
         self._recall.checking = True
-        try:
-            again = run_on(self._system, self._setup, lambda _system: Replay(done.schedule))
-        finally:
-            self._system.reset()
+        again = self._followed(done.schedule)
         if again.findings != done.findings:
             raise LoadError(NOT_FOUND_AGAIN) if self._setup.loaded else AssertionError(NOT_FOUND_AGAIN)
+
+    def _going_on(self) -> Running:
+        """The last run, gone back to what this one shares with it; or one from time zero."""
+        running, shared = self._running, self._strategy.shared
+        if running is not None and shared and not self._recall.checking and running.back(shared):
+            return running
+        self._system.reset()
+        self._running = Running(self._system, self._setup, self._picker)
+        return self._running
+
+    def _followed(self, schedule: Schedule) -> Run:
+        """A run by that schedule, on the machine of the others. Raises ScheduleError."""
+        self._running = None
+        self._system.reset()
+        return run_on(self._system, self._setup, lambda _system: Replay(schedule))
 
     def tell(self, audience: Audience) -> str | None:
         """Tell how it goes, and what is new. Returns why to stop, or None."""
@@ -228,11 +242,9 @@ class Exploring:
         verdict, cpu, va = row.field("verdict").text(), row.field("cpu").count(), row.field("va").word()
         try:
             schedule = parse(row.field("schedule").text())
-            done = run_on(self._system, self._setup, lambda _system: Replay(schedule))
+            done = self._followed(schedule)
         except ScheduleError as error:
             raise row.error(str(error)) from None
-        finally:
-            self._system.reset()
         for finding in done.findings:
             where = finding.where
             if (finding.verdict.value, where.cpu, where.va) == (verdict, cpu, va):

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from emu.addr import PAGE_MASK
+from emu.kept import Kept
 from hvolab.judge.verdict import Finding, Use
 
 
-class Told:
+class Told(Kept):
     """Findings and uses, each kind once: the first of its kind is kept."""
+
+    kept = ("findings", "_uses", "_once")
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []

@@ -13,8 +13,9 @@ from hvolab.load.changeable import changeable_of
 from hvolab.load.rules import INSTEAD
 from hvolab.load.source import MODULE
 from hvolab.subject.blame import LoadError, blamed, in_a_line
+from hvolab.subject.outcome import Limits
 from hvolab.subject.picker import InOrder
-from hvolab.subject.run import Limits, collect, run_on
+from hvolab.subject.run import collect, run_on
 from hvolab.subject.scenario import Setup
 from hvolab.subject.stuck import ended_when_stuck
 from kernel_model.boot import LayoutError, System, boot

@@ -11,7 +11,7 @@ from hvolab.explore.retell.shrink import switches
 from hvolab.judge.verdict import Finding, Use
 from hvolab.judge.why import Explanation
 from hvolab.show.report import Invocation
-from hvolab.subject.run import Run
+from hvolab.subject.outcome import Run
 
 SCHEMA = 1
 

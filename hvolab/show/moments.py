@@ -17,8 +17,9 @@ from emu.paging.walk import Walk
 from emu.trace import Listener
 from hvolab.judge.verdict import Finding
 from hvolab.show.event_words import in_words, where_of
+from hvolab.subject.outcome import Run
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import Run, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import System
 from kernel_model.core.events import FlushBegun, FlushCompleted, Oops, SpuriousFault

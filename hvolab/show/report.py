@@ -21,7 +21,7 @@ from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import Phase, meaning
 from hvolab.show.timeline import Line, Row, Tone, folded
 from hvolab.subject.costs import CostTable
-from hvolab.subject.run import Completed, OutOfSteps, OutOfTime, Run
+from hvolab.subject.outcome import Completed, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Scenario
 from hvolab.subject.schedule import Schedule
 

@@ -31,8 +31,9 @@ from hvolab.judge.known import known
 from hvolab.judge.verdict import Finding
 from hvolab.load.user_file import NOTHING_LOADED, UserFile, functions_changed
 from hvolab.show.report import Invocation, grouped
+from hvolab.subject.outcome import Limits
 from hvolab.subject.picker import InOrder
-from hvolab.subject.run import Limits, collect, run
+from hvolab.subject.run import collect, run
 from hvolab.subject.scenario import Scenario, Setup
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.variants.named import UPSTREAM_HVO

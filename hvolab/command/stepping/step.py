@@ -14,8 +14,9 @@ from hvolab.command.options import asked, cpu_count, scenario_called, shaped, su
 from hvolab.command.playing import own_order
 from hvolab.show.moments import Mark, Moment, PageState, go_to, moments_of, state_at
 from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.outcome import Run
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import Run, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import parse
 

@@ -25,7 +25,8 @@ from hvolab.explore.search.interface import Freedom
 from hvolab.judge.verdict import Finding, Use, Verdict
 from hvolab.show.pages_view import PagesView, meaning
 from hvolab.subject.axes import Chosen
-from hvolab.subject.run import Run, run
+from hvolab.subject.outcome import Run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import System
 

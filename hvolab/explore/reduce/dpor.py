@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
+from emu.kept import Kept, Mark
 from emu.machine import Machine
 from emu.paging.dead_end import DeadEnd
 from emu.paging.lazy import LazySpec, Memory
@@ -62,6 +63,11 @@ class Reduced:
         self._begun = True
         return True
 
+    @property
+    def shared(self) -> int:
+        """How many steps of the run to come are those of the last one. 0: it has a picker of its own."""
+        return 0 if self._run is None else len(self._nodes) - 1
+
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         """Raises CannotReduce where reduction would not be sound."""
         if not freedoms >= {Freedom.SCHEDULE, Freedom.IRQ}:
@@ -96,6 +102,7 @@ class Reduced:
         if not self._tables.grown:
             return Next.GO_ON
         self._tables.grown = False
+        self._run = None
         if self._floor < 0:
             self._nodes.clear()
             self._history.cut(0)
@@ -118,6 +125,7 @@ class Reduced:
         self._learned = place.optional("tables")
         if self._tables is not None and self._learned is not None:
             self._tables.load(self._learned)
+        self._run = None
         self._nodes = [Node.load(one) for one in place.field("nodes").items()]
         self._history.cut(0)
         self._begun = bool(place.field("begun").integer(0, 1))
@@ -144,6 +152,7 @@ class Reduced:
         """Take over what another process has learned, and begin again."""
         assert self._tables is not None
         self._tables.load(place)
+        self._run = None
         self._nodes.clear()
         self._history.cut(0)
         self._begun = False
@@ -154,8 +163,11 @@ class Reduced:
         return tuple(self._nodes)
 
 
-class _PathPicker:
-    """The picker of one run: follows the path to its last node, then goes on where nothing sleeps."""
+class _PathPicker(Kept):
+    """The picker of a run: follows the path to its last node, then goes on where nothing sleeps."""
+
+    kept = ("_depth",)
+    parts = ("_recorder",)
 
     def __init__(
         self,
@@ -180,13 +192,14 @@ class _PathPicker:
         self._depth = 0  # steps begun
         self._asked = 0  # questions within the step
         self._last: Choice | None = None
+        self._happened = NOTHING
         self._waited_for: dict[Touched, int | None] = {}
         self._model = machine.cpus[0].mmu.model
 
     def pick(self, enabled: list[Choice]) -> Choice:
-        happened = self._ended()
+        self.settle()
         if self._depth == len(self._nodes):
-            self._nodes.append(self._node(enabled, happened))
+            self._nodes.append(self._node(enabled, self._happened))
         node = self._nodes[self._depth]
         choice = node.enabled[node.current]
         self._depth += 1
@@ -214,11 +227,23 @@ class _PathPicker:
     def finish(self) -> None:
         """Any end is fine."""
 
+    def settle(self) -> None:
+        """Take note of the step begun last, if that is still to be done."""
+        if self._last is not None:
+            self._happened = self._ended(self._last)
+            self._last = None
+
+    def back(self, mark: Mark) -> None:
+        """To a place on the path before its last node: from there to the node the steps are known."""
+        super().back(mark)
+        self._last, self._asked, self._given_up = None, 0, False
+        self._happened = NOTHING
+
     def conclude(self) -> None:
         """The run has ended, or was given up."""
         if self._given_up:
             return
-        self._ended()
+        self.settle()
         for number, cpu in enumerate(self._machine.cpus):
             for choice in (Step(number), TakeInterrupt(number)):
                 waits = cpu.top is not None if isinstance(choice, Step) else self._pending(number)
@@ -227,11 +252,8 @@ class _PathPicker:
 
     # -- one step ------------------------------------------------------------------------------------
 
-    def _ended(self) -> Footprint:
-        """Take note of the step begun last, if there is one: its footprint."""
-        if self._last is None:
-            return NOTHING
-        last, self._last = self._last, None
+    def _ended(self, last: Choice) -> Footprint:
+        """The footprint of the step begun last, which its node takes note of where it is a new one."""
         if self._recorder.replaying:
             self._recorder.replayed(last, self._history.steps[self._depth - 1].footprint)
             return NOTHING

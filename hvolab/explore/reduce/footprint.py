@@ -37,6 +37,7 @@ from emu.events import (
     TlbFilled,
     Trapped,
 )
+from emu.kept import Kept
 from emu.machine import Machine
 from emu.paging.dead_end import DeadEnd
 from emu.paging.lazy import LazySpec, Memory
@@ -72,11 +73,14 @@ def in_handler(cpu: Cpu) -> bool:
     )
 
 
-class Recorder:
+class Recorder(Kept):
     """Footprints of one run on one machine. `tables` outlives the run.
 
     `without` leaves kinds of resources out, which is unsound: for tests that show each of them matters.
     """
+
+    kept = ("_spun", "_senders")
+    parts = ("_windows", "_sections")
 
     def __init__(self, machine: Machine, tables: Tables, without: frozenset[Kind] = frozenset()) -> None:
         self._without = without

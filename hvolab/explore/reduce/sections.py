@@ -13,14 +13,17 @@ from emu.addr import PAGE_SHIFT
 from emu.cpu.condition import EachOnce, Plain
 from emu.cpu.cpu import Cpu, RoutineContext
 from emu.cpu.ops import Await
+from emu.kept import Kept
 from emu.machine import Machine
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 from kernel_model.core.rcu import nesting_word, outside
 from kernel_model.core.spinlock import preempt_count
 
 
-class Sections:
+class Sections(Kept):
     """Follows one run."""
+
+    kept = ("_inside", "_begun", "_owed")
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from emu.kept import Kept
 from emu.paging.models import CpuModel
 from emu.paging.tlb import ALL_RULES, FaultedAt, InvalidateAll, Invalidation, Invlpg
 from hvolab.explore.reduce.tables import PAGES_OF_ALL
 
 
-class Windows:
+class Windows(Kept):
     """The open windows of every CPU, in one run. Pages by number, a large page by its first as ~page."""
+
+    kept = ("_open", "_all_open")
 
     def __init__(self, cpus: int, model: CpuModel) -> None:
         self._open: list[set[int]] = [set() for _ in range(cpus)]

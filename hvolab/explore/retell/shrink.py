@@ -16,8 +16,9 @@ from typing import NamedTuple
 from emu.choice import Choice, Question, Step, TakeInterrupt
 from hvolab.explore.budget import Budget
 from hvolab.judge.verdict import Finding, Verdict, Where
+from hvolab.subject.outcome import Limits, Run
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import Limits, Run, run_on
+from hvolab.subject.run import run_on
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import DecidePick, Schedule, VersionPick
 from kernel_model.boot import System

@@ -16,6 +16,11 @@ from kernel_model.boot import System
 class PointStrategy(ABC):
     """A strategy that needs to know no more than what can be chosen at each point."""
 
+    @property
+    def shared(self) -> int:
+        """Each run is one from time zero."""
+        return 0
+
     @abstractmethod
     def begin(self) -> bool:
         """Start another run. False when there is nothing left to explore."""

@@ -63,6 +63,14 @@ class Strategy(Protocol):
         """Start another run. False when there is nothing left to explore."""
         ...
 
+    @property
+    def shared(self) -> int:
+        """How many steps of the run just begun are those of the last one, whose picker picks in it too.
+
+        0: it is a run from time zero, with a picker of its own.
+        """
+        ...
+
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         """What picks in the run just begun, and may watch Sight. It may raise `Redundant` from `pick`."""
         ...

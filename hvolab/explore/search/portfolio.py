@@ -31,6 +31,11 @@ class Portfolio:
                 self._ended[self._turn] = True
         return False
 
+    @property
+    def shared(self) -> int:
+        """The last run was another member's: each is one from time zero."""
+        return 0
+
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         return self._members[self._turn].picker(system, sight, freedoms)
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from emu.choice import Choice
 from emu.events import Finished, MachineEvent
+from emu.kept import Kept
 from hvolab.judge.sight.sight import Sight
 from kernel_model.core.spinlock import LOCKING_FUNCTIONS, holder_of, is_lock
 
@@ -47,8 +48,10 @@ _Held: TypeAlias = tuple[LockTaken, ...]
 _NONE: _Held = ()
 
 
-class Locks:
+class Locks(Kept):
     """Follows one run."""
+
+    kept = ("orders", "orphaned")
 
     def __init__(self, sight: Sight) -> None:
         self.orders: set[TakenInOrder] = set()

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from emu.choice import Choice
 from emu.events import MachineEvent
+from emu.kept import Kept
 from hvolab.judge.judge import Judge
 from hvolab.judge.own import Judging, OwnJudge
 from hvolab.judge.question import Asks
@@ -27,8 +28,10 @@ from kernel_model.mm.image import HugePage
 NO_QUESTIONS: Mapping[tuple[int, str], Asks] = MappingProxyType({})
 
 
-class Monitor:
+class Monitor(Kept):
     """Listens to one machine through `observe`. Ask `told` after the run."""
+
+    parts = ("told", "locks")
 
     def __init__(
         self,

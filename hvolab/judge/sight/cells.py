@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from emu.kept import Kept
 from hvolab.judge.sight.resource import CellName
 from hvolab.judge.sight.watcher import Watcher
 
 V = TypeVar("V")
 
 
-class Cells(Generic[V]):
+class Cells(Kept, Generic[V]):
     """The cells of one kind of one judge, by two numbers; a cell holds `empty` until it is set."""
+
+    kept = ("_values",)
 
     def __init__(self, kind: str, empty: V, watch: Watching) -> None:
         self._kind = kind
@@ -39,8 +42,10 @@ class Cells(Generic[V]):
         self._values[name] = value
 
 
-class Bags(Generic[V]):
+class Bags(Kept, Generic[V]):
     """Sets of one kind of one judge, by a number. To add commutes; to look, or take out, does not."""
+
+    kept = ("_values",)
 
     def __init__(self, kind: str, watch: Watching) -> None:
         self._kind = kind

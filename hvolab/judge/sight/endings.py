@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from emu.addr import PAGE_SHIFT, PhysAddr
 from emu.events import Stored
+from emu.kept import Kept
 from emu.memory import Moment, PhysicalMemory
 from emu.paging.pte import Pte, PteBit
 from emu.paging.tlb import TlbEntry
@@ -37,8 +38,10 @@ class Ending:
     after: Pte
 
 
-class Endings:
+class Endings(Kept):
     """Follows the stores of one run."""
+
+    kept = ("_events", "_last", "_born_stale", "_word_touched", "_frame_touched")
 
     def __init__(self, memory: PhysicalMemory) -> None:
         self._memory = memory

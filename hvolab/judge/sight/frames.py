@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from emu.kept import Kept
 from emu.memory import Moment
 
 
@@ -24,8 +25,10 @@ class Lost:
     event: int
 
 
-class Frames:
+class Frames(Kept):
     """What has become of each frame in one run. What never was allocated or freed in it is not known here."""
+
+    kept = ("_lost", "_free")
 
     def __init__(self) -> None:
         self._lost: dict[int, Lost] = {}

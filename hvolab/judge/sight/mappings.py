@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from emu.addr import PAGE_SHIFT, Pfn, PhysAddr
+from emu.kept import Kept
 from emu.memory import PhysicalMemory
 from emu.paging.pte import Pte, PteBit
 from emu.paging.walk import TOP_LEVEL
@@ -40,8 +41,10 @@ class Remapped:
     changed_hands: bool = False
 
 
-class Mappings:
+class Mappings(Kept):
     """Of one run, from time zero on. `holders`: (first page, end) of each folio's struct pages, by number."""
+
+    kept = ("changed", "latest", "_tables", "_mapped", "_taken_from", "_holders")
 
     def __init__(
         self,

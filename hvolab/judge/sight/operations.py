@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from emu.addr import VirtAddr
+from emu.kept import Kept
 from kernel_model.core.events import OperationBegun, OperationReturned
 
 
@@ -20,7 +21,9 @@ class Operation:
     returned: int | None = None
 
 
-class Operations:
+class Operations(Kept):
+    kept = ("_all", "_under_way", "_counts")
+
     def __init__(self) -> None:
         self._all: dict[int, Operation] = {}
         self._under_way: dict[int, list[int]] = {}

@@ -19,6 +19,7 @@ from emu.events import (
     Stored,
     TlbFilled,
 )
+from emu.kept import Kept
 from emu.machine import Machine
 from hvolab.judge.sight.cells import Watching
 from hvolab.judge.sight.endings import Endings
@@ -58,8 +59,11 @@ def announced(event: Annotated) -> KernelEvent:
     return event.payload
 
 
-class Remembered:
+class Remembered(Kept):
     """Of one run on a machine at time zero."""
+
+    kept = ("changed_by",)
+    parts = ("endings", "requests", "frames", "operations", "mappings")
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from emu.addr import PAGE_BYTES, VirtAddr, page_start
 from emu.events import Invalidated
+from emu.kept import Kept
 from emu.memory import Moment
 from emu.paging.tlb import Invalidation, Rule, TlbEntry, removes
 from kernel_model.core.events import FlushBegun, FlushCompleted
@@ -30,8 +31,10 @@ class Request:
         return f"{self.what.function} by cpu{self.cpu}, begun at event {self.begun}, for cpus {cpus}; {ended}"
 
 
-class Requests:
+class Requests(Kept):
     """`promised`: the rules that the CPUs' invalidations follow."""
+
+    kept = ("_requests", "_invalidated")
 
     def __init__(self, promised: frozenset[Rule]) -> None:
         self._promised = promised

@@ -26,6 +26,7 @@ from emu.cpu.condition import (
 from emu.cpu.cpu import RoutineContext
 from emu.cpu.ops import AddWords, Await
 from emu.events import Site, Source, Stored
+from emu.kept import Kept, Mark
 from emu.machine import Machine
 from emu.memory import Moment
 from emu.paging.dead_end import DeadEnd
@@ -72,7 +73,7 @@ class VersionFacts(NamedTuple):
         return self.leads == now.leads and mine == (None, None) and walks is None
 
 
-class Sight:
+class Sight(Kept):
     """Of one run, from time zero on. `ranges`: where stale uses are judged."""
 
     def __init__(
@@ -83,6 +84,7 @@ class Sight:
     ) -> None:
         self._machine = machine
         self._memory = machine.memory
+        self._memories: list[Kept] = []
         self._peek = machine.cpus[0].mmu.peek
         self._peek_at = machine.cpus[0].mmu.peek_at
         self._ranges = tuple(ranges)
@@ -99,10 +101,23 @@ class Sight:
 
     def cells(self, kind: str, empty: V) -> Cells[V]:
         """A judge's memory; the kind's name is the judge's own."""
-        return Cells(kind, empty, self._watching)
+        cells = Cells(kind, empty, self._watching)
+        self._memories.append(cells)
+        return cells
 
     def bags(self, kind: str) -> Bags[V]:
-        return Bags(kind, self._watching)
+        bags: Bags[V] = Bags(kind, self._watching)
+        self._memories.append(bags)
+        return bags
+
+    def mark(self) -> Mark:
+        """What it has kept of the run, and what judges have."""
+        return Mark((), (self._remembered.mark(), *(memory.mark() for memory in self._memories)))
+
+    def back(self, mark: Mark) -> None:
+        """To what it was then; of the same judges."""
+        for part, was in zip((self._remembered, *self._memories), mark.parts, strict=True):
+            part.back(was)
 
     # -- memory and page tables now ------------------------------------------------------------------
 

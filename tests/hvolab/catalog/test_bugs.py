@@ -17,7 +17,8 @@ from hvolab.judge.known import known
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.axes import BUILT_IN
 from hvolab.subject.names import UnknownName
-from hvolab.subject.run import Completed, Run, run
+from hvolab.subject.outcome import Completed, Run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Bug, Group, Scenario, Setup, with_deviation
 from hvolab.subject.script import Script, ScriptPicker, ordering
 from hvolab.subject.script_text import parse_script

@@ -11,8 +11,9 @@ from catalog_runs import FIRST_FRAME, HEAD, LARGE, MIB, PAGE, RO, RW, VMEMMAP, M
 from emu.events import Finished, IpiSent, MachineEvent
 from hvolab.catalog import scenario
 from hvolab.show.pages_view import PagesView, Phase, meaning
+from hvolab.subject.outcome import Completed, Run
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import Completed, Run, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Scenario
 from hvolab.subject.schedule import parse
 from hvolab.subject.script import ScriptPicker

@@ -10,8 +10,9 @@ from hvolab.catalog import SCENARIOS, scenario
 from hvolab.catalog.pool import POOL
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.names import UnknownName
+from hvolab.subject.outcome import Completed
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import Completed, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Group, Scenario
 from hvolab.subject.schedule import parse
 

@@ -8,7 +8,7 @@ import pytest
 
 from hvolab.command.status import status_of, status_of_exploration
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.run import Completed, Deadlocked, Outcome, OutOfSteps, OutOfTime
+from hvolab.subject.outcome import Completed, Deadlocked, Outcome, OutOfSteps, OutOfTime
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hvolab.checked.error import InputError
 from hvolab.checked.place import Place
 from hvolab.explore.coverage import Coverage, Tally
 from hvolab.explore.search.interface import Freedom
-from hvolab.subject.run import Completed, Deadlocked, Outcome, OutOfSteps, Run
+from hvolab.subject.outcome import Completed, Deadlocked, Outcome, OutOfSteps, Run
 from hvolab.subject.schedule import Schedule
 
 FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.TLB})

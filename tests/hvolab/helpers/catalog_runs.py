@@ -18,7 +18,8 @@ from emu.events import Annotated, IpiSent, Loaded, MachineEvent, Stored
 from emu.machine import Machine
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.judge.verdict import Finding, Use
-from hvolab.subject.run import Run, collect, run
+from hvolab.subject.outcome import Run
+from hvolab.subject.run import collect, run
 from hvolab.subject.scenario import Scenario
 from hvolab.subject.script import ScriptPicker
 from kernel_model.core.smp import FlushEverything, FlushPages

@@ -18,9 +18,10 @@ from firmware.catalog import program
 from firmware.load import load_program
 from firmware.program import Argument
 from hvolab.judge.verdict import Finding, Use, Verdict
+from hvolab.subject.outcome import Completed, Limits, Run
 from hvolab.subject.pattern import Finishes, Loads, Pattern
 from hvolab.subject.picker import Picker
-from hvolab.subject.run import Completed, Limits, Run, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker, ToEnd, Until
 from kernel_model.boot import BootConfig, Kernel, System

@@ -22,7 +22,8 @@ from emu.trace import Listener
 from hvolab.catalog.common import MEMORY_BYTES
 from hvolab.explore.search.interface import Freedom, Point, size
 from hvolab.explore.search.randomly import Pct, RandomStrategy, Uniform
-from hvolab.subject.run import Limits, Run, run
+from hvolab.subject.outcome import Limits, Run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import KernelActor, Setup, with_deviation
 from kernel_model.boot import BootConfig, Kernel, PoolAtBoot, System
 from kernel_model.core.events import PageAllocated

@@ -10,8 +10,9 @@ from hvolab.dump import Dump
 from hvolab.dump.real.layout import setup_from
 from hvolab.dump.real.operations import PoolOperation, operations_from
 from hvolab.dump.real.system_dump import dump_system
+from hvolab.subject.outcome import Run
 from hvolab.subject.picker import InOrder
-from hvolab.subject.run import Run, run
+from hvolab.subject.run import run
 
 
 def do(*texts: str) -> tuple[PoolOperation, ...]:

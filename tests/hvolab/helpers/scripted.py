@@ -10,7 +10,8 @@ from emu.choice import Choice, Question
 from emu.cpu.condition import Word
 from emu.cpu.ops import Store
 from emu.events import MachineEvent, Stored
-from hvolab.subject.run import Run, collect, run
+from hvolab.subject.outcome import Run
+from hvolab.subject.run import collect, run
 from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker
 from kernel_model.boot import BootConfig, Kernel, System

@@ -437,6 +437,10 @@ class Outcomes:
     def begin(self) -> bool:
         return self._strategy.begin()
 
+    @property
+    def shared(self) -> int:
+        return self._strategy.shared
+
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         return self._strategy.picker(system, sight, freedoms)
 

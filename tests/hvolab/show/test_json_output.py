@@ -19,7 +19,8 @@ from hvolab.catalog.listing import listing
 from hvolab.judge.verdict import Finding, Use, Verdict, Where
 from hvolab.show.json_output import SCHEMA, run_json
 from hvolab.show.report import Invocation
-from hvolab.subject.run import Deadlocked, OutOfSteps, Run, run
+from hvolab.subject.outcome import Deadlocked, OutOfSteps, Run
+from hvolab.subject.run import run
 from hvolab.subject.schedule import Schedule, parse
 from hvolab.subject.script import ScriptPicker
 

@@ -25,7 +25,8 @@ from hvolab.show.report import (
 )
 from hvolab.show.timeline import Line, Timeline
 from hvolab.subject.costs import CostTable
-from hvolab.subject.run import Completed, Deadlocked, OutOfSteps, Run, run
+from hvolab.subject.outcome import Completed, Deadlocked, OutOfSteps, Run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup, with_program
 from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System

@@ -13,7 +13,8 @@ from rich.console import Console
 from hvolab.catalog import scenario
 from hvolab.show.report import show_timeline
 from hvolab.show.timeline import Line, Row, Timeline, Tone, folded
-from hvolab.subject.run import Run, run
+from hvolab.subject.outcome import Run
+from hvolab.subject.run import run
 from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 

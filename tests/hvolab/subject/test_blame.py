@@ -11,8 +11,9 @@ from hvolab.catalog import scenario
 from hvolab.load.user_file import load
 from hvolab.subject.axes import Chosen
 from hvolab.subject.blame import LoadError, blamed
+from hvolab.subject.outcome import Completed, Deadlocked
 from hvolab.subject.picker import InOrder
-from hvolab.subject.run import Completed, Deadlocked, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.stuck import Stuck
 

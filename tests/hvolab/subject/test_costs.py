@@ -9,7 +9,8 @@ import pytest
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.catalog.common import flush_all, optimize
 from hvolab.subject.costs import Costs
-from hvolab.subject.run import Run, run
+from hvolab.subject.outcome import Run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Scenario, Setup, with_deviation
 from hvolab.subject.script import ScriptPicker
 from kernel_model.variants.catalog import FLAGS_AND, VARIANTS

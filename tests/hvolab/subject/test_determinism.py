@@ -24,9 +24,10 @@ from hvolab.catalog import SCENARIOS, scenario
 from hvolab.explore.search.guide import Guide
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Uniform
+from hvolab.subject.outcome import Run
 from hvolab.subject.pattern import BeginsFlush, Loads
 from hvolab.subject.picker import InOrder, Replay
-from hvolab.subject.run import Run, collect, run, run_on
+from hvolab.subject.run import collect, run, run_on
 from hvolab.subject.scenario import GuestActor, Scenario, Setup, start_actors
 from hvolab.subject.script import ScriptPicker, ToEnd, Until
 from kernel_model.boot import PoolAtBoot, System, boot

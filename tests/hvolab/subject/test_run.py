@@ -15,19 +15,9 @@ from hvolab.catalog.common import optimize
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.costs import NO_COSTS
 from hvolab.subject.fingerprint import fingerprint
+from hvolab.subject.outcome import Completed, Deadlocked, Limits, Outcome, OutOfSteps, OutOfTime, Run
 from hvolab.subject.picker import InOrder, Replay
-from hvolab.subject.run import (
-    Completed,
-    Deadlocked,
-    Limits,
-    Outcome,
-    OutOfSteps,
-    OutOfTime,
-    Run,
-    collect,
-    run,
-    run_on,
-)
+from hvolab.subject.run import collect, run, run_on
 from hvolab.subject.scenario import KernelActor, Setup
 from hvolab.subject.schedule import parse
 from kernel_model.boot import BootConfig, Kernel, boot

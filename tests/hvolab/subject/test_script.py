@@ -11,8 +11,9 @@ from emu.cpu.ops import AddWords, Await, SetInterrupts, Store
 from emu.events import Finished, IpiAcknowledged, IpiSent, IpiTaken
 from hvolab.catalog import scenario
 from hvolab.catalog.common import flush_all
+from hvolab.subject.outcome import Completed
 from hvolab.subject.pattern import Finishes, Loads, SendsIpi, Stores
-from hvolab.subject.run import Completed, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import KernelActor
 from hvolab.subject.schedule import parse
 from hvolab.subject.script import AsFarAsItGoes, Constraint, Interrupt, Script, ScriptError, ToEnd, Until

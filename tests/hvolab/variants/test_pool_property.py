@@ -29,7 +29,7 @@ from pool_programs import (
 
 from hvolab.judge.known import KNOWN
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.run import Completed, OutOfSteps
+from hvolab.subject.outcome import Completed, OutOfSteps
 from kernel_model.boot import PoolAtBoot
 from kernel_model.flush.broken import FLUSH_ALL_NO_OP
 from kernel_model.mm.failures import FailAt, FailFrom, FailUntilFreed, NoFailures

@@ -14,7 +14,8 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
-from hvolab.subject.run import Completed, Run, collect, run
+from hvolab.subject.outcome import Completed, Run
+from hvolab.subject.run import collect, run
 from hvolab.subject.scenario import Bug, Scenario, Setup, with_deviation
 from hvolab.subject.script import Script, ScriptPicker, ordering
 from hvolab.subject.script_text import parse_script

@@ -20,8 +20,9 @@ from hvolab.dump.real.actors import actors_of
 from hvolab.dump.real.layout import setup_from
 from hvolab.dump.real.plan import Join, Plan
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.outcome import Completed
 from hvolab.subject.picker import InOrder, Replay
-from hvolab.subject.run import Completed, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import parse
 from kernel_model.mm.hstate import HSTATE_2M

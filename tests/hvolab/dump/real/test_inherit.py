@@ -18,7 +18,7 @@ from hvolab.dump.real.layout import setup_from
 from hvolab.dump.real.memory import word
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.fingerprint import fingerprint
-from hvolab.subject.run import Completed
+from hvolab.subject.outcome import Completed
 from kernel_model.boot import boot
 from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, HstateFields
 

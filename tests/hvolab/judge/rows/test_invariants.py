@@ -15,7 +15,8 @@ from emu.paging.tlb import Rule
 from emu.paging.walk import Walk
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, restore
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.run import Limits, Run, run
+from hvolab.subject.outcome import Limits, Run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker, ToEnd
 from hvolab.subject.script_text import parse_script

@@ -9,7 +9,7 @@ from emu.cpu.condition import Word, WordIs
 from emu.cpu.ops import Await, Store
 from hvolab.catalog.common import optimize, restore
 from hvolab.judge.verdict import Verdict
-from hvolab.subject.run import Deadlocked
+from hvolab.subject.outcome import Deadlocked
 from kernel_model.boot import Kernel
 from kernel_model.core.lists import LIST_POISON1
 from kernel_model.flush.policy import NamedPolicy

@@ -13,8 +13,9 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
 from hvolab.judge.rows.locks import LockTaken, TakenInOrder, inversions
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.outcome import Deadlocked
 from hvolab.subject.picker import InOrder
-from hvolab.subject.run import Deadlocked, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import KernelActor, Setup
 from hvolab.subject.script import ScriptPicker
 from hvolab.subject.script_text import parse_script

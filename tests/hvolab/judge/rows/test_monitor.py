@@ -16,8 +16,9 @@ from hvolab.catalog.common import optimize, restore
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Pct
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.outcome import Completed, OutOfSteps, Run
 from hvolab.subject.pattern import Loads, SetsPte
-from hvolab.subject.run import Completed, OutOfSteps, Run, run
+from hvolab.subject.run import run
 from hvolab.subject.scenario import with_program
 from hvolab.subject.script import ScriptPicker, ToEnd, Until
 from kernel_model.core.kconfig import KernelConfig
