@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields
+from enum import Enum
 from typing import TypeAlias, assert_never
 
 from emu.cpu.ops import Awaitable, Rewrite
@@ -17,14 +18,17 @@ from emu.cpu.routine import Code, ContextKilled, Root, Routine, functions_of
 
 
 class Unrepeatable(ValueError):
-    """A routine has gone on in two ways after one and the same history. One line."""
+    """A routine's next step is not a function of its history. One line."""
 
-    def __init__(self, root: Root, functions: tuple[str, ...], before: _Following, now: _Following) -> None:
-        where = f", in {functions[-1]}()" if functions else ""
-        super().__init__(
-            f"{root}{where}: its next step depends on something outside the machine: {_words(now)} after the "
-            f"results after which it was {_words(before)}"
-        )
+    def __init__(self, root: Root, functions: tuple[str, ...], why: str) -> None:
+        super().__init__(f"{root}{f', in {functions[-1]}()' if functions else ''}: {why}")
+
+
+def _another(before: _Following, now: _Following) -> str:
+    return (
+        f"its next step depends on something outside the machine: {_words(now)} after the results after "
+        f"which it was {_words(before)}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ class Recalled:
     def _asked(self, result: Hashable, known: HistoryNode | None) -> HistoryNode:
         """What the code itself does next. What it raises, but to end its context, is not kept."""
         code = self.caught_up()
-        found = _next(code, result)
+        found = self._next(code, result)
         self._at += 1
         if known is not None:
             self._compare(code, known, found)
@@ -168,7 +172,7 @@ class Recalled:
         if code is None:
             code = self._code = self._make()
         for node in self._node.path(self._at):
-            self._compare(code, node, _next(code, node.result))
+            self._compare(code, node, self._next(code, node.result))
             self._at += 1
         return code
 
@@ -176,33 +180,46 @@ class Recalled:
         before = known.next
         assert before is not None
         if not _same(before, found):
-            raise Unrepeatable(self._root, functions_of(code), before, found)
+            raise Unrepeatable(self._root, functions_of(code), _another(before, found))
+
+    def _next(self, code: Code, result: Hashable) -> _Following:
+        """What the code does next. Raises Unrepeatable for an op that could be another one later."""
+        try:
+            op = code.send(result)
+        except StopIteration as stop:
+            return _Returned(stop.value)
+        except ContextKilled as killed:
+            return _Killed(str(killed))
+        if isinstance(op, Awaitable) and not _is_a_value(op):
+            said = f"what it awaits can change after that: {type(op).__name__} of {_parts(op)}"
+            raise Unrepeatable(self._root, functions_of(code), said)
+        return _Awaits(op, functions_of(code))
 
 
-def _next(code: Code, result: Hashable) -> _Following:
+def _is_a_value(op: object) -> bool:
+    """Whether the op says the same for ever. A function over variables of another would not."""
     try:
-        op = code.send(result)
-    except StopIteration as stop:
-        return _Returned(stop.value)
-    except ContextKilled as killed:
-        return _Killed(str(killed))
-    return _Awaits(op, functions_of(code))
+        hash(op)
+    except TypeError:
+        return False
+    return not (isinstance(op, Rewrite) and getattr(op.change, "__closure__", None))
 
 
 def _same(one: _Following, other: _Following) -> bool:
-    """Whether both are the same. What a Rewrite makes of the bytes is its own affair."""
-    if isinstance(one, _Awaits) and isinstance(other, _Awaits):
-        a, b = one.op, other.op
-        if isinstance(a, Rewrite) and isinstance(b, Rewrite):
+    """Whether both are the same. What a Rewrite makes is its own affair, what a thread returns nobody's."""
+    match one, other:
+        case _Awaits(op=Rewrite() as a), _Awaits(op=Rewrite() as b):
             return (a.va, a.length) == (b.va, b.length)
-    return one == other
+        case _Returned(value=a), _Returned(value=b):
+            return a == b or not isinstance(a, Enum)
+        case _:
+            return one == other
 
 
 def _words(what: _Following) -> str:
     match what:
         case _Awaits(op=Awaitable() as op):
-            said = ((one.name, getattr(op, one.name)) for one in fields(op))  # type: ignore[arg-type]
-            return f"{type(op).__name__}({', '.join(f'{name}={_value(value)}' for name, value in said)})"
+            return f"{type(op).__name__}({_parts(op)})"
         case _Awaits(op=op):
             return repr(op)
         case _Returned():
@@ -211,6 +228,11 @@ def _words(what: _Following) -> str:
             return f"its end ({message})"
         case _:
             assert_never(what)
+
+
+def _parts(op: object) -> str:
+    named = ((one.name, getattr(op, one.name)) for one in fields(op))  # type: ignore[arg-type]
+    return ", ".join(f"{name}={_value(value)}" for name, value in named)
 
 
 def _value(value: object) -> str:

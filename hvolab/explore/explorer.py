@@ -20,7 +20,7 @@ from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
-from hvolab.subject.outcome import Limits, Run
+from hvolab.subject.outcome import Limits, OutOfTime, Run
 from hvolab.subject.picker import Picker, Replay
 from hvolab.subject.run import run_on
 from hvolab.subject.running import Running
@@ -29,6 +29,11 @@ from hvolab.subject.schedule import Schedule, ScheduleError, parse
 from kernel_model.boot import System, boot
 
 RUNS_A_CHECK = 50  # of so many runs one is made by the routines themselves, beside what is known of them
+
+
+def is_checked(number: int) -> bool:
+    """Whether the run of that number, from 0, is: more of them while little is known."""
+    return not number % RUNS_A_CHECK or not number & (number - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,12 @@ def explore(
                 stopped_by = exploring.tell(audience)
                 if stopped_by is None:
                     stopped_by = INTERRUPTED if interrupts.asked else exploring.spent()
+            if stopped_by is None:
+                exploring.check_the_last()
         except KeyboardInterrupt:
             stopped_by = INTERRUPTED
         else:
-            if exploring.ran:  # otherwise the strategy is where the checkpoint has it
-                exploring.save()
+            exploring.save()
     return exploring.done(stopped_by)
 
 
@@ -100,6 +106,8 @@ class Exploring:
         self._begun = time.monotonic()
         self._before = 0.0  # seconds spent before the checkpoint
         self._running: Running | None = None
+        self._last: Run | None = None
+        self._half_done = False
         self._made = 0
         self._told = 0  # how many of the findings the audience knows
         saved = None if checkpoint is None else checkpoint.load()
@@ -113,7 +121,7 @@ class Exploring:
         """The next run, which goes on where it parts from the last one where the strategy knows that."""
         known = len(self.found)
         self.ran = True
-        self._recall.checking = not self._made % RUNS_A_CHECK
+        self._recall.checking = is_checked(self._made)
         self._made += 1
         done: Run | None = None
         try:
@@ -121,9 +129,11 @@ class Exploring:
             self.tally.completed(done)
             self._note(done)
             self.lock_orders |= done.lock_orders
+            self._last = done
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)
+        self._half_done = done is not None and isinstance(done.outcome, OutOfTime)
         if done is not None and len(self.found) > known:
             self._check(done)
         if following is Next.START_AGAIN:
@@ -131,6 +141,11 @@ class Exploring:
         if self._checkpoint is not None and (len(self.found) > known or self._checkpoint.due()):
             self.save()
         return following
+
+    def check_the_last(self) -> None:
+        """Make the last run again, as `_check` does, if there has been one."""
+        if self._last is not None:
+            self._check(self._last)
 
     def _check(self, done: Run) -> None:
         """Make a run with something new again, by the routines themselves. Raises Unrepeatable, LoadError."""
@@ -183,8 +198,12 @@ class Exploring:
         return Exploration(coverage, tuple(found), tuple(warnings))
 
     def save(self) -> None:
-        """Write the checkpoint, if there is one to be written."""
-        if self._checkpoint is not None:
+        """Write the checkpoint, if there is one to be written.
+
+        Before the first run the strategy is where the checkpoint has it. A run that the time cut off is to be
+        made again: the checkpoint stays as it was before it.
+        """
+        if self._checkpoint is not None and self.ran and not self._half_done:
             self._checkpoint.save(self.state())
 
     def state(self) -> Json:

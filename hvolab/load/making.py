@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterable
+from typing import get_args
 
 from emu.addr import VirtAddr
+from emu.events import MachineEvent
 from emu.paging.models import LAZY, CpuModel
 from firmware.load import USER_ORIGIN, load_program
 from firmware.program import Argument
@@ -15,14 +18,26 @@ from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import Group, GuestActor, KernelActor, Scenario, Setup, vmemmap_page
 from hvolab.subject.script_text import parse_script
 from kernel_model.boot import BootConfig, Kernel
+from kernel_model.core.events import KernelEvent
 from kernel_model.mm.image import HugePage
 
 Body = Callable[[Kernel, HugePage], object]
+EVENTS = (*get_args(MachineEvent), *get_args(KernelEvent))
+"""What a judge can be told of: the machine's events, and what the kernel announces."""
 
 
 def kernel(cpu: int, body: Body, name: str = "") -> KernelActor:
-    """A kernel routine on a CPU: `async def body(kernel, huge)`, over the kernel's functions and ops."""
-    return KernelActor(cpu, name or getattr(body, "__name__", "kernel"), body)  # type: ignore[arg-type]
+    """A kernel routine on a CPU: `async def body(kernel, huge)`, over the kernel's functions and ops.
+
+    Raises TypeError for what is no such function.
+    """
+    try:
+        inspect.signature(body).bind(None, None)
+    except (TypeError, ValueError):
+        raise TypeError(f"kernel({cpu}, ...) wants a function of (kernel, huge)") from None
+    if not inspect.iscoroutinefunction(body):
+        raise TypeError(f"kernel({cpu}, ...) wants an async function: nothing is awaited in another")
+    return KernelActor(cpu, name or getattr(body, "__name__", "kernel"), body)
 
 
 def guest(cpu: int, source: str, name: str = "", **registers: int) -> GuestActor:
@@ -69,7 +84,15 @@ def scenario(
 
 
 def judge(start: Hashable, *on: type) -> Callable[[Judgement], OwnJudge]:
-    """Makes a judge of a function (state, event, sight) -> (state, problems), told of the events named."""
+    """Makes a judge of a function (state, event, sight) -> (state, problems), told of the events named.
+
+    Raises TypeError for what is no kind of event, and where none is named.
+    """
+
+    strange = [one for one in on if not _is_kind(one)]
+    if strange or not on:
+        said = f"{strange[0]!r} is no kind of event" if strange else "it names no kind of event to be told of"
+        raise TypeError(f"judge(start, KIND, ...): {said}")
 
     def made(judgement: Judgement) -> OwnJudge:
         summary = (judgement.__doc__ or "").strip().splitlines()
@@ -77,3 +100,7 @@ def judge(start: Hashable, *on: type) -> Callable[[Judgement], OwnJudge]:
         return OwnJudge(name, summary[0] if summary else "", judgement, start, on)
 
     return made
+
+
+def _is_kind(one: object) -> bool:
+    return isinstance(one, type) and issubclass(one, EVENTS)

@@ -16,6 +16,8 @@ _OUTSIDE = frozenset({
     "secrets", "signal", "socket", "subprocess", "tempfile", "threading", "time", "uuid", "weakref",
 })  # fmt: skip
 _BEHIND_THE_SYNTAX = frozenset({"globals", "setattr", "delattr", "vars", "exec", "eval", "open", "input"})
+_OF_ONE_PROCESS = frozenset({"hash", "id"})
+_ENDED = "a routine that is killed or cut off makes no more steps"
 
 
 def hidden_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -33,6 +35,14 @@ def hidden_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield found.lineno, _another_thing(module)
             case ast.Call(func=ast.Name(id=name)) if name in _BEHIND_THE_SYNTAX:
                 yield found.lineno, f"{name}() reaches what would outlive the step{INSTEAD}"
+            case ast.Call(func=ast.Name(id=name)) if name in _OF_ONE_PROCESS:
+                yield found.lineno, f"{name}() is another number in each process"
+            case ast.Set(elts=elements) if any(_is_text(one) for one in elements):
+                yield found.lineno, "a set of strings has another order in each process: write a tuple"
+            case ast.Try(finalbody=body) if (awaits := _first_await(body)) is not None:
+                yield awaits, f"finally awaits: {_ENDED}"
+            case ast.AsyncFunctionDef(name="__aexit__") if (awaits := _first_await(found.body)) is not None:
+                yield awaits, f"__aexit__ awaits: {_ENDED}"
             case ast.Attribute(value=ast.Name(id=name), ctx=ast.Store() | ast.Del(), attr=attribute) if (
                 name in defined
             ):
@@ -43,6 +53,16 @@ def hidden_state(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield from _in_class(found)
             case _:
                 pass  # keeps nothing
+
+
+def _is_text(element: ast.expr) -> bool:
+    return isinstance(element, ast.Constant) and isinstance(element.value, str | bytes)
+
+
+def _first_await(body: list[ast.stmt]) -> int | None:
+    """The line of the first await among these statements."""
+    lines = (found.lineno for part in body for found in ast.walk(part) if isinstance(found, ast.Await))
+    return min(lines, default=None)
 
 
 def _is_outside(module: str) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from itertools import zip_longest
 from warnings import catch_warnings, simplefilter
 
+from emu.cpu.recall import Recall
+from emu.cpu.routine import Anew
 from emu.events import MachineEvent
 from hvolab.load.changeable import changeable_of
 from hvolab.load.rules import INSTEAD
@@ -44,6 +46,15 @@ def check_twice(setup: Setup, option: str) -> None:
         _same(option, runs[0], again)
         if said != told[0]:
             raise LoadError(f"{option}: two equal runs are judged differently: {told[0]}, then {said}")
+    _keeps_its_ops(system, setup)
+
+
+def _keeps_its_ops(system: System, setup: Setup) -> None:
+    """What is awaited is a value, which an exploration can keep. Raises LoadError."""
+    system.machine.routines = Recall()
+    run_on(system, setup, lambda _system: InOrder(), (), Limits(STEPS))
+    system.machine.routines = Anew()
+    system.reset()
 
 
 def _made(setup: Setup, option: str) -> System:

@@ -22,7 +22,7 @@ from hvolab.catalog import SCENARIOS
 from hvolab.command.exploring.plan import ExplorePlan, carry_out
 from hvolab.command.exploring.telling import Quiet, Stops
 from hvolab.command.options import Asked, cpu_count, scenario_called, shaped_on_lazy_cpus
-from hvolab.command.status import NOT_COMPLETE, WRONG
+from hvolab.command.status import INTERRUPTED, NOT_COMPLETE, WRONG
 from hvolab.explore.audience import Found
 from hvolab.explore.coverage import Coverage
 from hvolab.explore.explorer import Exploration
@@ -80,10 +80,15 @@ def explore_every(wanted: Asked, plan: ExplorePlan, only: str | None, junit: Pat
         console.print(f"[bold]note[/bold]  not asked, for they do not meet it: {', '.join(left_out)}")
     for chosen in met:
         one = _compare(chosen, wanted, plan)
+        if one is None:
+            break
         compared.append(one)
         for line in _lines(one):
             console.print(line, highlight=False, soft_wrap=True)
     console.print(_table(compared))
+    if len(compared) < len(met):
+        left = len(met) - len(compared)
+        console.print(f"[bold]note[/bold]  interrupted: {left} of {len(met)} scenarios are left")
     unsure = [
         one.invocation.scenario.name for one in compared if one.new and not one.without.coverage.complete
     ]
@@ -95,6 +100,8 @@ def explore_every(wanted: Asked, plan: ExplorePlan, only: str | None, junit: Pat
         )
     if junit is not None:
         _write_junit(compared, junit)
+    if len(compared) < len(met):
+        return INTERRUPTED
     if any(one.new or one.vanished for one in compared):
         return WRONG
     return 0 if all(one.complete for one in compared) else NOT_COMPLETE
@@ -137,12 +144,17 @@ def _alone(setup: Setup) -> tuple[int, frozenset[str]]:
     return done.system.machine.steps, frozenset(called)
 
 
-def _compare(chosen: Scenario, wanted: Asked, plan: ExplorePlan) -> Compared:
+def _compare(chosen: Scenario, wanted: Asked, plan: ExplorePlan) -> Compared | None:
+    """The scenario with the patch and without; None where an interrupt came."""
     count = cpu_count(chosen, wanted.cpus)
     patched, asked_for = shaped_on_lazy_cpus(chosen, count, _else_upstream(wanted))
     plain, _ = shaped_on_lazy_cpus(chosen, count, _else_upstream(replace(wanted, loaded=NOTHING_LOADED)))
     with_patch = _explored(patched, plan)
+    if with_patch.coverage.interrupted:
+        return None
     without = _explored(plain, plan)
+    if without.coverage.interrupted:
+        return None
     before = {_key(one.finding) for one in without.found}
     after = {_key(one.finding) for one in with_patch.found}
     wrong = [one for one in with_patch.found if one.finding.verdict.is_violation]

@@ -109,6 +109,8 @@ def retold(setup: Setup, done: Exploration) -> Exploration:
     telling = _Retelling(setup, time.monotonic() + SHRINKING)
     try:
         told = {_key(one): one for group in grouped(done.found) for one in telling.of(group)}
+    except KeyboardInterrupt:
+        return done  # what is known is told as it is
     except (NotShown, ScheduleError):
         if not setup.loaded:
             raise
@@ -121,7 +123,10 @@ def as_found(setup: Setup, done: Exploration) -> Exploration:
     if not done.found:
         return done
     telling = _Retelling(setup, 0.0)
-    return replace(done, found=tuple(telling.scripted(one) for one in done.found))
+    try:
+        return replace(done, found=tuple(telling.scripted(one) for one in done.found))
+    except KeyboardInterrupt:
+        return done
 
 
 def at_once(_setup: Setup, done: Exploration) -> Exploration:

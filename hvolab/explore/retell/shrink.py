@@ -166,11 +166,14 @@ class _Shrinking:
         self._runs = 1
         noting = _Noting(schedule)
         done = run_on(system, setup, lambda _system: noting)
+        steps = system.machine.steps
         system.reset()
         finding = self._shown(done)
         if finding is None:
             raise NotShown(f"the schedule does not show {key[0].value!r} on cpu{key[1].cpu}")
         self._finding = finding
+        # A run that was cut off is not made longer: it may have no end.
+        self._most_steps = steps if schedule.cut else budget.steps
         self._before = schedule
         self._best, self._best_cost = schedule, self._cost(schedule, len(noting.unusual))
         self._plan = _Draft(_blocks(schedule), noting.unusual)
@@ -234,9 +237,8 @@ class _Shrinking:
         if self._spent():
             return False
         self._runs += 1
-        done = run_on(
-            self._system, self._setup, lambda _system: _Follow(plan), (), Limits(self._budget.steps)
-        )
+        limits = Limits(self._most_steps)
+        done = run_on(self._system, self._setup, lambda _system: _Follow(plan), (), limits)
         self._system.reset()
         cost = self._cost(done.schedule, len(plan.answers))
         finding = self._shown(done)

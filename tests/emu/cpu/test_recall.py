@@ -15,6 +15,7 @@ from emu.addr import VirtAddr
 from emu.cpu.ops import Annotate, Fill, Load, Op, Rewrite, Store
 from emu.cpu.recall import Recall, Unrepeatable
 from emu.cpu.routine import Code, ContextKilled, Root
+from emu.cpu.software import TrapOutcome
 
 ROOT = Root(0, "thread")
 
@@ -139,6 +140,38 @@ def test_another_op_on_the_way_to_something_new_is_said() -> None:
     told(recall, changing.code, 0)
     with pytest.raises(Unrepeatable, match=SAID):
         told(recall, changing.code, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("op", "said"),
+    [
+        (Fill(VA, bytearray(8)), f"Fill of va={VA:#x}, data=bytearray"),
+        (Annotate({1, 2}), r"Annotate of payload=\{1, 2\}"),
+        (Rewrite(VA, 8, (lambda kept: lambda _before: kept)(b"x" * 8)), "Rewrite of va="),
+    ],
+    ids=["a buffer that is used again", "a set", "a function over a variable of another"],
+)
+def test_an_op_that_can_change_after_it_was_awaited_is_refused(op: Op, said: str) -> None:
+    """It is kept: changed, it would be another op in every later run."""
+
+    async def awaits() -> None:
+        await op
+
+    with pytest.raises(Unrepeatable, match=rf"in awaits\(\): what it awaits can change after that: {said}"):
+        told(Recall(), awaits)
+
+
+def test_what_a_thread_returns_is_nobodys_affair_and_what_a_handler_does_is() -> None:
+    recall, answers = Recall(), iter((object(), object(), TrapOutcome.RETRY, TrapOutcome.KILL))
+    recall.checking = True
+
+    async def returns() -> object:
+        return next(answers)
+
+    assert len([told(recall, returns) for _ in range(2)]) == 2
+    told(recall, returns, root=Root(0, "trap"))
+    with pytest.raises(Unrepeatable, match="its end after the results after which it was its end"):
+        told(recall, returns, root=Root(0, "trap"))
 
 
 def test_what_a_rewrite_makes_is_its_own_affair_but_not_where() -> None:

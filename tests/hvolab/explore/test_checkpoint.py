@@ -65,6 +65,18 @@ def test_a_finding_of_a_run_that_was_cut_off_is_no_damage(tmp_path: Path) -> Non
     assert again.found == first.found
 
 
+def test_a_run_that_the_time_cut_off_is_made_again(tmp_path: Path) -> None:
+    """Otherwise no checkpoint that was ever stopped by the time comes to its end."""
+    setup, path = setup_of("tail-write"), tmp_path / "state"
+    whole = explore(setup, Reduced(), ALL, Budget())
+    explore(setup, Reduced(), ALL, Budget(runs=2), checkpoint=Checkpoint(path, IDENTITY))
+    stopped = explore(setup, Reduced(), ALL, Budget(seconds=0.0), checkpoint=Checkpoint(path, IDENTITY))
+    assert stopped.coverage.cut_off == 1
+    again = explore(setup, Reduced(), ALL, Budget(), checkpoint=Checkpoint(path, IDENTITY))
+    assert counted(again.coverage) == counted(whole.coverage)
+    assert again.found == whole.found
+
+
 def test_a_finished_exploration_is_not_made_again(tmp_path: Path) -> None:
     setup = setup_of("tail-write")
     checkpoint = Checkpoint(tmp_path / "state", IDENTITY)

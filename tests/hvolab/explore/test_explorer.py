@@ -14,7 +14,7 @@ from emu.paging.models import LAZY
 from hvolab.catalog import scenario
 from hvolab.explore.audience import Found, Silent
 from hvolab.explore.budget import Budget
-from hvolab.explore.explorer import RUNS_A_CHECK, explore
+from hvolab.explore.explorer import RUNS_A_CHECK, explore, is_checked
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
@@ -196,11 +196,18 @@ SAID = (
 
 
 def test_a_routine_that_does_something_else_after_a_while_ends_the_exploration() -> None:
-    """Of fifty runs one is made by the routines themselves."""
-    setup = replace(setup_of(1, 4), actors=(creeping(1), *setup_of(1, 4).actors[1:]))
-    explore(setup, Uniform(1, RUNS_A_CHECK), ALL, Budget())
+    """The runs 0, 1, 2 and 4 are made by the routines themselves, and the last one again."""
+    others = setup_of(1, 4).actors[1:]
+    setup = replace(setup_of(1, 4), actors=(creeping(4), *others))
+    explore(setup, Uniform(1, 3), ALL, Budget())
+    setup = replace(setup, actors=(creeping(4), *others))
     with pytest.raises(Unrepeatable, match=SAID):
-        explore(setup, Uniform(1, RUNS_A_CHECK + 1), ALL, Budget())
+        explore(setup, Uniform(1, 5), ALL, Budget())
+
+
+def test_of_the_first_runs_many_are_checked_and_then_one_of_fifty() -> None:
+    checked = [number for number in range(2 * RUNS_A_CHECK + 1) if is_checked(number)]
+    assert checked == [0, 1, 2, 4, 8, 16, 32, 50, 64, 100]
 
 
 def test_a_finding_that_depends_on_something_else_is_none() -> None:

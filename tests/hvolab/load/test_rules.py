@@ -32,6 +32,22 @@ KEEP = "keep it in a local variable, or in the machine (memory, named words)"
         ("class A:\n  def __init__(self):\n    self.n = []", 3, f"self.n would outlive the step: {KEEP}"),
         ("import random", 1, "what random gives is another thing in each run: let a Decide choose"),
         ("from time import time", 1, "what time gives is another thing in each run: let a Decide choose"),
+        ("def f():\n  return hash('a') & 1", 2, "hash() is another number in each process"),
+        (
+            "for one in {'a', 'b'}:\n  pass",
+            1,
+            "a set of strings has another order in each process: write a tuple",
+        ),
+        (
+            "async def f():\n  try:\n    pass\n  finally:\n    await g()",
+            5,
+            "finally awaits: a routine that is killed or cut off makes no more steps",
+        ),
+        (
+            "class A:\n  async def __aexit__(self, *why):\n    await g()",
+            3,
+            "__aexit__ awaits: a routine that is killed or cut off makes no more steps",
+        ),
     ],
 )
 def test_hidden_state_is_named_with_its_line(source: str, line: int, what: str) -> None:

@@ -24,6 +24,20 @@ def setup_with(path: Path) -> Setup:
     return found.judged(Setup(boot, setup.actors, (), setup.watched))
 
 
+def test_an_op_that_is_changed_after_it_was_awaited_is_refused(tmp_path: Path) -> None:
+    """Exploring keeps what was awaited, and would find it changed in every later run."""
+    body = """
+    buffer = bytearray(8)
+    await Fill(start, buffer)
+    buffer[0] = 2
+    return 0
+    """
+    with pytest.raises(
+        LoadError, match=r"what it awaits can change after that: Fill of va=.*, data=bytearray"
+    ):
+        check_twice(setup_with(written(tmp_path, overriding(body))), "mine.py")
+
+
 def test_a_file_that_keeps_to_the_machine_is_used(tmp_path: Path) -> None:
     check_twice(setup_with(written(tmp_path, PATCH)), "mine.py")
 

@@ -17,6 +17,9 @@ from hvolab.subject.scenario import Scenario
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.variants.named import NamedVariant
 
+MAKING = "mine.py:2, in <module>: TypeError: kernel(0, ...)"
+JUDGE = "mine.py:2, in <module>: TypeError: judge(start, KIND, ...)"
+
 EVERYTHING = """
 from hvolab.api import *
 
@@ -111,6 +114,22 @@ def test_the_functions_that_a_variant_changes_are_told_by_name(tmp_path: Path) -
         ("raise SystemExit(0)", "mine.py:1, in <module>: SystemExit: 0"),
         ("while True: pass", "mine.py:1, in <module>: it goes on and on without making a step"),
         ("from hvolab.api import nothing", None),
+        (
+            "from hvolab.api import *\n@judge(0, Store)\ndef j(state, event, sight): return state, []",
+            f"{JUDGE}: <class 'emu.cpu.ops.Store'> is no kind of event",
+        ),
+        (
+            "from hvolab.api import *\n@judge(0)\ndef j(state, event, sight): return state, []",
+            f"{JUDGE}: it names no kind of event to be told of",
+        ),
+        (
+            "from hvolab.api import *\nx = kernel(0, lambda kernel, huge: None)",
+            f"{MAKING} wants an async function: nothing is awaited in another",
+        ),
+        (
+            "from hvolab.api import *\nasync def a(kernel): pass\nx = kernel(0, a)",
+            f"{MAKING.replace('2', '3')} wants a function of (kernel, huge)",
+        ),
         ("x = " + "-" * 100_000 + "1", "mine.py: it cannot be read: MemoryError"),
     ],
 )
