@@ -13,11 +13,11 @@ from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Bookmark:
     """What a part of a run was: the values of its own attributes, and the marks of its parts."""
 
     values: tuple[object, ...]
-    parts: tuple[Mark, ...]
+    parts: tuple[Bookmark, ...]
 
 
 class Kept:
@@ -30,12 +30,12 @@ class Kept:
     kept: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ()
 
-    def mark(self) -> Mark:
+    def mark(self) -> Bookmark:
         """What to come back to."""
         values = tuple(_copied(getattr(self, name)) for name in self.kept)
-        return Mark(values, tuple(getattr(self, name).mark() for name in self.parts))
+        return Bookmark(values, tuple(getattr(self, name).mark() for name in self.parts))
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Bookmark) -> None:
         """To what it was when the mark was made."""
         for name, value in zip(self.kept, mark.values, strict=True):
             if not _put_back(getattr(self, name), value):

@@ -28,7 +28,7 @@ from emu.cpu.threads import Threads
 from emu.cpu.traps import Traps
 from emu.cpu.waiting import Waiting
 from emu.guest.guest_core import GuestTrap, Halted, Refused, Retired
-from emu.kept import Kept, Mark
+from emu.kept import Bookmark, Kept
 from emu.ledger import Ledger
 from emu.memory import PhysicalMemory
 from emu.mmu import Mmu
@@ -120,16 +120,16 @@ class Machine(Kept):
         self.steps = self.guest_steps = 0
         self._threads.busy.clear()
 
-    def mark(self) -> Mark:
+    def mark(self) -> Bookmark:
         """What it is now, between two steps, to come back to within this run.
 
         Raises CannotGoBack where a routine is not recalled. The CPUs must have lazy TLBs.
         """
         own = super().mark()
         moments = (self.memory.journal.now, self.ledger.now)
-        return Mark((*own.values, *moments), (*own.parts, *(cpu.mark() for cpu in self.cpus)))
+        return Bookmark((*own.values, *moments), (*own.parts, *(cpu.mark() for cpu in self.cpus)))
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Bookmark) -> None:
         """To what it was then. Who listens still does."""
         *own, stores, entered = mark.values
         assert isinstance(stores, int)
@@ -138,7 +138,7 @@ class Machine(Kept):
         self.memory.journal.cut(stores)
         self.ledger.undo(entered)
         count = len(self.parts)
-        super().back(Mark(tuple(own), mark.parts[:count]))
+        super().back(Bookmark(tuple(own), mark.parts[:count]))
         for cpu, part in zip(self.cpus, mark.parts[count:], strict=True):
             cpu.back(part)
 

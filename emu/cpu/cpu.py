@@ -19,7 +19,7 @@ from emu.cpu.recall import HistoryNode, Recalled
 from emu.cpu.routine import Code, Routine, functions_of
 from emu.events import InterruptSite, RoutineSite, Site
 from emu.guest.guest_core import GuestCore
-from emu.kept import Kept, Mark
+from emu.kept import Bookmark, Kept
 from emu.memory import Moment
 from emu.mmu import Mmu
 
@@ -55,16 +55,16 @@ class RoutineContext(Kept):
 
     kept = ("pending", "once", "numbers")
 
-    def mark(self) -> Mark:
+    def mark(self) -> Bookmark:
         """Raises CannotGoBack where the routine is not recalled."""
         if not isinstance(self.routine, Recalled):
             raise CannotGoBack(self.name)
         own = super(RoutineContext, self).mark()
-        return Mark((*own.values, self.routine.node), ())
+        return Bookmark((*own.values, self.routine.node), ())
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Bookmark) -> None:
         *own, node = mark.values
-        super(RoutineContext, self).back(Mark(tuple(own), ()))
+        super(RoutineContext, self).back(Bookmark(tuple(own), ()))
         assert isinstance(self.routine, Recalled)
         assert isinstance(node, HistoryNode)
         self.routine.back(node)
@@ -147,16 +147,16 @@ class Cpu(Kept):
     kept = ("interrupts_enabled", "queue", "spinning", "read_since_pause", "stack", "begun")
     parts = ("mmu",)
 
-    def mark(self) -> Mark:
+    def mark(self) -> Bookmark:
         """Raises CannotGoBack."""
         own = super(Cpu, self).mark()
         contexts = tuple((context, context.mark()) for context in self.contexts)
         core = None if self.core is None else self.core.mark()
-        return Mark((*own.values, contexts, core), own.parts)
+        return Bookmark((*own.values, contexts, core), own.parts)
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Bookmark) -> None:
         *own, contexts, core = mark.values
-        super(Cpu, self).back(Mark(tuple(own), mark.parts))
+        super(Cpu, self).back(Bookmark(tuple(own), mark.parts))
         assert isinstance(contexts, tuple)
         for gone in self.contexts:
             if isinstance(gone, RoutineContext) and all(gone is not context for context, _ in contexts):
@@ -164,7 +164,7 @@ class Cpu(Kept):
         self.contexts[:] = [context for context, _ in contexts]
         for context, at in contexts:
             context.back(at)
-        if self.core is not None and isinstance(core, Mark):
+        if self.core is not None and isinstance(core, Bookmark):
             self.core.back(core)
 
     @property

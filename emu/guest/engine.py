@@ -77,7 +77,7 @@ from unicorn.x86_const import (
 
 from emu.addr import PAGE_MASK, WORD_MASK, PhysAddr
 from emu.guest.decode import REGISTERS
-from emu.kept import Mark
+from emu.kept import Bookmark
 from emu.memory import PhysicalMemory
 from emu.paging.walk import Access
 
@@ -208,11 +208,11 @@ class Engine:
     def set_rip(self, rip: int) -> None:
         self._uc.reg_write(UC_X86_REG_RIP, rip & WORD_MASK)
 
-    def mark(self) -> Mark:
+    def mark(self) -> Bookmark:
         """All registers, also those that `values` does not have."""
-        return Mark(self._all_registers(), ())
+        return Bookmark(self._all_registers(), ())
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Bookmark) -> None:
         """To the registers of that mark, made on whichever instance."""
         self._uc.context_restore(self._pristine)
         self._write_all(mark.values)

@@ -21,8 +21,7 @@ from hvolab.show.report import (
 )
 from hvolab.show.timeline import Timeline
 from hvolab.subject.outcome import NO_LIMITS, Limits, Run
-from hvolab.subject.run import run
-from hvolab.subject.running import PickerFor
+from hvolab.subject.run import PickerFor, run
 from hvolab.subject.scenario import Group, Scenario, Setup
 from hvolab.subject.script import AsFarAsItGoes, Script, ScriptPicker
 from kernel_model.boot import System

@@ -29,8 +29,7 @@ from hvolab.show.report import Invocation, Order
 from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.outcome import MOST_GUEST_STEPS, MOST_STEPS, Limits
 from hvolab.subject.picker import InOrder, Picker, Replay, ReplayThenInOrder
-from hvolab.subject.run import run
-from hvolab.subject.running import PickerFor
+from hvolab.subject.run import PickerFor, run
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import parse
 from hvolab.subject.script_text import parse_script

@@ -22,8 +22,7 @@ from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.outcome import Limits, OutOfTime, Run
 from hvolab.subject.picker import Picker, Replay
-from hvolab.subject.run import run_on
-from hvolab.subject.running import Running
+from hvolab.subject.run import Running, run_on
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
 from kernel_model.boot import System, boot

@@ -1,23 +1,259 @@
-"""Running a scenario: boot, let a picker pick until nothing is left, hand back what happened.
+"""Running a scenario: a picker picks until nothing is left, judges look on, and what happened is handed back.
 
-`run` is a function: the same setup and the same picks give the same run.
+`run` is a function: the same setup and the same picks give the same run. A run can go back to where it was,
+and on from there: what lies before is not run again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias, assert_never, runtime_checkable
 
+from emu.choice import Choice, Question
+from emu.cpu.cpu import CannotGoBack
+from emu.cpu.recall import Unrepeatable
 from emu.events import MachineEvent
+from emu.guest.decode import UnsupportedInstruction
+from emu.kept import Bookmark
+from emu.machine import Machine, NotEnabled
 from emu.trace import Listener
+from hvolab.judge.own import BadJudgement
+from hvolab.judge.rows.monitor import Monitor
 from hvolab.judge.sight.sight import Sight
+from hvolab.subject.blame import LoadError, blamed, in_a_line, place_in_us
 from hvolab.subject.costs import CostCounter
 from hvolab.subject.fingerprint import stamped
-from hvolab.subject.outcome import NO_LIMITS, Limits, Run
-from hvolab.subject.picker import Picker
-from hvolab.subject.running import PickerFor, Running, WatchingPickerFor
-from hvolab.subject.scenario import Setup
+from hvolab.subject.outcome import (
+    NO_LIMITS,
+    Completed,
+    Deadlocked,
+    Limits,
+    Outcome,
+    OutOfSteps,
+    OutOfTime,
+    Run,
+)
+from hvolab.subject.picker import CutHere, Picker
+from hvolab.subject.scenario import Setup, questions_of, start_actors
+from hvolab.subject.schedule import Pick, Schedule, answer_to
+from hvolab.subject.stuck import ended_when_stuck
 from kernel_model.boot import System, boot
+
+_STEPS_A_LOOK = 256  # a look at the clock costs as much as a step
+_STEPS_A_PLACE = 64  # to keep one costs as much as some steps, to come back to one half as many again
+_MOST_PLACES = 24  # of a long run; then every other is given up, and those to come are twice as far apart
+
+PickerFor: TypeAlias = Callable[[System], Picker]
+# For a picker that must know what judges ask.
+WatchingPickerFor: TypeAlias = Callable[[System, Sight], Picker]
+
+
+class _Transcript:
+    """Picks and answers through the picker and writes down every pick.
+
+    `asking`: the picker has been asked, and has not answered. What comes out then is its own affair.
+    """
+
+    def __init__(self, picker: Picker) -> None:
+        self.picks: list[Pick] = []
+        self.stepping = 0  # the CPU of the last choice
+        self.asking = False
+        self._picker = picker
+
+    def pick(self, enabled: list[Choice]) -> Choice:
+        self.asking = True
+        choice = self._picker.pick(enabled)
+        self.asking = False
+        self.stepping = choice.cpu
+        self.picks.append(choice)
+        return choice
+
+    def answer(self, question: Question) -> int:
+        self.asking = True
+        pick = self._picker.answer(question)
+        self.asking = False
+        self.picks.append(answer_to(question, pick))
+        return pick
+
+    def finish(self) -> None:
+        self.asking = True
+        self._picker.finish()
+        self.asking = False
+
+    def back(self, picks: int) -> None:
+        """No more than so many were made."""
+        del self.picks[picks:]
+        self.asking = False
+
+
+@runtime_checkable
+class Returning(Picker, Protocol):
+    """A picker that can go back with the run."""
+
+    def settle(self) -> None:
+        """Note what is to be noted of the last step: a mark is about to be made."""
+        ...
+
+    def mark(self) -> Bookmark: ...
+
+    def back(self, mark: Bookmark) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptAt:
+    """Where a run was after so many steps and picks: the marks of machine, Sight, judges and picker."""
+
+    steps: int
+    picks: int
+    machine: Bookmark
+    sight: Bookmark
+    judges: Bookmark
+    picker: Bookmark
+
+
+class Running:
+    """A run from time zero on. `go` runs it to its end, and again from where `back` has put it.
+
+    The schedules have no fingerprint. A run that can go back is one whose picker can, on CPUs with lazy TLBs.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        setup: Setup,
+        picker_for: WatchingPickerFor,
+        listeners: tuple[Callable[[System], Listener], ...] = (),
+    ) -> None:
+        machine = system.machine
+        self._system = system
+        self._setup = setup
+        self._machine = machine
+        self._sight = Sight(machine, setup.boot.huge_pages, setup.judged)
+        questions = questions_of(setup)
+        self._monitor = Monitor(self._sight, setup.boot.huge_pages, questions, setup.judges)
+        machine.trace.listen(self._sight.observe)
+        machine.trace.listen(self._monitor.observe)
+        for listener in listeners:
+            machine.trace.listen(listener(system))
+        self._picker = picker_for(system, self._sight)
+        self._transcript = _Transcript(self._picker)
+        self._places: list[_KeptAt] = []
+        self._apart = _STEPS_A_PLACE
+        with _answering(system, setup, self._transcript):
+            start_actors(setup, system)
+
+    def go(self, limits: Limits) -> Run:
+        """On to the end. Raises what the picker raises, and LoadError."""
+        with _answering(self._system, self._setup, self._transcript):
+            outcome = self._loop(limits)
+        monitor = self._monitor
+        match outcome:
+            case Completed():
+                monitor.completed()
+            case Deadlocked(waits=waits):
+                monitor.deadlocked(dict(waits))
+            case OutOfSteps() | OutOfTime():
+                monitor.cut_off()
+            case _:
+                assert_never(outcome)
+        return Run(
+            Schedule(tuple(self._transcript.picks), cut=isinstance(outcome, OutOfSteps | OutOfTime)),
+            outcome,
+            monitor.told.uses,
+            tuple(monitor.told.findings),
+            self._machine.trace.next_number,
+            self._system,
+            self._sight,
+            frozenset(monitor.locks.orders),
+        )
+
+    def back(self, steps: int) -> bool:
+        """To the latest place kept of the first so many steps. False where none was: it cannot go on then."""
+        while self._places and self._places[-1].steps > steps:
+            self._places.pop()
+        if not self._places or not isinstance(self._picker, Returning):
+            return False
+        place = self._places[-1]
+        self._machine.back(place.machine)
+        self._sight.back(place.sight)
+        self._monitor.back(place.judges)
+        self._picker.back(place.picker)
+        self._transcript.back(place.picks)
+        return True
+
+    def _loop(self, limits: Limits) -> Outcome:
+        machine, transcript = self._machine, self._transcript
+        returning = self._picker if isinstance(self._picker, Returning) else None
+        while enabled := machine.enabled():
+            if machine.steps == limits.steps:
+                return OutOfSteps(limits.steps, _where(machine))
+            if machine.guest_steps >= limits.guest_steps:
+                return OutOfSteps(machine.guest_steps, _where(machine), " of guest programs")
+            if not machine.steps % _STEPS_A_LOOK and limits.is_late():
+                return OutOfTime(limits.seconds, _where(machine))
+            if returning is not None and not machine.steps % self._apart:
+                self._keep(returning)
+            try:
+                choice = transcript.pick(enabled)
+            except CutHere:
+                return OutOfSteps(machine.steps, _where(machine), " of the schedule")
+            self._monitor.before(choice)
+            machine.perform(choice, transcript)
+        transcript.finish()
+        if machine.busy:
+            return Deadlocked(tuple(machine.blocked().items()))
+        return Completed()
+
+    def _keep(self, picker: Returning) -> None:
+        """This place, unless it is kept already, or is none to come back to."""
+        steps = self._machine.steps
+        if self._places and self._places[-1].steps >= steps:
+            return
+        if len(self._places) == _MOST_PLACES:
+            del self._places[1::2]
+            self._apart *= 2
+        picker.settle()
+        try:
+            machine = self._machine.mark()
+        except CannotGoBack:
+            return
+        marks = machine, self._sight.mark(), self._monitor.mark(), picker.mark()
+        self._places.append(_KeptAt(steps, len(self._transcript.picks), *marks))
+
+
+@contextmanager
+def _answering(system: System, setup: Setup, transcript: _Transcript) -> Iterator[None]:
+    """What a user's own code does wrong is told as that. Raises LoadError."""
+    if not setup.loaded:
+        yield
+        return
+    machine = system.machine
+    try:
+        with ended_when_stuck(lambda: object() if transcript.asking else machine.trace.next_number):
+            yield
+    except (BadJudgement, Unrepeatable) as error:
+        raise LoadError(str(error)) from None
+    except (KeyboardInterrupt, UnsupportedInstruction):
+        raise
+    except NotEnabled as error:
+        raise LoadError(
+            "the same steps have led to another state: what your file does depends on something outside the "
+            "machine"
+        ) from error
+    except BaseException as error:
+        if transcript.asking:
+            raise
+        routine = getattr(machine.cpus[transcript.stepping].top, "routine", None)
+        raise blamed(error, routine) or LoadError(
+            f"what your file did led to {in_a_line(error)} (in {place_in_us(error)})"
+        ) from error
+
+
+def _where(machine: Machine) -> tuple[tuple[int, str], ...]:
+    """Where each CPU is that has not ended."""
+    return tuple((cpu.number, str(cpu.site())) for cpu in machine.cpus if cpu.contexts)
 
 
 def run(

@@ -26,8 +26,7 @@ from hvolab.show.report import grouped, guilt_of
 from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.picker import Replay
-from hvolab.subject.run import run_on
-from hvolab.subject.running import PickerFor
+from hvolab.subject.run import PickerFor, run_on
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import ScheduleError
 from hvolab.subject.script import Script

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
-from emu.kept import Kept, Mark
+from emu.kept import Bookmark, Kept
 from emu.machine import Machine
 from emu.paging.dead_end import DeadEnd
 from emu.paging.lazy import LazySpec, Memory
@@ -233,7 +233,7 @@ class _PathPicker(Kept):
             self._happened = self._ended(self._last)
             self._last = None
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Bookmark) -> None:
         """To a place on the path before its last node: from there to the node the steps are known."""
         super().back(mark)
         self._last, self._asked, self._given_up = None, 0, False

@@ -206,8 +206,7 @@ class Recorder(Kept):
         if isinstance(choice, TakeInterrupt):
             flag, pending = Resource(Kind.INTERRUPT_FLAG, cpu.number), Resource(Kind.IPI, cpu.number)
             return self._footprint({flag}, {pending}, set())
-        reads: set[Touched] = {Resource(Kind.CONTEXT, cpu.number), *self._spun.get(cpu.number, ())}
-        writes: set[Touched] = set()
+        reads, writes = {Resource(Kind.CONTEXT, cpu.number), *self._spun.get(cpu.number, ())}, set[Touched]()
         if isinstance(cpu.top, RoutineContext) and isinstance(cpu.top.pending, Await):
             reads |= self._waits.touches(cpu.top.pending.condition, cpu.number)
             writes |= {word for word, _ in cpu.top.pending.then}
@@ -265,9 +264,8 @@ class Recorder(Kept):
 
     # -- events --------------------------------------------------------------------------------------
 
-    def observe(self, number: int, event: MachineEvent) -> None:
+    def observe(self, _number: int, event: MachineEvent) -> None:
         """Add what one event says the machine did."""
-        del number
         if self.replaying and not isinstance(event, IpiSent | Invalidated):
             return
         match event:
@@ -307,9 +305,9 @@ class Recorder(Kept):
             case IpiTaken():
                 self._writes.add(Resource(Kind.IPI, event.cpu))
             case IpiAcknowledged():
-                sender = self._senders[event.request]
-                self._writes.add(Resource(Kind.ACKNOWLEDGED, sender, event.cpu))
-                self.held[Resource(Kind.ACKNOWLEDGED, sender, event.cpu)] = 0
+                acknowledged = Resource(Kind.ACKNOWLEDGED, self._senders[event.request], event.cpu)
+                self._writes.add(acknowledged)
+                self.held[acknowledged] = 0
             case (
                 Executed()
                 | Annotated()

@@ -26,7 +26,7 @@ from emu.cpu.condition import (
 from emu.cpu.cpu import RoutineContext
 from emu.cpu.ops import AddWords, Await
 from emu.events import Site, Source, Stored
-from emu.kept import Kept, Mark
+from emu.kept import Bookmark, Kept
 from emu.machine import Machine
 from emu.memory import Moment
 from emu.paging.dead_end import DeadEnd
@@ -110,11 +110,11 @@ class Sight(Kept):
         self._memories.append(bags)
         return bags
 
-    def mark(self) -> Mark:
+    def mark(self) -> Bookmark:
         """What it has kept of the run, and what judges have."""
-        return Mark((), (self._remembered.mark(), *(memory.mark() for memory in self._memories)))
+        return Bookmark((), (self._remembered.mark(), *(memory.mark() for memory in self._memories)))
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Bookmark) -> None:
         """To what it was then; of the same judges."""
         for part, was in zip((self._remembered, *self._memories), mark.parts, strict=True):
             part.back(was)

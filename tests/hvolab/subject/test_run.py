@@ -78,19 +78,6 @@ def test_the_time_of_one_run_is_limited_too() -> None:
     assert done.schedule.picks == ()
 
 
-@pytest.mark.parametrize(
-    ("outcome", "text"),
-    [
-        (Completed(), "completed"),
-        (Deadlocked(((0, "x = 1"), (2, "y = 0"))), "deadlock: cpu0 waits for x = 1; cpu2 waits for y = 0"),
-        (OutOfSteps(500, ((0, "f"), (1, "g"))), "cut off after 500 steps; cpu0 was in f; cpu1 was in g"),
-        (OutOfTime(60.0), "cut off after 60 s"),
-    ],
-)
-def test_an_outcome_in_words(outcome: Outcome, text: str) -> None:
-    assert str(outcome) == text
-
-
 def test_a_run_that_was_cut_off_is_not_judged() -> None:
     """A deadlock is a finding; that nothing more happened within the budget is none."""
     assert [one.verdict for one in in_order(setup_of(waits)).findings] == [Verdict.KERNEL]
