@@ -1,34 +1,42 @@
-"""What a new user waits for, beside an older checkout: `python -m benchmarks.beside CHECKOUT`.
+"""What is waited for, beside an older checkout: `python -m benchmarks.beside CHECKOUT [first|explore]`.
 
-Processor time of a process, the median of a few, and lines printed; each command here and there in turn. The
+`first` is what a new user meets, `explore` whole explorations; both, if nothing is said. Processor time of a
+process, the median of a few, its largest memory, and lines printed; each command here and there in turn. The
 checkout is run with this interpreter, so with the same packages.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 HERE = Path(__file__).resolve().parents[1]
 # (what is run there, what is run here, how often)
-PAIRS = (
-    (("--help",), ("--help",), 7),
-    (("list",), ("list",), 7),
-    (("explore", "missed-cpu"), ("explore", "missed-cpu", "--first"), 3),
-    (("demo",), ("demo",), 3),
-)
+PAIRS = {
+    "first": (
+        (("--help",), ("--help",), 7),
+        (("list",), ("list",), 7),
+        (("explore", "missed-cpu"), ("explore", "missed-cpu", "--first"), 3),
+        (("demo",), ("demo",), 3),
+    ),
+    "explore": tuple(
+        (("explore", name, "--no-shrink", "--seconds", "900"),) * 2 + (3,)
+        for name in ("optimize-reader", "restore-reader", "restore-neighbour", "missed-cpu")
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one process: processor time in seconds, lines on standard output."""
+    """Of one process: processor time in seconds, most memory in KiB, lines on standard output."""
 
     seconds: float
+    kib: int
     lines: int
 
 
@@ -37,33 +45,35 @@ def cost(checkout: Path, words: tuple[str, ...]) -> Cost:
     module = "hvolab.command.main" if (checkout / "hvolab" / "command").is_dir() else "hvolab.cli"
     program = f"import sys; sys.argv = ['hvolab', *sys.argv[1:]]; from {module} import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "80"}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words],
-        env=environment,
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(seconds, len(done.stdout.splitlines()))
+    with TemporaryFile("w+") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            env=environment,
+            cwd=checkout,
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+        )
+        _, _, used = os.wait4(process.pid, 0)
+        process.returncode = 0
+        out.seek(0)
+        return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss, len(out.readlines()))
 
 
 def main() -> None:
     """Print a line for each pair."""
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "hvolab").is_dir():
-        sys.exit("usage: python -m benchmarks.beside CHECKOUT")
+    kinds = sys.argv[2:] or list(PAIRS)
+    if len(sys.argv) < 2 or not (Path(sys.argv[1]) / "hvolab").is_dir() or not set(kinds) <= set(PAIRS):
+        sys.exit(f"usage: python -m benchmarks.beside CHECKOUT [{'|'.join(PAIRS)}]")
     there = Path(sys.argv[1]).resolve()
-    for old_words, new_words, times in PAIRS:
+    for old_words, new_words, times in (pair for kind in kinds for pair in PAIRS[kind]):
         pairs = [(cost(there, old_words), cost(HERE, new_words)) for _ in range(times)]
         old = statistics.median(before.seconds for before, _ in pairs)
         new = statistics.median(after.seconds for _, after in pairs)
         lines = (pairs[0][0].lines, pairs[0][1].lines)
+        memory = max(after.kib for _, after in pairs) / max(before.kib for before, _ in pairs)
         print(
             f"hvolab {' '.join(new_words)}: {new:.3f} s beside {old:.3f} s = {new / old:.3f}; "
-            f"{lines[1]} lines beside {lines[0]} = {lines[1] / max(1, lines[0]):.4f}"
+            f"memory {memory:.2f}; {lines[1]} lines beside {lines[0]} = {lines[1] / max(1, lines[0]):.4f}"
         )
 
 

@@ -212,7 +212,8 @@ def _show_group(console: Console, invocation: Invocation, group: list[Found]) ->
     for alike in _alike(others):
         one, times = alike[0], f", {len(alike)} times" if len(alike) > 1 else ""
         where = one.finding.where
-        code = f", {where.code}: {where.instruction}" if where.instruction else ""
+        code = f", {where.code}" if where.code else ""
+        code += f": {where.instruction}" if where.instruction else ""
         what = f"{one.finding.verdict.value} in run {one.at_run}{times}, cpu{where.cpu}{code}"
         console.print(Text.assemble(("also   ", "bold"), f"{what}: {one.finding.cause}"), highlight=False)
         if one.schedule != first.schedule:
