@@ -57,7 +57,7 @@ from kernel_model.mm.zone import (
     TakeRange,
     TakeSingle,
     forget_history,
-    pcp,
+    pcp_count,
 )
 
 ALLOCATIONS = Word("allocations so far")
@@ -111,12 +111,12 @@ class Buddy:
 
     def free_frames(self) -> int:
         """How many frames are free, on every list."""
-        listed = sum(len(self._ledger.get(pcp(cpu), ())) for cpu in range(self._cpus))
+        listed = sum(self._ledger.get(pcp_count(cpu), 0) for cpu in range(self._cpus))
         return FreeArea(self._ledger).free_frames() + listed
 
     def is_free(self, pfn: int) -> bool:
         """Whether the allocator holds that frame."""
-        return IsFree(Pfn(pfn), self._cpus)(self._ledger)
+        return IsFree(Pfn(pfn))(self._ledger)
 
     # -- order 0 ---------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Buddy:
             return
         if await self._is_bad(page, "PAGE_FLAGS_CHECK_AT_FREE", CHECK_AT_FREE):
             return
-        if not self._knows(pfn) or await Transact(IsFree(pfn, self._cpus)):
+        if not self._knows(pfn) or await Transact(IsFree(pfn)):
             await bug("free_unref_page", f"double free of pfn {pfn:#x}")
         if self._config.page_poisoning:
             await Fill(page_to_virt(page), bytes([POISON_BYTE]) * PAGE_BYTES)

@@ -17,12 +17,25 @@ PCP_BATCH = 16
 ASKED = LedgerEntry("allocations asked for")
 FREED_AT = LedgerEntry("allocations asked for when something was last freed")
 _GENERATION = "generation"
-_NONE: tuple[Pfn, ...] = ()
+_LARGEST_LIST = 1 << 32
 
 
-def pcp(cpu: int) -> LedgerEntry:
-    """That CPU's list of single pages, the next one first. Only that CPU takes from it or adds to it."""
-    return LedgerEntry("pcp", cpu)
+def pcp_count(cpu: int) -> LedgerEntry:
+    """How many single pages are on that CPU's list. Only that CPU takes from it or adds to it."""
+    return LedgerEntry("pcp count", cpu)
+
+
+def pcp_page(cpu: int, place: int) -> LedgerEntry:
+    """The page in that place of the CPU's list, counted from its end: it grows and shrinks at its front.
+
+    An entry for each, so that a change costs the same however long the list is.
+    """
+    return LedgerEntry("pcp", cpu * _LARGEST_LIST + place)
+
+
+def on_a_list(pfn: int) -> LedgerEntry:
+    """Whether that frame is on the list of some CPU."""
+    return LedgerEntry("on a list", pfn)
 
 
 def generation(pfn: int) -> LedgerEntry:
@@ -69,11 +82,9 @@ class IsFree:
     """Whether the allocator holds that frame, on any list."""
 
     pfn: Pfn
-    cpus: int
 
     def __call__(self, ledger: Ledger) -> bool:
-        listed = any(self.pfn in ledger.get(pcp(cpu), _NONE) for cpu in range(self.cpus))
-        return listed or self.pfn in FreeArea(ledger)
+        return ledger.get(on_a_list(self.pfn), False) or self.pfn in FreeArea(ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +94,26 @@ class TakeSingle:
     cpu: int
 
     def __call__(self, ledger: Ledger) -> Pfn | None:
-        pages = ledger.get(pcp(self.cpu), _NONE)
-        if not pages:
+        left = ledger.get(pcp_count(self.cpu), 0) - 1
+        if left < 0:
             return None
-        ledger.set(pcp(self.cpu), pages[1:])
-        return pages[0]
+        pfn = ledger.get(pcp_page(self.cpu, left), Pfn(0))
+        ledger.set(pcp_count(self.cpu), left)
+        ledger.remove(pcp_page(self.cpu, left))
+        ledger.remove(on_a_list(pfn))
+        return pfn
 
 
 @dataclass(frozen=True, slots=True)
 class Refill:
-    """rmqueue_bulk(): put a batch of single pages on the CPU's list."""
+    """rmqueue_bulk(): put a batch of single pages on the CPU's list, the lowest in front."""
 
     cpu: int
 
     def __call__(self, ledger: Ledger) -> Relisted:
         area = FreeArea(ledger)
-        ledger.set(pcp(self.cpu), ledger.get(pcp(self.cpu), _NONE) + tuple(area.take_singles(PCP_BATCH)))
+        for pfn in reversed(area.take_singles(PCP_BATCH)):
+            _put_in_front(ledger, self.cpu, pfn)
         return area.enter()
 
 
@@ -112,7 +127,7 @@ class GiveSingle:
 
     def __call__(self, ledger: Ledger) -> None:
         ledger.set(generation(self.pfn), self.generation)
-        ledger.set(pcp(self.cpu), (self.pfn, *ledger.get(pcp(self.cpu), _NONE)))
+        _put_in_front(ledger, self.cpu, self.pfn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +177,13 @@ class GiveBlock:
         for first in range(self.pfn, self.pfn + (1 << self.order), 1 << size):
             area.give(first, size)
         return area.enter()
+
+
+def _put_in_front(ledger: Ledger, cpu: int, pfn: Pfn) -> None:
+    count = ledger.get(pcp_count(cpu), 0)
+    ledger.set(pcp_count(cpu), count + 1)
+    ledger.set(pcp_page(cpu, count), pfn)
+    ledger.set(on_a_list(pfn), True)
 
 
 def forget_history(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emu.addr import Pfn
 from emu.ledger import Ledger
 from kernel_model.mm.free_area import FreeArea, Relisted, free_blocks
 from kernel_model.mm.zone import (
@@ -19,7 +20,7 @@ from kernel_model.mm.zone import (
     TakeRange,
     TakeSingle,
     forget_history,
-    pcp,
+    pcp_count,
 )
 
 
@@ -47,17 +48,29 @@ def test_a_cpus_list_is_filled_a_batch_at_a_time_and_taken_from_its_front() -> N
     ledger = with_blocks((0x800, 6))
     assert TakeSingle(1)(ledger) is None
     relisted = Refill(1)(ledger)
-    assert ledger.get(pcp(1), ()) == tuple(range(0x800, 0x800 + PCP_BATCH))
+    assert ledger.get(pcp_count(1), 0) == PCP_BATCH
     assert relisted.gone == (0x800,)
     assert [(pfn, order) for pfn, order, _, _ in relisted.there] == [(0x810, 4), (0x820, 5)]
     assert TakeSingle(1)(ledger) == 0x800
     assert TakeSingle(0)(ledger) is None
-    assert not IsFree(0x800, 2)(ledger)
-    assert IsFree(0x801, 2)(ledger), "on a list"
-    assert IsFree(0x83F, 2)(ledger), "in a block"
+    assert not IsFree(0x800)(ledger)
+    assert IsFree(0x801)(ledger), "on a list"
+    assert IsFree(0x83F)(ledger), "in a block"
     GiveSingle(1, 0x800, 1)(ledger)
     assert TakeSingle(1)(ledger) == 0x800
     assert (GenerationOf(0x800)(ledger), GenerationOf(0x801)(ledger)) == (1, 0)
+    assert [TakeSingle(1)(ledger) for _ in range(PCP_BATCH)] == [*range(0x801, 0x800 + PCP_BATCH), None]
+
+
+def test_a_change_of_a_cpus_list_costs_the_same_however_long_it_is() -> None:
+    """65,520 pages are on it where 16 huge pages of 1 GiB are optimized."""
+    ledger = Ledger()
+    for pfn in range(1000):
+        GiveSingle(0, Pfn(pfn), 1)(ledger)
+    changes = ledger.now
+    GiveSingle(0, Pfn(1000), 1)(ledger)
+    assert ledger.now - changes == changes // 1000
+    assert {type(value) for value in ledger.values.values()} == {int, bool}, "no list that is copied"
 
 
 def test_a_block_given_back_is_merged_and_what_memory_is_told_is_the_difference() -> None:
