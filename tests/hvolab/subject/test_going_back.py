@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 from exploring import ALL, setup_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_catalog import all_small
+from small_programs import KINDS, MODELS, setup_from
 
 import hvolab.subject.run
 from emu.cpu.recall import Recall
+from emu.paging.models import CpuModel
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
@@ -85,3 +89,14 @@ def test_a_run_whose_picker_cannot_go_back_does_not() -> None:
     running = Running(boot(setup.boot), setup, lambda _system, _sight: InOrder())
     running.go(NO_LIMITS)
     assert not running.back(100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(program=st.lists(st.lists(st.integers(0, KINDS - 1), min_size=1, max_size=3), min_size=2, max_size=3))
+def test_random_programs_show_the_same(model: CpuModel, program: list[list[int]]) -> None:
+    for apart in (1, 16):
+        with pytest.MonkeyPatch.context() as patched:
+            back, again = both_ways(setup_from(program, model), apart, patched)
+        assert back == again
