@@ -231,9 +231,9 @@ KEPT = (
 EACH = [(kind, name) for kind in KEPT for name in kind.kept if f"{kind.__name__}.{name}" not in NOT_REACHED]
 
 
-def first_difference(trials: int) -> int | None:
+def first_difference(trials: range) -> int | None:
     """The first seed whose program goes on otherwise, or in which the machine contradicts itself."""
-    for seed in range(trials):
+    for seed in trials:
         try:
             trial(seed)
         except (AssertionError, IndexError, KeyError, NotEnabled, ValueError):
@@ -241,11 +241,52 @@ def first_difference(trials: int) -> int | None:
     return None
 
 
+MISSED = {
+    "Apic._pending": 60,
+    "Apic._unacknowledged": 30,
+    "Apic.interrupted": 60,
+    "Cpu.interrupts_enabled": 93,
+    "Cpu.queue": 11,
+    "Cpu.spinning": 20,
+    "Cpu.read_since_pause": 31,
+    "Cpu.stack": 93,
+    "Cpu.begun": 11,
+    "RoutineContext.pending": 11,
+    "RoutineContext.once": 79,
+    "RoutineContext.numbers": 32,
+    "Threads.busy": 11,
+    "Machine.words": 22,
+    "Machine.counters": 30,
+    "Machine.steps": 11,
+    "Machine.guest_steps": 20,
+    "Happenings._moments": 20,
+    "Happenings._events": 173,
+    "Happenings._what": 20,
+    "Happenings._drops": 20,
+    "Happenings._emptied": 22,
+    "Happenings._removed": 241,
+    "Happenings._floor": 22,
+    "LazyTlb._last_used": 30,
+    "LazyTlb._touched": 30,
+    "LazyTlb._known": 20,
+    "GuestCore._site_rip": 31,
+    "GuestCore._site_text": 31,
+    "Trace.next_number": 11,
+}
+"""The first seed that misses each, as `first_difference(range(400))` finds it."""
+
+
+def test_nothing_is_kept_of_which_it_is_not_known_who_misses_it() -> None:
+    assert {f"{kind.__name__}.{name}" for kind, name in EACH} == set(MISSED)
+
+
 @pytest.mark.parametrize(("kind", "name"), EACH, ids=[f"{kind.__name__}.{name}" for kind, name in EACH])
 def test_what_is_left_out_is_missed(kind: type[Kept], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attribute that is kept is one without which some program goes on otherwise."""
+    seed = MISSED[f"{kind.__name__}.{name}"]
+    trial(seed)
     monkeypatch.setattr(kind, "kept", tuple(one for one in kind.kept if one != name))
-    assert first_difference(400) is not None
+    assert first_difference(range(seed, seed + 1)) == seed
 
 
 def test_it_goes_back_to_marks_before_marks() -> None:

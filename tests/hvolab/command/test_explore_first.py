@@ -20,6 +20,7 @@ WRONG += [(scenario,) for scenario in sorted({shown.scenario for one in KNOWN fo
 """Every finding of the catalogue: the scenario, and the option that makes it go wrong, if it needs one."""
 
 LONG = "rollback-second"  # not found within minutes
+QUICK_CPUS = 16
 QUICK = ("flush-reader", "frozen-tail", "flush-sleeper", "pool-up-and-down", "invlpg-globals")
 
 
@@ -28,7 +29,7 @@ EVERY = [
         words,
         cpus,
         id=f"{words[0]}-{words[-1]}-{cpus}",
-        marks=() if words[0] in QUICK and cpus in (2, 16) else pytest.mark.slow,
+        marks=() if words[0] in QUICK and cpus == QUICK_CPUS else pytest.mark.slow,
     )
     for words in WRONG
     for cpus in (2, 3, 4, 16)
