@@ -50,9 +50,13 @@ class Relisted:
             await Fill(FREE_AREA, self.heads)
 
 
+_ORDERS = range(MAX_PAGE_ORDER + 1)
+_FREE_BLOCKS = tuple(LedgerEntry("free_area", order) for order in _ORDERS)
+
+
 def free_blocks(order: int) -> LedgerEntry:
     """The first frames of the free blocks of that order, the lowest first."""
-    return LedgerEntry("free_area", order)
+    return _FREE_BLOCKS[order]
 
 
 class FreeArea:
@@ -92,7 +96,11 @@ class FreeArea:
         return sum(len(self._blocks(order)) << order for order in _ORDERS)
 
     def __contains__(self, pfn: int) -> bool:
-        return any(_has(self._blocks(order), pfn & ~((1 << order) - 1)) for order in _ORDERS)
+        for order in _ORDERS:
+            blocks = self._blocks(order)
+            if blocks and _has(blocks, pfn & ~((1 << order) - 1)):
+                return True
+        return False
 
     # -- taking and giving back ----------------------------------------------------------------------
 
@@ -183,7 +191,6 @@ class FreeArea:
             yield from ((Pfn(pfn), order, *links[pfn]) for pfn in blocks)
 
 
-_ORDERS = range(MAX_PAGE_ORDER + 1)
 _NONE: tuple[int, ...] = ()
 _HEAD = -1
 
