@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,13 @@ from command_line import hvolab
 from user_files import PATCH, written
 
 from hvolab.catalog import SCENARIOS
+from hvolab.command.exploring.plan import ExplorePlan, carry_out
+from hvolab.explore.audience import Audience
+from hvolab.explore.coverage import INTERRUPTED
+from hvolab.explore.explorer import Exploration
 from hvolab.judge.known import KNOWN
 from hvolab.subject.axes import option_of
+from hvolab.subject.scenario import Setup
 
 WRONG = [(chosen.name, *option_of(bug.deviation)) for chosen in SCENARIOS for bug in chosen.bugs]
 WRONG += [(chosen.name,) for chosen in SCENARIOS if chosen.verdicts]
@@ -134,3 +140,30 @@ def test_options_that_do_not_go_together_are_one_line(
     done = hvolab("explore", *(word.format(path=path) for word in words))
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert said in done.err
+
+
+def test_an_interrupt_ends_all_scenarios_and_not_the_one_under_way_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Setup] = []
+
+    def interrupted(setup: Setup, plan: ExplorePlan, audience: Audience) -> Exploration:
+        made.append(setup)
+        done = carry_out(setup, plan, audience)
+        return replace(done, coverage=replace(done.coverage, stopped_by=INTERRUPTED))
+
+    monkeypatch.setattr("hvolab.command.exploring.every.carry_out", interrupted)
+    path = written(tmp_path, PATCH)
+    done = hvolab("explore", "--all", "--load", path, "--only", "tail-write,stale-read", "--seconds", "5")
+    assert (done.status, len(made)) == (130, 1)
+    assert "interrupted: 2 of 2 scenarios are left" in done.out
+
+
+def test_an_interrupt_while_shrinking_loses_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hvolab.command.exploring.telling.shrink", interrupted)
+    done = hvolab("explore", "tail-write")
+    assert done.status == 1
+    assert {verdict for verdict, _ in panels(done.out)} >= {"violation: write-protect"}

@@ -133,3 +133,13 @@ def test_the_replay_line_of_an_exploration_shows_the_finding_in_a_shell() -> Non
     again = subprocess.run([*words, *shlex.split(line)[2:]], capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "violation: use-after-free" in again.stdout
+
+
+def test_a_run_that_was_cut_off_is_not_made_longer() -> None:
+    """What goes on by itself after the cut may have no end."""
+    setup = setup_of("tail-write")
+    (found,) = explore(setup, Reduced(), ALL, Budget(steps=300)).found
+    assert found.schedule.cut
+    key = (found.finding.verdict, found.finding.where)
+    result = shrink(boot(setup.boot), setup, found.schedule, key, Budget(runs=40))
+    assert len(result.schedule.picks) <= len(found.schedule.picks)
