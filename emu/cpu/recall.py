@@ -76,7 +76,7 @@ class HistoryNode:
 
 
 class Recall:
-    """What is known of how routines go on. With `checking` every one begun is run as well, and compared."""
+    """What is known of how routines go on. While `checking` each is run as well, and compared."""
 
     def __init__(self) -> None:
         self.checking = False
@@ -88,7 +88,7 @@ class Recall:
             node = self._roots.setdefault(root, HistoryNode())
         except TypeError:
             return code()
-        return Recalled(root, node, code, checking=self.checking)
+        return Recalled(root, node, code, self)
 
     @property
     def nodes(self) -> int:
@@ -104,11 +104,11 @@ class Recall:
 class Recalled:
     """A routine under way, at a node of its histories."""
 
-    def __init__(self, root: Root, node: HistoryNode, code: Callable[[], Code], *, checking: bool) -> None:
+    def __init__(self, root: Root, node: HistoryNode, code: Callable[[], Code], recall: Recall) -> None:
         self._root = root
         self._node = node
         self._make = code
-        self._checking = checking
+        self._recall = recall
         self._code: Code | None = None
         self._at = 0  # how many results the code has been given
 
@@ -121,7 +121,7 @@ class Recalled:
     def send(self, result: Hashable, /) -> object:
         """As of a coroutine. Raises Unrepeatable."""
         known = self._node.after.get(result)
-        if known is None or self._checking:
+        if known is None or self._recall.checking:
             known = self._asked(result, known)
         self._node = known
         match known.next:

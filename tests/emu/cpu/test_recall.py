@@ -126,6 +126,17 @@ SAID = (
 )
 
 
+def test_a_routine_is_run_beside_only_while_that_is_asked_for() -> None:
+    """A run that goes back into one that was checked is not checked for that."""
+    recall, code = Recall(), Counting(adds)
+    told(recall, code, 5, None, 2)
+    recall.checking = True
+    routine = recall.begin(ROOT, code)
+    recall.checking = False
+    routine.send(None)
+    assert code.count == 1
+
+
 def test_another_op_after_the_same_results_is_said() -> None:
     changing, recall = Changing(), Recall()
     told(recall, changing.code, 0)
