@@ -54,6 +54,10 @@ class Ledger:
         if entry in self._values:
             self._journal.append((entry, True, self._values.pop(entry)))
 
+    def state(self) -> Hashable:
+        """All of it: a value."""
+        return frozenset(self._values.items())
+
     @property
     def now(self) -> int:
         """How many changes there have been: a moment to come back to."""

@@ -11,6 +11,7 @@ What software must supply comes as data (`emu.cpu.software`).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from typing import assert_never
 
 from emu.addr import Pfn
@@ -19,6 +20,7 @@ from emu.cpu.apic import Apic
 from emu.cpu.condition import Word
 from emu.cpu.cpu import Cpu, GuestContext, RoutineContext, Thread
 from emu.cpu.execute import Executor, OpRefused
+from emu.cpu.handles import Names
 from emu.cpu.interrupts import Interrupts
 from emu.cpu.ops import Await
 from emu.cpu.routine import Routines
@@ -128,6 +130,18 @@ class Machine(Kept):
         own = super().mark()
         moments = (self.memory.journal.now, self.ledger.now)
         return Bookmark((*own.values, *moments), (*own.parts, *(cpu.mark() for cpu in self.cpus)))
+
+    @property
+    def progress(self) -> int:
+        """How far the routines under way have come: another number after most steps."""
+        return sum(context.depth for cpu in self.cpus for context in cpu.contexts)
+
+    def state(self, names: Names) -> tuple[Hashable, ...]:
+        """What its further course depends on, but for memory and what TLBs remember. Raises CannotGoBack."""
+        words = frozenset((word, value) for word, value in self.words.items() if value)
+        counters = frozenset((key, value) for key, value in self.counters.items() if value)
+        cpus = (cpu.state(names, self.memory.journal) for cpu in self.cpus)
+        return (words, counters, self.ledger.state(), self.apic.state(), *cpus)
 
     def back(self, mark: Bookmark) -> None:
         """To what it was then. Who listens still does."""

@@ -67,6 +67,10 @@ class Journal:
     def now(self) -> Moment:
         return len(self._entries)
 
+    def frames(self) -> Iterator[int]:
+        """The frames that have been stored to."""
+        return (frame for frame, indexes in self._by_frame.items() if indexes)
+
     def stores_to(self, pfn: int) -> int:
         """How many stores the frame has seen."""
         return len(self._by_frame.get(pfn, ()))

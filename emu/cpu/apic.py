@@ -7,6 +7,7 @@ is the machine's (`TakeInterrupt`).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from emu.kept import Kept
@@ -38,6 +39,11 @@ class Apic(Kept):
             queue.clear()
         self._unacknowledged.clear()
         self.interrupted.clear()
+
+    def state(self) -> Hashable:
+        """What is pending and what is owed. Requests are numbered in the order of sending."""
+        owed = ((number, frozenset(cpus)) for number, cpus in enumerate(self._unacknowledged) if cpus)
+        return (tuple(tuple(queue) for queue in self._pending), len(self._unacknowledged), tuple(owed))
 
     def send(self, sender: int, targets: frozenset[int], vector: int, payload: object) -> int:
         """Queue an interrupt on every target. Returns the request's number.

@@ -7,20 +7,20 @@ trap and interrupt routines come and go above. Further threads of the CPU queue 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from emu.addr import VirtAddr
-from emu.cpu.handles import numbered
+from emu.addr import PhysAddr, VirtAddr
+from emu.cpu.handles import EventNumber, Names, numbered
 from emu.cpu.ops import Acknowledge, Annotate, Await, Op, SendIpi
 from emu.cpu.recall import HistoryNode, Recalled
 from emu.cpu.routine import Code, Routine, functions_of
 from emu.events import InterruptSite, RoutineSite, Site
 from emu.guest.guest_core import GuestCore
 from emu.kept import Bookmark, Kept
-from emu.memory import Moment
+from emu.memory import Journal, Moment
 from emu.mmu import Mmu
 
 
@@ -62,6 +62,19 @@ class RoutineContext(Kept):
         own = super(RoutineContext, self).mark()
         return Bookmark((*own.values, self.routine.node), ())
 
+    @property
+    def depth(self) -> int:
+        """How many results its routine has been given, where that is recalled."""
+        return self.routine.node.depth if isinstance(self.routine, Recalled) else 0
+
+    def state(self, names: Names) -> Hashable:
+        """What its further course depends on. Raises CannotGoBack where the routine is not recalled."""
+        if not isinstance(self.routine, Recalled):
+            raise CannotGoBack(self.name)
+        handles = tuple(names.of_event(n) if isinstance(n, EventNumber) else n for n in self.numbers)
+        before = (self.interrupts_before, self.stack_before)
+        return (self.name, self.role, self.routine.node, self.once, before, handles)
+
     def back(self, mark: Bookmark) -> None:
         *own, node = mark.values
         super(RoutineContext, self).back(Bookmark(tuple(own), ()))
@@ -76,7 +89,7 @@ class RoutineContext(Kept):
         """
         if isinstance(self.pending, Annotate | SendIpi):
             assert isinstance(result, int)
-            self.numbers.append(result)
+            self.numbers.append(EventNumber(result) if isinstance(self.pending, Annotate) else result)
             result = len(self.numbers) - 1
         self.pending = None
         op: Op = self.routine.send(result)
@@ -97,6 +110,16 @@ class GuestContext(Kept):
 
     name: str
     core: GuestCore
+
+    @property
+    def depth(self) -> int:
+        """Guest programs are not recalled."""
+        return 0
+
+    def state(self, names: Names) -> Hashable:
+        """What its further course depends on."""
+        del names
+        return (self.name, self.core.state())
 
     def site(self) -> Site:
         return self.core.site()
@@ -153,6 +176,19 @@ class Cpu(Kept):
         contexts = tuple((context, context.mark()) for context in self.contexts)
         core = None if self.core is None else self.core.mark()
         return Bookmark((*own.values, contexts, core), own.parts)
+
+    def state(self, names: Names, journal: Journal) -> Hashable:
+        """What its further course depends on, beside its TLB. Raises CannotGoBack.
+
+        The threads that it was given are what they are: how many have begun says which are left.
+        """
+        changed = frozenset(
+            (word, journal.next_change(PhysAddr(word << 3), 8, moment) is not None)
+            for word, moment in self.read_since_pause.items()
+        )
+        contexts = tuple(context.state(names) for context in self.contexts)
+        waits = (self.interrupts_enabled, self.spinning, changed, len(self.queue), self.begun)
+        return (contexts, waits, self.stack, self.mmu.root, self.mmu.pcid)
 
     def back(self, mark: Bookmark) -> None:
         *own, contexts, core = mark.values

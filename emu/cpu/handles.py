@@ -7,13 +7,23 @@ asks for by a handle says the number before anybody else sees it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Hashable, Sequence
+from typing import Protocol, assert_never
 
 from emu.cpu.condition import Acknowledged, AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, Plain, WordIs
 from emu.cpu.ops import Acknowledge, Annotate, Await, Op, Refers
 
 CALLED_FOR = 0
+
+
+class EventNumber(int):
+    """What a handle of an announcement stands for; that of a request stands for a request's number."""
+
+
+class Names(Protocol):
+    """What events are called, whatever numbers they have in this run."""
+
+    def of_event(self, number: int) -> Hashable: ...
 
 
 def numbered(op: Op, numbers: Sequence[int]) -> Op:

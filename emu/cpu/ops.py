@@ -10,7 +10,7 @@ performed again. What an announcement or an interrupt request returns is a handl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeAlias, TypeVar
 
@@ -189,7 +189,7 @@ class Refers:
     __slots__ = ()
     begun: int
 
-    def numbered(self, numbers: Sequence[int]) -> Self:
+    def numbered(self, numbers: Sequence[int] | Mapping[int, int]) -> Self:
         return replace(self, begun=numbers[self.begun])  # type: ignore[type-var]
 
 

@@ -8,7 +8,7 @@ started again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias, assert_never
 
@@ -103,6 +103,10 @@ class GuestCore(Kept):
             raise ValueError(f"no such register: {', '.join(unknown)}")
         self.program = program
         self._engine.load(rip, registers)
+
+    def state(self) -> Hashable:
+        """All that the program's further course depends on, and where it is: a value."""
+        return (self.program, self._site_rip, self._site_text, self._engine.mark().values)
 
     def registers(self) -> dict[str, int]:
         """The general registers, ``rip`` and ``rflags``."""

@@ -20,6 +20,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from emu.addr import PAGE_SHIFT, PageSize, Pfn, VirtAddr, page_start
 from emu.kept import Kept
@@ -38,6 +39,8 @@ from emu.paging.walk import (
     entry_address,
     reserved_bits,
 )
+
+Slot: TypeAlias = tuple[VirtAddr, PageSize, int]  # page, size, PCID
 
 _LEAF = {1: PageSize.KIB4, 2: PageSize.MIB2, 3: PageSize.GIB1}
 
@@ -120,7 +123,7 @@ class LazyTlb(Kept):
     def clear(self) -> None:
         self._periods: list[_Period] = []
         self._happened.clear()
-        self._last_used: dict[tuple[VirtAddr, PageSize, int], tuple[TlbEntry, Time]] = {}
+        self._last_used: dict[Slot, tuple[TlbEntry, Time]] = {}
         self._touched: dict[tuple[VirtAddr, int], None] = {}
         self._known: dict[tuple[VirtAddr, int], _Known] = {}
         self._read: set[int] = set()  # the tables that the versions of a page were read from
@@ -144,6 +147,11 @@ class LazyTlb(Kept):
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         del va, port
         self._last_used[_slot(entry)] = (entry, self._happened.now())
+
+    def used_last(self) -> Iterator[tuple[Slot, TlbEntry, Time]]:
+        """The version that each page and size was used through last, and when."""
+        for slot, (entry, time) in self._last_used.items():
+            yield slot, entry, time
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         self.used(entry, va, port)
@@ -284,7 +292,7 @@ class LazyTlb(Kept):
         return self._happened.directory_end(end)
 
 
-def _slot(entry: TlbEntry) -> tuple[VirtAddr, PageSize, int]:
+def _slot(entry: TlbEntry) -> Slot:
     """What a TLB with one entry per page and size tells entries apart by."""
     return (entry.page, entry.size, entry.pcid)
 

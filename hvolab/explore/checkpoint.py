@@ -17,7 +17,7 @@ from hvolab.checked.json_value import Json
 from hvolab.checked.load import FileLimits, load_json, one_line
 from hvolab.checked.place import Place
 
-SCHEMA = 1
+SCHEMA = 2
 SECONDS_BETWEEN = 5.0
 _LIMITS = FileLimits(file_bytes=256 << 20, document_bytes=256 << 20, depth=32)
 

@@ -19,9 +19,11 @@ class Coverage:
     """What an exploration has covered. `stopped_by` is None when the search came to its end.
 
     `schedules` ran to their end or were cut off (`cut_off`); `redundant` ones were given up because others
-    show the same. `learning` runs only taught the search which translations change. `distinct_states`:
-    different contents of memory at the end of a run. `actors`: the CPUs that run something; the others only
-    hold what they may have cached. `cut_at`: how and where the first run that was cut off ended.
+    show the same; `seen_before` ones ended at one of `states` remembered, from which all had been explored.
+    `steps` are those of all of these runs; `saved` of them were gone back over and not made again. `learning`
+    runs only taught the search which translations change. `distinct_states`: different contents of memory at
+    the end of a run. `actors`: the CPUs that run something; the others only hold what they may have cached.
+    `cut_at`: how and where the first run that was cut off ended.
     """
 
     extent: str
@@ -29,7 +31,10 @@ class Coverage:
     cpus: int
     actors: frozenset[int]
     schedules: int
+    seen_before: int
+    states: int
     steps: int
+    saved: int
     longest: int
     cut_off: int
     cut_at: str
@@ -62,6 +67,8 @@ class Coverage:
             line += f"{self.schedules} schedules"
             if self.learning and not self.schedules:
                 line += f", {self.learning} to learn what changes"
+        if self.seen_before:
+            line += f", {self.seen_before} that ended at one of {self.states} states seen before"
         if self.redundant:
             line += f" and {self.redundant} given up as redundant"
         if self.cut_off:
@@ -70,12 +77,19 @@ class Coverage:
             line += f", a run that taught the search something was {self.cut_at}"
         return line + f", {self.distinct_states} final states, at most {self.longest} picks"
 
+    @property
+    def work(self) -> str:
+        """What it took."""
+        return f"{self.steps - self.saved} steps made; {self.saved} were gone back over, and not made again"
+
 
 class Tally:
     """Counts runs as they end."""
 
     def __init__(self) -> None:
         self.runs = 0
+        self.states = 0  # that the search remembers
+        self._seen_before = self._saved = 0
         self._steps = self._longest = self._cut_off = self._deadlocks = self._redundant = self._learning = 0
         self._cut_at = ""
         self._schedules: set[bytes] = set()
@@ -98,17 +112,31 @@ class Tally:
         self._redundant += 1
         self._steps += steps
 
+    def seen_before(self, steps: int) -> None:
+        """A run came to a state from which all had been explored."""
+        self._seen_before += 1
+        self._steps += steps
+
+    def gone_back(self, steps: int) -> None:
+        """So many steps of the run to come are those of the last one."""
+        self._saved += steps
+
     def learned(self) -> None:
         """The runs so far were made without knowing what they should have known."""
-        self._learning += self.runs + self._redundant
-        self.runs = self._redundant = self._cut_off = self._deadlocks = self._longest = 0
+        self._learning += self.runs + self._redundant + self._seen_before
+        self.runs = self._redundant = self._seen_before = self.states = self._cut_off = self._deadlocks = (
+            self._longest
+        ) = 0
         self._schedules.clear()
         self._states.clear()
 
     def save(self) -> Json:
         return {
             "runs": self.runs,
+            "seen_before": self._seen_before,
+            "states": self.states,
             "steps": self._steps,
+            "saved": self._saved,
             "longest": self._longest,
             "cut_off": self._cut_off,
             "cut_at": self._cut_at,
@@ -116,12 +144,15 @@ class Tally:
             "redundant": self._redundant,
             "learning": self._learning,
             "schedules": [digest.hex() for digest in sorted(self._schedules)],
-            "states": [digest.hex() for digest in sorted(self._states)],
+            "final_states": [digest.hex() for digest in sorted(self._states)],
         }
 
     def load(self, place: Place) -> None:
         self.runs = place.field("runs").count()
+        self._seen_before = place.field("seen_before").count()
+        self.states = place.field("states").count()
         self._steps = place.field("steps").count()
+        self._saved = place.field("saved").count()
         self._longest = place.field("longest").count()
         self._cut_off = place.field("cut_off").count()
         self._cut_at = place.field("cut_at").text()
@@ -129,14 +160,17 @@ class Tally:
         self._redundant = place.field("redundant").count()
         self._learning = place.field("learning").count()
         self._schedules = _digests(place.field("schedules"))
-        self._states = _digests(place.field("states"))
+        self._states = _digests(place.field("final_states"))
 
     def add(self, place: Place) -> None:
         """What another process has counted, besides."""
         other = Tally()
         other.load(place)
         self.runs += other.runs
+        self._seen_before += other._seen_before
+        self.states += other.states
         self._steps += other._steps
+        self._saved += other._saved
         self._longest = max(self._longest, other._longest)
         self._cut_off += other._cut_off
         self._cut_at = self._cut_at or other._cut_at
@@ -154,7 +188,10 @@ class Tally:
             setup.boot.cpus,
             frozenset(actor.cpu for actor in setup.actors),
             self.runs,
+            self._seen_before,
+            self.states,
             self._steps,
+            self._saved,
             self._longest,
             self._cut_off,
             self._cut_at,

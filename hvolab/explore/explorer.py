@@ -14,7 +14,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import INTERRUPTED, Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
-from hvolab.explore.search.interface import Freedom, Next, Redundant, Strategy
+from hvolab.explore.search.interface import Freedom, Next, Redundant, SeenBefore, Strategy
 from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict, Where
@@ -129,9 +129,12 @@ class Exploring:
             self._note(done)
             self.lock_orders |= done.lock_orders
             self._last = done
+        except SeenBefore:
+            self.tally.seen_before(self._system.machine.steps)
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)
+        self.tally.states = self._strategy.states
         self._half_done = done is not None and isinstance(done.outcome, OutOfTime)
         if done is not None and len(self.found) > known:
             self._check(done)
@@ -157,6 +160,7 @@ class Exploring:
         """The last run, gone back to what this one shares with it; or one from time zero."""
         running, shared = self._running, self._strategy.shared
         if running is not None and shared and not self._recall.checking and running.back(shared):
+            self.tally.gone_back(self._system.machine.steps)
             return running
         self._system.reset()
         self._running = Running(self._system, self._setup, self._picker)

@@ -53,6 +53,7 @@ class Judging:
         self._judge = judge
         self._sight = sight
         self._told = told
+        sight.numbers_are_told()
         self._state = sight.cells(f"own judge {judge.name}", judge.start)
 
     def observe(self, number: int, event: MachineEvent) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 
 from emu.addr import PAGE_MASK
@@ -19,6 +19,13 @@ class Told(Kept):
         self.findings: list[Finding] = []
         self._uses: dict[tuple[object, ...], Use] = {}
         self._once: set[tuple[object, ...]] = set()
+
+    def state(self) -> Hashable:
+        """What keeps a finding from being told again. That a use is not the first of its kind is no loss:
+        the first was told in this run.
+        """
+        findings = ((one.verdict, one.where, one.cause) for one in self.findings)
+        return (frozenset(findings), frozenset(self._once))
 
     @property
     def uses(self) -> tuple[Use, ...]:

@@ -238,6 +238,7 @@ def show_exploration(console: Console, invocation: Invocation, done: Exploration
         console.print("[bold]found[/bold]  nothing")
     for warning in done.warnings:
         console.print(f"[bold yellow]warning[/bold yellow]  {escape(warning)}", highlight=False)
+    console.print(f"[bold]took[/bold]  {done.coverage.work}", highlight=False)
     console.print(f"[bold]covered[/bold]  {escape(str(done.coverage))}", highlight=False)
 
 

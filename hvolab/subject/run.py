@@ -103,13 +103,12 @@ class Returning(Picker, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _KeptAt:
-    """Where a run was after so many steps and picks: the marks of machine, Sight, judges and picker."""
+    """Where a run was after so many steps and picks: marks of machine, Sight with its judges, and picker."""
 
     steps: int
     picks: int
     machine: Bookmark
     sight: Bookmark
-    judges: Bookmark
     picker: Bookmark
 
 
@@ -141,6 +140,7 @@ class Running:
         self._transcript = _Transcript(self._picker)
         self._places: list[_KeptAt] = []
         self._apart = _STEPS_A_PLACE
+        self._back_to = 0  # how many steps the run to come shares with the last one
         with _answering(system, setup, self._transcript):
             start_actors(setup, system)
 
@@ -176,9 +176,9 @@ class Running:
         if not self._places or not isinstance(self._picker, Returning):
             return False
         place = self._places[-1]
+        self._back_to = steps
         self._machine.back(place.machine)
         self._sight.back(place.sight)
-        self._monitor.back(place.judges)
         self._picker.back(place.picker)
         self._transcript.back(place.picks)
         return True
@@ -193,7 +193,7 @@ class Running:
                 return OutOfSteps(machine.guest_steps, _where(machine), " of guest programs")
             if not machine.steps % _STEPS_A_LOOK and limits.is_late():
                 return OutOfTime(limits.seconds, _where(machine))
-            if returning is not None and not machine.steps % self._apart:
+            if returning is not None and (not machine.steps % self._apart or machine.steps == self._back_to):
                 self._keep(returning)
             try:
                 choice = transcript.pick(enabled)
@@ -219,7 +219,7 @@ class Running:
             machine = self._machine.mark()
         except CannotGoBack:
             return
-        marks = machine, self._sight.mark(), self._monitor.mark(), picker.mark()
+        marks = machine, self._sight.mark(), picker.mark()
         self._places.append(_KeptAt(steps, len(self._transcript.picks), *marks))
 
 

@@ -106,7 +106,8 @@ def one_of_linuxs_bugs() -> Iterator[str]:
     yield f"[bold]5  One of Linux's own bugs,[/bold] mended by {LINUX_FIX}, found by exploration."
     yield f"   without the RCU wait: in run {one.at_run}, [bold red]{one.finding.verdict.value}[/]"
     yield f"     {_where(one.finding)}"
-    yield f"   with it: nothing, in all {without.coverage.schedules} orders that can matter"
+    runs = without.coverage.schedules + without.coverage.seen_before
+    yield f"   with it: nothing, in all orders that can matter ({runs} runs)"
 
 
 STORIES = (a_remap, a_stale_entry, a_missed_flush, a_write_to_a_tail, one_of_linuxs_bugs)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from hvolab.explore.reduce.conflict import Footprint
+from hvolab.explore.footprint.conflict import Footprint
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 
 Steps: TypeAlias = int  # a set of step numbers
@@ -99,6 +99,23 @@ class HappensBefore:
         own, candidates = self._own(process), self._conflicting(footprint)
         return self._races(process, own, footprint, waited_for, candidates)
 
+    def would_race_behind(
+        self, process: int, footprint: Footprint, waited_for: Mapping[Touched, int | None]
+    ) -> list[int]:
+        """The races of a step that is made some time after these, as far as these can say.
+
+        What it waits for may be something that is asked for only after them.
+        """
+        own, candidates = self._own(process), self._conflicting(footprint)
+        found = self._direct_races(process, own, footprint, waited_for, candidates)
+        for part, value in waited_for.items():
+            for step in self._changed(part, footprint):
+                happened = self.steps[step]
+                is_before = happened.process == process or own >> step & 1
+                if not is_before and (value is None or happened.held.get(part, value) == value):
+                    found.add(step)
+        return sorted(found)
+
     def before_blocked(self, process: int, footprint: Footprint) -> Steps:
         """What comes before a step that is blocked at the end of the run."""
         before = self._own(process)
@@ -112,6 +129,20 @@ class HappensBefore:
         That is everything after `race` that does not need it, and then the later step itself, given by its
         process and what comes before it.
         """
+        firsts, seen, kept = self._apart_from(race)
+        if not before & kept and process not in seen:
+            firsts.add(process)
+        return firsts
+
+    def known_firsts(self, race: int) -> set[int]:
+        """The same of a later step that is still to come: what is made before it may begin it too.
+
+        Those that begin what has been made are among them, whatever follows.
+        """
+        return self._apart_from(race)[0]
+
+    def _apart_from(self, race: int) -> tuple[set[int], set[int], Steps]:
+        """What came after a step without needing it: who can begin that, whose steps these are, and which."""
         kept: Steps = 0
         firsts: set[int] = set()
         seen: set[int] = set()
@@ -123,9 +154,7 @@ class HappensBefore:
                 firsts.add(step.process)
             seen.add(step.process)
             kept |= 1 << number
-        if not before & kept and process not in seen:
-            firsts.add(process)
-        return firsts
+        return firsts, seen, kept
 
     def _own(self, process: int) -> Steps:
         last = self._last_of.get(process)
@@ -163,9 +192,21 @@ class HappensBefore:
         waited_for: Mapping[Touched, int | None],
         candidates: set[int],
     ) -> list[int]:
-        found: set[int] = set()
+        found = self._direct_races(process, own, footprint, waited_for, candidates)
         for part, value in waited_for.items():
             found |= self._made_it_wait(process, own, footprint, part, value, waited_for)
+        return sorted(found)
+
+    def _direct_races(
+        self,
+        process: int,
+        own: Steps,
+        footprint: Footprint,
+        waited_for: Mapping[Touched, int | None],
+        candidates: set[int],
+    ) -> set[int]:
+        """Those over what it does not wait for."""
+        found: set[int] = set()
         direct = self._conflicting(_without(footprint, waited_for)) if waited_for else candidates
         for step in direct:
             happened = self.steps[step]
@@ -174,7 +215,7 @@ class HappensBefore:
             if any(other > step and self.steps[other].before >> step & 1 for other in candidates):
                 continue
             found.add(step)
-        return sorted(found)
+        return found
 
     def _made_it_wait(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from emu.choice import Choice
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.conflict import NOTHING, Footprint
+from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.saved import (
     load_by_process,
     load_choices,
@@ -17,6 +18,7 @@ from hvolab.explore.reduce.saved import (
     save_choices,
     save_footprint,
 )
+from hvolab.explore.states.visits import Visit
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Node:
     tried: dict[int, Footprint] = field(default_factory=dict)
     footprint: Footprint = NOTHING  # of the current process, over all answers so far
     answers: list[AnswerBranch] = field(default_factory=list)
+    visit: Visit | None = None  # None where the path came out of a checkpoint: what lay behind is not known
 
     def next_answer(self) -> bool:
         """Move on to other answers inside the same step."""
@@ -65,7 +68,7 @@ class Node:
         self.current, self.footprint = left[0], NOTHING
         return True
 
-    def covers(self, firsts: set[int]) -> bool:
+    def covers(self, firsts: Set[int]) -> bool:
         """Whether one of these processes is tried here, or need not be."""
         return any(p in self.to_try or p in self.tried or p in self.sleep for p in firsts)
 

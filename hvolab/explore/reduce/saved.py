@@ -13,7 +13,7 @@ from emu.cpu.condition import Word
 from emu.machine import MOST_CPUS
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.conflict import Footprint
+from hvolab.explore.footprint.conflict import Footprint
 from hvolab.judge.sight.resource import CellName, Kind, Resource, Touched
 
 _LARGEST = 1 << 62

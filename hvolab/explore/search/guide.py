@@ -21,6 +21,11 @@ class PointStrategy(ABC):
         """Each run is one from time zero."""
         return 0
 
+    @property
+    def states(self) -> int:
+        """None is remembered."""
+        return 0
+
     @abstractmethod
     def begin(self) -> bool:
         """Start another run. False when there is nothing left to explore."""

@@ -71,6 +71,11 @@ class Strategy(Protocol):
         """
         ...
 
+    @property
+    def states(self) -> int:
+        """How many states it remembers to have been in."""
+        ...
+
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         """What picks in the run just begun, and may watch Sight. It may raise `Redundant` from `pick`."""
         ...
@@ -94,3 +99,7 @@ class Strategy(Protocol):
 
 class Redundant(Exception):
     """The rest of this run can show nothing that other runs do not show."""
+
+
+class SeenBefore(Redundant):
+    """It has come to a state from which everything that matters has been explored."""

@@ -36,6 +36,10 @@ class Portfolio:
         """The last run was another member's: each is one from time zero."""
         return 0
 
+    @property
+    def states(self) -> int:
+        return sum(member.states for member in self._members)
+
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         return self._members[self._turn].picker(system, sight, freedoms)
 

@@ -6,6 +6,7 @@ then is the verdict (`spurious`, `write-protect`, or an Oops of another kind); t
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
@@ -62,14 +63,35 @@ _NONE: _Taken = None
 _NEVER: int | None = None
 
 
+def _had_one(event: int | None) -> Hashable:
+    """When it was the invalidation says that came with it: of those Sight knows the order."""
+    return event is not None
+
+
+def _decides(taken: _Taken) -> Hashable:
+    """What the handler's decision is told by; which moment the translation is from is told in words."""
+    match taken:
+        case _TookFault(event=event):
+            used = None if event.entry is None else event.entry.steps
+            ended = None if event.dead_end is None else event.dead_end.path
+            return (event.site, event.fault, used, ended)
+        case _TookTrap(site=site):
+            return site
+        case None:
+            return None
+        case _:
+            assert_never(taken)
+
+
 class Faults:
     """The fault or trap that each CPU's handler is busy with."""
 
     def __init__(self, sight: Sight, told: Told) -> None:
         self._sight = sight
         self._told = told
-        self._taken = sight.cells("the trap a CPU has taken", _NONE)  # by CPU
-        self._spurious = sight.cells("the last spurious fault", _NEVER)  # by CPU and page number: its event
+        self._taken = sight.cells("the trap a CPU has taken", _NONE, _decides)  # by CPU
+        # By CPU and page number: its event.
+        self._spurious = sight.cells("the last spurious fault", _NEVER, _had_one)
 
     def observe(self, number: int, event: MachineEvent) -> None:
         match event:

@@ -6,7 +6,7 @@ made. What it remembers of a CPU only that CPU's own steps change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -58,6 +58,11 @@ class Locks(Kept):
         self.orphaned: set[str] = set()  # locks whose holder was killed
         self._sight = sight
         self._held = sight.cells("locks that a CPU holds", _NONE)
+        sight.remembers(self)
+
+    def state(self) -> Hashable:
+        """The orders seen are an exploration's; which locks are held, cells say."""
+        return frozenset(self.orphaned)
 
     def before(self, choice: Choice) -> None:
         """That step is about to be made, and will come to its end."""

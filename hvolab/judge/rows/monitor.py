@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from emu.choice import Choice
 from emu.events import MachineEvent
-from emu.kept import Kept
 from hvolab.judge.judge import Judge
 from hvolab.judge.own import Judging, OwnJudge
 from hvolab.judge.question import Asks
@@ -28,10 +27,8 @@ from kernel_model.mm.image import HugePage
 NO_QUESTIONS: Mapping[tuple[int, str], Asks] = MappingProxyType({})
 
 
-class Monitor(Kept):
-    """Listens to one machine through `observe`. Ask `told` after the run."""
-
-    parts = ("told", "locks")
+class Monitor:
+    """Listens to one machine through `observe`. Ask `told` after the run. What it remembers, Sight keeps."""
 
     def __init__(
         self,
@@ -41,6 +38,7 @@ class Monitor(Kept):
         own: Sequence[OwnJudge] = (),
     ) -> None:
         self.told = Told()
+        sight.remembers(self.told)
         self._checks = KernelChecks(sight, self.told)
         self._updates = Updates(sight, self.told)
         self._rest = AtRest(sight, self.told, huge_pages)

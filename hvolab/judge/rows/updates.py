@@ -8,6 +8,7 @@ address does not hold its value. No stale entry is needed for that.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -40,10 +41,23 @@ class _Byte:
     candidate: Candidate
     value: int
 
+    def state(self) -> Hashable:
+        """Where it must arrive, and who stored it; whether the word had been copied is told in words."""
+        store = self.candidate.store
+        return (self.va, self.value, store.cpu, store.va, store.size, store.value, store.site)
+
 
 _Bytes: TypeAlias = tuple[_Byte, ...]
 _NO_COPY: int | None = None
 _NO_BYTES: _Bytes = ()
+
+
+def _was_copied(event: int | None) -> Hashable:
+    return event is not None
+
+
+def _states(stored: _Bytes) -> Hashable:
+    return tuple(one.state() for one in stored)
 
 
 class Updates:
@@ -53,9 +67,9 @@ class Updates:
         self._sight = sight
         self._told = told
         # By page number and the frame it showed: the event in which it was copied.
-        self._copied = sight.cells("pages copied", _NO_COPY)
+        self._copied = sight.cells("pages copied", _NO_COPY, _was_copied)
         # By address / 8: the bytes there that a candidate stored last.
-        self._bytes = sight.cells("stores that may get lost", _NO_BYTES)
+        self._bytes = sight.cells("stores that may get lost", _NO_BYTES, _states)
         # By page number: the words (address / 8) in it that have such bytes.
         self._words: Bags[int] = sight.bags("words with stores that may get lost")
         # By CPU: the (page number, frame) it has copied since an operation of its returned.

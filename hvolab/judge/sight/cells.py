@@ -1,25 +1,52 @@
-"""A judge's memory: cells, each with a name, whose reading and writing is told like that of a word."""
+"""A judge's memory: cells, each with a name, whose reading and writing is told like that of a word.
+
+What a judge remembers is a *state* too: two runs that have come to equal ones are judged alike from there on.
+Numbers of events are no part of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, Protocol, TypeVar
 
-from emu.kept import Kept
+from emu.kept import Bookmark, Kept
 from hvolab.judge.sight.resource import CellName
 from hvolab.judge.sight.watcher import Watcher
 
 V = TypeVar("V")
 
 
+def itself(value: object) -> Hashable:
+    """The state of a cell that holds a value without numbers of events."""
+    return value
+
+
+class Remembering(Protocol):
+    """What judges remember of a run: kept, and a state."""
+
+    def mark(self) -> Bookmark: ...
+
+    def back(self, mark: Bookmark) -> None: ...
+
+    def state(self) -> Hashable:
+        """What further verdicts depend on."""
+        ...
+
+
 class Cells(Kept, Generic[V]):
-    """The cells of one kind of one judge, by two numbers; a cell holds `empty` until it is set."""
+    """The cells of one kind of one judge, by two numbers; a cell holds `empty` until it is set.
+
+    `counts` says what further verdicts depend on of a value.
+    """
 
     kept = ("_values",)
 
-    def __init__(self, kind: str, empty: V, watch: Watching) -> None:
+    def __init__(
+        self, kind: str, empty: V, watch: Watching, counts: Callable[[V], Hashable] = itself
+    ) -> None:
         self._kind = kind
         self._empty = empty
+        self._counts = counts
         self._watch = watch
         self._values: dict[CellName, V] = {}
 
@@ -35,6 +62,11 @@ class Cells(Kept, Generic[V]):
     def holding(self) -> list[int]:
         """The first numbers of those that hold something, in order; without a word, as `peek`."""
         return sorted(name.a for name, value in self._values.items() if value != self._empty)
+
+    def state(self) -> Hashable:
+        return frozenset(
+            (name, self._counts(value)) for name, value in self._values.items() if value != self._empty
+        )
 
     def set(self, value: V, a: int = 0, b: int = 0) -> None:
         name = CellName(self._kind, a, b)
@@ -67,6 +99,10 @@ class Bags(Kept, Generic[V]):
         name = CellName(self._kind, a)
         self._watch.watcher.writes(name)
         self._values.pop(name, None)
+
+    def state(self) -> Hashable:
+        """In whatever order they were put in."""
+        return frozenset((name, frozenset(values)) for name, values in self._values.items() if values)
 
     def numbers(self) -> Iterator[int]:
         """The numbers of the bags that were ever added to, for the end of a run: nothing comes after."""

@@ -7,9 +7,9 @@ the steps that verdicts can depend on, whoever judges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
 from emu.choice import Choice, Step
@@ -31,9 +31,10 @@ from emu.machine import Machine
 from emu.memory import Moment
 from emu.paging.dead_end import DeadEnd
 from emu.paging.tlb import Port, TlbEntry
-from emu.paging.walk import Rights, Walk, WalkStep
-from hvolab.judge.sight.cells import Bags, Cells, Watching
+from emu.paging.walk import Walk, WalkStep
+from hvolab.judge.sight.cells import Bags, Cells, Remembering, Watching, itself
 from hvolab.judge.sight.endings import Ending
+from hvolab.judge.sight.facts import VersionFacts
 from hvolab.judge.sight.frames import Lost
 from hvolab.judge.sight.mappings import AddressRange
 from hvolab.judge.sight.operations import Operation
@@ -51,28 +52,6 @@ _DIRECTORY_PAGES = 512 * _TABLE_PAGES
 VMEMMAP = AddressRange(VMEMMAP_START, VMEMMAP_END)
 
 
-class VersionFacts(NamedTuple):
-    """What verdicts on a use can depend on, beside who makes it.
-
-    `leads`: frame, rights, dirty. `lost`, `table`: the data frame, and a page-table page with its frame, that
-    was lost meanwhile. `ended`: the store that ended the version, which says whose it was and what covers it.
-    """
-
-    leads: tuple[int, Rights, bool] | None
-    lost: Lost | None = None
-    table: tuple[Pfn, Lost] | None = None
-    ended: Moment | None = None
-
-    def is_as_good_as(self, now: VersionFacts) -> bool:
-        """Whether it leads where a walk would, with its rights, and neither through what somebody has lost.
-
-        Then it does not matter what ended it. A walk made now reads tables that an older one has read before
-        they were lost.
-        """
-        mine, walks = (self.lost, self.table), now.table
-        return self.leads == now.leads and mine == (None, None) and walks is None
-
-
 class Sight(Kept):
     """Of one run, from time zero on. `ranges`: where stale uses are judged."""
 
@@ -84,13 +63,14 @@ class Sight(Kept):
     ) -> None:
         self._machine = machine
         self._memory = machine.memory
-        self._memories: list[Kept] = []
+        self._memories: list[Remembering] = []
         self._peek = machine.cpus[0].mmu.peek
         self._peek_at = machine.cpus[0].mmu.peek_at
         self._ranges = tuple(ranges)
         self._watching = Watching(Nobody())
         self._remembered = Remembered(machine, ranges, huge_pages, self._watching)
         self._looked_at: set[int] | None = None
+        self._comparable = True
         self.cpus = range(len(machine.cpus))
         self.model = machine.cpus[0].mmu.model
         self.observe = self._remembered.observe  # to be told of every event before judges are
@@ -99,9 +79,9 @@ class Sight(Kept):
         """From now on tell this one what is asked."""
         self._watching.watcher = watcher
 
-    def cells(self, kind: str, empty: V) -> Cells[V]:
-        """A judge's memory; the kind's name is the judge's own."""
-        cells = Cells(kind, empty, self._watching)
+    def cells(self, kind: str, empty: V, counts: Callable[[V], Hashable] = itself) -> Cells[V]:
+        """A judge's memory; the kind's name is the judge's own. `counts`: what a value is to verdicts."""
+        cells = Cells(kind, empty, self._watching, counts)
         self._memories.append(cells)
         return cells
 
@@ -110,13 +90,31 @@ class Sight(Kept):
         self._memories.append(bags)
         return bags
 
+    def numbers_are_told(self) -> None:
+        """A judge is told numbers of events, and may remember them: then no two runs come to one state."""
+        self._comparable = False
+
+    @property
+    def comparable(self) -> bool:
+        """Whether `state` says all that judges can depend on."""
+        return self._comparable
+
+    def remembers(self, one: Remembering) -> None:
+        """A part of the judges that is no cell: nothing asked in a step depends on it."""
+        self._memories.append(one)
+
+    def state(self) -> tuple[Hashable, ...]:
+        """What judges remember. What Sight does follows from the events that were."""
+        return tuple(memory.state() for memory in self._memories)
+
     def mark(self) -> Bookmark:
         """What it has kept of the run, and what judges have."""
         return Bookmark((), (self._remembered.mark(), *(memory.mark() for memory in self._memories)))
 
     def back(self, mark: Bookmark) -> None:
         """To what it was then; of the same judges."""
-        for part, was in zip((self._remembered, *self._memories), mark.parts, strict=True):
+        kept: tuple[Remembering | Remembered, ...] = (self._remembered, *self._memories)
+        for part, was in zip(kept, mark.parts, strict=True):
             part.back(was)
 
     # -- memory and page tables now ------------------------------------------------------------------

@@ -9,6 +9,7 @@ from small_setups import Body, Outcomes, allocates, config_of, setup_of, then
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.reduce.path import Blind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.sight.resource import Kind
@@ -55,7 +56,9 @@ def test_a_free_between_two_allocations_is_told_from_one_before_and_one_after() 
 
 
 def test_what_tells_them_apart_is_a_named_word() -> None:
-    assert outcomes(short_of_memory(FailUntilFreed(0)), Reduced(frozenset({Kind.NAMED}))) == {(False, False)}
+    assert outcomes(
+        short_of_memory(FailUntilFreed(0)), Reduced(blind=Blind(kinds=frozenset({Kind.NAMED})))
+    ) == {(False, False)}
 
 
 def test_for_ever_is_longer_than_until_a_page_is_freed() -> None:

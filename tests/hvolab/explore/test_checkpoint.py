@@ -22,22 +22,23 @@ from hvolab.explore.search.bounds import Delays, Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst
 from hvolab.explore.search.portfolio import Portfolio
 from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
+from hvolab.explore.states.visits import NO_STATES
 
 IDENTITY = {"setup": "1a2b3c4d", "search": "exhaustive"}
 SEARCHES = {
-    "reduced": Reduced,
+    "reduced": lambda: Reduced(remembers=NO_STATES),
     "unreduced": lambda: DepthFirst(Preemptions(0)),
     "bounded": lambda: Deepening(Delays(1)),
     "pct": lambda: Pct(1, 12, 3),
     "walk": lambda: UniformWalk(1, 12),
-    "portfolio": lambda: Portfolio((Reduced(), Pct(1, 5, 2), Uniform(1, 100))),
+    "portfolio": lambda: Portfolio((Reduced(remembers=NO_STATES), Pct(1, 5, 2), Uniform(1, 100))),
     "uniform": lambda: Uniform(1, 12),
 }
 
 
 def counted(coverage: Coverage) -> Coverage:
-    """All but the time taken."""
-    return replace(coverage, seconds=0.0, stopped_by=None)
+    """All but the time taken, and what was gone back over: the first run after a pause begins at time zero."""
+    return replace(coverage, seconds=0.0, saved=0, stopped_by=None)
 
 
 @pytest.mark.parametrize("name", sorted(SEARCHES))
@@ -56,6 +57,17 @@ def test_an_exploration_stopped_after_every_third_run_ends_as_one_in_one_go(
     assert part.found == whole.found
 
 
+def test_states_are_met_anew_after_a_checkpoint(tmp_path: Path) -> None:
+    """What lay behind those of the path is not known any more, and is explored again."""
+    setup = setup_of("tail-write")
+    whole = explore(setup, Reduced(), ALL, Budget())
+    explore(setup, Reduced(), ALL, Budget(runs=3), checkpoint=Checkpoint(tmp_path / "state", IDENTITY))
+    rest = explore(setup, Reduced(), ALL, Budget(), checkpoint=Checkpoint(tmp_path / "state", IDENTITY))
+    assert rest.coverage.complete
+    assert keys(rest) == keys(whole)
+    assert rest.coverage.distinct_states == whole.coverage.distinct_states
+
+
 def test_a_finding_of_a_run_that_was_cut_off_is_no_damage(tmp_path: Path) -> None:
     """It is kept as a schedule, and that ends where the run was."""
     setup, budget = setup_of("tail-write"), Budget(steps=300)
@@ -68,11 +80,12 @@ def test_a_finding_of_a_run_that_was_cut_off_is_no_damage(tmp_path: Path) -> Non
 def test_a_run_that_the_time_cut_off_is_made_again(tmp_path: Path) -> None:
     """Otherwise no checkpoint that was ever stopped by the time comes to its end."""
     setup, path = setup_of("tail-write"), tmp_path / "state"
-    whole = explore(setup, Reduced(), ALL, Budget())
-    explore(setup, Reduced(), ALL, Budget(runs=2), checkpoint=Checkpoint(path, IDENTITY))
-    stopped = explore(setup, Reduced(), ALL, Budget(seconds=0.0), checkpoint=Checkpoint(path, IDENTITY))
+    search = SEARCHES["reduced"]
+    whole = explore(setup, search(), ALL, Budget())
+    explore(setup, search(), ALL, Budget(runs=2), checkpoint=Checkpoint(path, IDENTITY))
+    stopped = explore(setup, search(), ALL, Budget(seconds=0.0), checkpoint=Checkpoint(path, IDENTITY))
     assert stopped.coverage.cut_off == 1
-    again = explore(setup, Reduced(), ALL, Budget(), checkpoint=Checkpoint(path, IDENTITY))
+    again = explore(setup, search(), ALL, Budget(), checkpoint=Checkpoint(path, IDENTITY))
     assert counted(again.coverage) == counted(whole.coverage)
     assert again.found == whole.found
 

@@ -40,6 +40,9 @@ def tally() -> Tally:
     made.completed(ended(OutOfSteps(9, ((0, "f"),)), 9, 3))
     made.completed(ended(OutOfSteps(9, ((1, "g"),)), 9, 3))
     made.given_up(4)
+    made.gone_back(3)
+    made.seen_before(6)
+    made.states = 8
     return made
 
 
@@ -53,7 +56,10 @@ COVERED = Coverage(
     cpus=3,
     actors=frozenset({0, 1, 2}),
     schedules=5,
-    steps=5 + 7 + 5 + 9 + 9 + 4,
+    seen_before=1,
+    states=8,
+    steps=5 + 7 + 5 + 9 + 9 + 4 + 6,
+    saved=3,
     longest=9,
     cut_off=2,
     cut_at="cut off after 9 steps; cpu0 was in f",
@@ -83,7 +89,9 @@ def test_runs_that_only_taught_the_search_count_as_learning() -> None:
         cut_off=0,
         deadlocks=0,
         redundant=0,
-        learning=6,
+        seen_before=0,
+        states=0,
+        learning=7,
         distinct_schedules=1,
         distinct_states=1,
     )
@@ -108,26 +116,26 @@ def test_what_another_process_counted_is_added_and_the_same_orders_are_one() -> 
 def test_a_digest_that_is_none_is_refused() -> None:
     saved = tally().save()
     assert isinstance(saved, dict)
-    with pytest.raises(InputError, match=r"states\[0\]: expected a digest in hexadecimal, found 'xyz'"):
-        Tally().load(Place("file", "", {**saved, "states": ["xyz"]}))
+    with pytest.raises(InputError, match=r"final_states\[0\]: expected a digest in hexadecimal, found 'xyz'"):
+        Tally().load(Place("file", "", {**saved, "final_states": ["xyz"]}))
 
 
 @pytest.mark.parametrize(
     ("coverage", "text"),
     [
         (
-            replace(COVERED, cut_off=0, cut_at="", redundant=0),
+            replace(COVERED, cut_off=0, cut_at="", redundant=0, seen_before=0),
             "exhaustive over {schedule, tlb} at 3 CPUs: 5 schedules, 3 final states, at most 9 picks",
         ),
         (
             replace(COVERED, actors=frozenset({2, 0}), cut_off=0, freedoms=frozenset()),
             (
-                "exhaustive over {nothing} at 3 CPUs (actors on 0, 2): 5 schedules and 1 given up as"
-                " redundant, 3 final states, at most 9 picks"
+                "exhaustive over {nothing} at 3 CPUs (actors on 0, 2): 5 schedules, 1 that ended at one of 8"
+                " states seen before and 1 given up as redundant, 3 final states, at most 9 picks"
             ),
         ),
         (
-            replace(COVERED, redundant=0),
+            replace(COVERED, redundant=0, seen_before=0),
             (
                 "not complete (exhaustive), stopped by the step budget of a run; over {schedule, tlb} at 3"
                 " CPUs: 5 schedules, 2 of them cut off after 9 steps; cpu0 was in f, 3 final states, at most"
@@ -135,7 +143,7 @@ def test_a_digest_that_is_none_is_refused() -> None:
             ),
         ),
         (
-            replace(COVERED, redundant=0, cut_off=0, stopped_by="the budget of 5 runs"),
+            replace(COVERED, redundant=0, seen_before=0, cut_off=0, stopped_by="the budget of 5 runs"),
             (
                 "not complete (exhaustive), stopped by the budget of 5 runs; over {schedule, tlb} at 3 CPUs:"
                 " 5 schedules, a run that taught the search something was cut off after 9 steps; cpu0 was in"

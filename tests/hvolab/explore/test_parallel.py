@@ -27,14 +27,13 @@ from hvolab.subject.blame import LoadError
         pytest.param("missed-cpu", 3, marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_find_and_count_what_one_does(name: str, jobs: int) -> None:
+def test_several_processes_find_what_one_does(name: str, jobs: int) -> None:
     setup = setup_of(name)
     one = explore(setup, Reduced(), ALL, Budget())
     more = explore_with_jobs(setup, ALL, Budget(), jobs)
     assert keys(more) == keys(one)
     assert more.coverage.stopped_by is None
-    assert more.coverage.schedules == one.coverage.schedules
-    assert more.coverage.distinct_schedules == one.coverage.distinct_schedules
+    assert more.coverage.schedules >= one.coverage.schedules  # each process has states of its own
     assert more.coverage.distinct_states == one.coverage.distinct_states
 
 

@@ -441,6 +441,10 @@ class Outcomes:
     def shared(self) -> int:
         return self._strategy.shared
 
+    @property
+    def states(self) -> int:
+        return self._strategy.states
+
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         return self._strategy.picker(system, sight, freedoms)
 

@@ -38,15 +38,18 @@ from emu.paging.pte import PteBit
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.reduce.path import Blind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
+from hvolab.explore.states.visits import NO_STATES, Remembers
+from hvolab.judge.sight.facts import VersionFacts
 from hvolab.judge.sight.resource import Kind
-from hvolab.judge.sight.sight import VersionFacts
 from hvolab.judge.verdict import Verdict, Where
 from hvolab.subject.scenario import Setup
 from kernel_model.mm.pgtable import PAGE_KERNEL
 
 ALL = frozenset(Freedom)
+EVERY_STATE = Remembers(one_in=1)
 SMALL = {small.name: small for small in all_small()}
 # Too many orders for the unreduced search: what it finds in the time it has must be among what is found.
 LARGE = (
@@ -83,16 +86,19 @@ def test_there_are_at_least_twenty_setups_with_names_of_their_own() -> None:
     "small", [SMALL[name] for name in SMALL if name not in LARGE], ids=lambda one: one.name
 )
 def test_reduced_and_unreduced_show_the_same(small: Small) -> None:
-    reduced, whole = Explored(small.setup, Reduced()), Explored(small.setup, everything())
-    assert reduced.complete
+    whole = Explored(small.setup, everything())
     assert whole.complete
-    assert reduced.findings == whole.findings
-    assert reduced.seen == whole.seen
+    for remembers in (NO_STATES, EVERY_STATE, Remembers()):
+        reduced = Explored(small.setup, Reduced(remembers=remembers))
+        assert reduced.complete
+        assert reduced.findings == whole.findings
+        assert reduced.seen == whole.seen
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_what_the_unreduced_search_shows_in_its_first_runs_the_reduced_one_shows(name: str) -> None:
-    reduced, part = Explored(SMALL[name].setup, Reduced()), Explored(SMALL[name].setup, everything(), 1500)
+    reduced = Explored(SMALL[name].setup, Reduced(remembers=EVERY_STATE))
+    part = Explored(SMALL[name].setup, everything(), 1500)
     assert reduced.complete
     assert part.findings <= reduced.findings
     assert part.seen <= reduced.seen
@@ -131,7 +137,7 @@ def test_a_verdict_that_flips_on_steps_without_a_common_word_is_found(name: str,
     ],
 )
 def test_reduced_schedules_counted_by_hand(setup: Setup, schedules: int) -> None:
-    assert Explored(setup, Reduced()).schedules == schedules
+    assert Explored(setup, Reduced(remembers=NO_STATES)).schedules == schedules
 
 
 # What is lost with each kind of resource left out of the footprints.
@@ -169,7 +175,8 @@ def test_every_kind_of_resource_is_accounted_for() -> None:
 @pytest.mark.parametrize("kind", LOST, ids=lambda kind: kind.name)
 def test_without_a_kind_of_resource_something_is_lost(kind: Kind) -> None:
     setup = SMALL[LOST[kind]].setup
-    whole, without = Explored(setup, Reduced()), Explored(setup, Reduced(frozenset({kind})))
+    whole = Explored(setup, Reduced(remembers=EVERY_STATE))
+    without = Explored(setup, Reduced(EVERY_STATE, Blind(kinds=frozenset({kind}))))
     assert (without.seen, without.findings) != (whole.seen, whole.findings)
     assert without.seen <= whole.seen
     assert without.findings <= whole.findings
@@ -178,7 +185,8 @@ def test_without_a_kind_of_resource_something_is_lost(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", MISCOUNTED, ids=lambda kind: kind.name)
 def test_without_a_kind_of_resource_orders_are_miscounted(kind: Kind) -> None:
     setup = SMALL[MISCOUNTED[kind]].setup
-    whole, without = Explored(setup, Reduced()), Explored(setup, Reduced(frozenset({kind})))
+    whole = Explored(setup, Reduced(remembers=NO_STATES))
+    without = Explored(setup, Reduced(NO_STATES, Blind(kinds=frozenset({kind}))))
     assert (without.schedules, without.redundant) != (whole.schedules, whole.redundant)
 
 
@@ -204,7 +212,10 @@ def test_every_criterion_is_accounted_for() -> None:
 @pytest.mark.parametrize("criterion", TOLD_APART)
 def test_without_a_criterion_that_tells_versions_apart_a_finding_is_lost(criterion: str) -> None:
     setup = TOLD_APART[criterion]
-    whole, blind = Explored(setup, Reduced()), Explored(setup, Reduced(blind_to=frozenset({criterion})))
+    whole, blind = (
+        Explored(setup, Reduced()),
+        Explored(setup, Reduced(blind=Blind(facts=frozenset({criterion})))),
+    )
     assert (blind.seen, blind.findings) != (whole.seen, whole.findings)
     assert blind.seen <= whole.seen
     assert blind.findings <= whole.findings

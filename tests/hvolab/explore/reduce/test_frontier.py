@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from emu.choice import Step
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.conflict import NOTHING, Footprint
+from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.frontier import Frontier
 from hvolab.explore.reduce.node import AnswerBranch, Node
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from emu.cpu.condition import Word
-from hvolab.explore.reduce.conflict import NOTHING, Footprint
+from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.happens_before import HappensBefore
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 
@@ -120,3 +120,28 @@ def test_what_can_begin_without_a_step_is_all_that_does_not_need_it() -> None:
     assert made.firsts(0, 2, made.steps[3].before) == {1}
     made, _ = history((0, writes(X)), (1, reads(X)), (2, reads(X)))
     assert made.firsts(0, 2, made.steps[2].before) == {2}, "step 1 needs step 0"
+
+
+def test_a_step_behind_races_with_all_that_it_may_have_waited_for() -> None:
+    """It need not be the next step of its process: what it waits for may be asked for only after these."""
+    flag, pending = Resource(Kind.INTERRUPT_FLAG, 1), Resource(Kind.IPI, 1)
+    wanted: dict[Touched, int | None] = {flag: 1, pending: None}
+    made = HappensBefore()
+    made.add(0, writes(pending), frozenset({0, 1}), EMPTY, {})
+    made.add(1, writes(flag), frozenset({0, 1}), {flag: 1}, {})  # CLI
+    made.add(1, writes(flag), frozenset({0, 1}), {flag: 0}, {})  # STI
+    assert made.would_race_behind(3, reads(flag, pending), wanted) == [0, 1]
+
+
+def test_a_step_behind_could_not_have_come_where_what_it_waits_for_was_otherwise() -> None:
+    made = HappensBefore()
+    made.add(0, writes(LOCK), ALL, {LOCK: 0}, {LOCK: 0})
+    made.add(0, writes(LOCK), ALL, {LOCK: 1}, {})
+    assert made.would_race_behind(1, writes(LOCK), {LOCK: 0}) == [0]
+
+
+def test_what_has_been_made_without_a_step_begins_whatever_follows() -> None:
+    made, _ = history((0, writes(X)), (1, writes(Y)), (2, reads(Y)), (0, writes(Y)))
+    assert made.known_firsts(0) == {1}
+    made, _ = history((0, writes(X)), (1, reads(X)))
+    assert made.known_firsts(0) == set()

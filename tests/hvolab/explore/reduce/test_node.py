@@ -7,7 +7,7 @@ import pytest
 from emu.choice import Step, TakeInterrupt
 from hvolab.checked.error import InputError
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.conflict import NOTHING, Footprint
+from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.node import AnswerBranch, Node
 
 SOME = Footprint(frozenset({8}), frozenset({16}), frozenset())

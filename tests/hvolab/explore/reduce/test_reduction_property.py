@@ -22,21 +22,26 @@ from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
+from hvolab.explore.states.visits import NO_STATES, Remembers
 
 ALL = frozenset(Freedom)
 
 
 def agree(program: list[list[int]], most_runs: int, model: CpuModel = LAZY) -> bool | None:
-    """Whether both searches show the same final states and findings; None where one of them did not end."""
+    """Whether all searches show the same final states and findings; None where one of them did not end."""
     shown = []
-    searches: tuple[Strategy, ...] = (everything(), Reduced())
+    searches: tuple[Strategy, ...] = (
+        everything(),
+        Reduced(remembers=NO_STATES),
+        Reduced(remembers=Remembers(one_in=1)),
+    )
     for search in searches:
         outcomes = Outcomes(search)
         done = explore(setup_from(program, model), outcomes, ALL, Budget(runs=most_runs))
         if not done.coverage.complete:
             return None
         shown.append((outcomes.seen, {(one.finding.verdict, one.finding.where) for one in done.found}))
-    return shown[0] == shown[1]
+    return shown[0] == shown[1] == shown[2]
 
 
 @settings(

@@ -12,7 +12,7 @@ from emu.choice import Step, TakeInterrupt
 from emu.cpu.condition import Word
 from hvolab.checked.error import InputError
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.conflict import Footprint
+from hvolab.explore.footprint.conflict import Footprint
 from hvolab.explore.reduce.saved import (
     load_by_process,
     load_choices,

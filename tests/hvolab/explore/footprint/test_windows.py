@@ -8,8 +8,8 @@ from emu.addr import VirtAddr
 from emu.mmu import without_rule
 from emu.paging.models import LAZY
 from emu.paging.tlb import InvalidateAll, InvalidateNonGlobal, Invlpg, NewRoot, Rule
-from hvolab.explore.reduce.tables import PAGES_OF_ALL
-from hvolab.explore.reduce.windows import Windows
+from hvolab.explore.footprint.tables import PAGES_OF_ALL
+from hvolab.explore.footprint.windows import Windows
 
 PAGE = Invlpg(VirtAddr(0x5000))
 

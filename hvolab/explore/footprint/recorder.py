@@ -8,13 +8,13 @@ docs/architecture.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.choice import Choice, TakeInterrupt
 from emu.cpu.condition import Word
-from emu.cpu.cpu import Cpu, RoutineContext, RoutineRole
+from emu.cpu.cpu import Cpu, RoutineContext
 from emu.cpu.ops import AddWords, Await
 from emu.events import (
     Annotated,
@@ -53,24 +53,17 @@ from emu.paging.tlb import (
     NewRoot,
     TlbEntry,
 )
-from hvolab.explore.reduce.conflict import Footprint
-from hvolab.explore.reduce.sections import Sections
-from hvolab.explore.reduce.tables import PAGES_OF_ALL, Tables
-from hvolab.explore.reduce.waits import Waits
-from hvolab.explore.reduce.windows import Windows
+from hvolab.explore.footprint.conflict import Footprint
+from hvolab.explore.footprint.process import in_handler
+from hvolab.explore.footprint.sections import Sections
+from hvolab.explore.footprint.tables import PAGES_OF_ALL, Tables
+from hvolab.explore.footprint.waits import Waits
+from hvolab.explore.footprint.windows import Windows
 from hvolab.judge.sight.resource import Kind, Resource, Touched, kind_of
 
 _WORD_BY_WORD = 64  # bytes: one struct page, which has nothing to do with the others in its frame
 _DIRECTORIES = Resource(Kind.DIRECTORIES)
 _ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
-
-
-def in_handler(cpu: Cpu) -> bool:
-    """Whether a stepwise interrupt handler is among the CPU's contexts."""
-    return any(
-        isinstance(context, RoutineContext) and context.role is RoutineRole.INTERRUPT
-        for context in cpu.contexts
-    )
 
 
 class Recorder(Kept):
@@ -105,6 +98,10 @@ class Recorder(Kept):
         self._spun: dict[int, frozenset[int]] = {}
         self._senders: dict[int, int] = {}
         machine.trace.listen(self.observe)
+
+    def state(self) -> Hashable:
+        """What the footprints of further steps depend on, beside machine and past."""
+        return (frozenset(self._spun.items()), self._sections.state())
 
     # -- around a step -------------------------------------------------------------------------------
 

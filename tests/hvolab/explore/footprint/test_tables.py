@@ -13,7 +13,7 @@ from emu.paging.pte import Pte
 from emu.paging.tlb import entry_from
 from emu.paging.walk import Control, Walk
 from hvolab.checked.place import Place
-from hvolab.explore.reduce.tables import NO_EFFECT, PAGES_OF_ALL, StoreEffect, Tables
+from hvolab.explore.footprint.tables import NO_EFFECT, PAGES_OF_ALL, StoreEffect, Tables
 
 FIRST = VA >> 12
 BLOCK = 0xA00

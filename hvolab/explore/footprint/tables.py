@@ -118,6 +118,13 @@ class Tables:
         self.directories_change = bool(place.field("directories").integer(0, 1))
         self.everything_changes = bool(place.field("everything").integer(0, 1))
 
+    def is_table(self, frame: int) -> bool:
+        """Whether it is one in some run."""
+        return frame in self._tables
+
+    def is_any_volatile(self, pages: range) -> bool:
+        return self.everything_changes or any(page in self.volatile for page in pages)
+
     def is_volatile(self, page: int) -> bool:
         return self.everything_changes or page in self.volatile
 

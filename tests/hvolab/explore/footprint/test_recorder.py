@@ -15,9 +15,9 @@ from emu.machine import Machine
 from emu.paging.models import LAZY
 from emu.paging.walk import Walk
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
-from hvolab.explore.reduce.conflict import Footprint
-from hvolab.explore.reduce.footprint import Recorder
-from hvolab.explore.reduce.tables import Tables
+from hvolab.explore.footprint.conflict import Footprint
+from hvolab.explore.footprint.recorder import Recorder
+from hvolab.explore.footprint.tables import Tables
 from hvolab.judge.sight.resource import Kind, Resource
 from kernel_model.boot import BootConfig, boot
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR

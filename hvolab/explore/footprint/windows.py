@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from emu.kept import Kept
 from emu.paging.models import CpuModel
 from emu.paging.tlb import ALL_RULES, FaultedAt, InvalidateAll, Invalidation, Invlpg
-from hvolab.explore.reduce.tables import PAGES_OF_ALL
+from hvolab.explore.footprint.tables import PAGES_OF_ALL
 
 
 class Windows(Kept):

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from emu.addr import PAGE_SHIFT
 from emu.cpu.condition import Acknowledged, AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, WordIs
-from hvolab.explore.reduce.sections import Sections
+from hvolab.explore.footprint.sections import Sections
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hvolab.explore.reduce.conflict import NOTHING, Footprint, conflict
+from hvolab.explore.footprint.conflict import NOTHING, Footprint, conflict
 
 X, Y = 8, 16
 

@@ -11,7 +11,7 @@ from emu.cpu.cpu import KernelThread
 from emu.cpu.ops import Await
 from emu.machine import Machine
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
-from hvolab.explore.reduce.sections import Sections
+from hvolab.explore.footprint.sections import Sections
 from hvolab.judge.sight.resource import Kind, Resource
 from kernel_model.boot import BootConfig, boot
 from kernel_model.core.rcu import nesting_word, outside

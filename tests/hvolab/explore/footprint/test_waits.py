@@ -7,8 +7,8 @@ import pytest
 from emu.addr import PhysAddr
 from emu.cpu.condition import Acknowledged, AllOf, Condition, EachOnce, InterruptsOn, MemoryIs, Word, WordIs
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
-from hvolab.explore.reduce.sections import Sections
-from hvolab.explore.reduce.waits import Waits
+from hvolab.explore.footprint.sections import Sections
+from hvolab.explore.footprint.waits import Waits
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 from kernel_model.boot import BootConfig, boot
 from kernel_model.core.rcu import outside

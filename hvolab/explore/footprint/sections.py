@@ -7,6 +7,7 @@ about nothing else: an exit of a section that was begun later, or left earlier, 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from collections.abc import Set as AbstractSet
 
 from emu.addr import PAGE_SHIFT
@@ -78,6 +79,15 @@ class Sections(Kept):
     def owed(self, cpu: int) -> set[Touched]:
         """The exits that the end of the CPU's wait comes after."""
         return self._owed.get(cpu, set())
+
+    def state(self) -> Hashable:
+        """What waits under way are for; who is inside a section the machine says."""
+        waiting = (cpu for cpu in self._machine.cpus if self._waits(cpu))
+        return frozenset((cpu.number, frozenset(self.owed(cpu.number))) for cpu in waiting)
+
+    def _waits(self, cpu: Cpu) -> bool:
+        """Whether it is in the wait that it began last."""
+        return isinstance(cpu.top, RoutineContext) and cpu.top.pending is self._begun.get(cpu.number, self)
 
     def _is_inside(self, cpu: Cpu) -> bool:
         return bool(

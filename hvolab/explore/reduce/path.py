@@ -1,0 +1,260 @@
+"""The way of one run: along the path of the search to its last node, then on where nothing sleeps.
+
+Each new step is taken note of: what it touched, what it races with, and so what else is to be tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
+from emu.kept import Bookmark, Kept
+from emu.machine import Machine
+from emu.paging.dead_end import DeadEnd
+from emu.paging.lazy import LazySpec, Memory
+from emu.paging.tlb import ALL_RULES, TlbEntry
+from hvolab.explore.footprint.conflict import NOTHING, Footprint, conflict
+from hvolab.explore.footprint.process import process_of
+from hvolab.explore.footprint.recorder import Recorder
+from hvolab.explore.footprint.tables import Tables
+from hvolab.explore.reduce.alternatives import Alternatives
+from hvolab.explore.reduce.happens_before import HappensBefore
+from hvolab.explore.reduce.node import AnswerBranch, Node
+from hvolab.explore.search.interface import Freedom, Redundant, SeenBefore
+from hvolab.explore.states.past import Past, Values
+from hvolab.explore.states.reader import StateReader
+from hvolab.explore.states.visits import Visit, Visits
+from hvolab.judge.sight.facts import VersionFacts
+from hvolab.judge.sight.resource import Kind, Touched
+from hvolab.judge.sight.sight import Sight
+
+
+@dataclass(frozen=True, slots=True)
+class Blind:
+    """What to leave out, each of which is unsound: for tests that show that it matters.
+
+    Kinds of resources in footprints; fields of VersionFacts, which tell versions apart; parts of states.
+    """
+
+    kinds: frozenset[Kind] = frozenset()
+    facts: frozenset[str] = frozenset()
+    states: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Explored:
+    """What a search knows beside page tables: its path, the steps on it, the states it has been in."""
+
+    visits: Visits
+    nodes: list[Node] = field(default_factory=list)
+    history: HappensBefore = field(default_factory=HappensBefore)
+    values: Values = field(default_factory=Values)
+
+    def cut(self, length: int) -> None:
+        """Only the first so many nodes of the path count; the steps are those between them."""
+        del self.nodes[length:]
+        self.history.cut(length)
+
+    def forget(self) -> None:
+        """All of it: it was explored without knowing what there is to know."""
+        self.visits.forget()
+        self.cut(0)
+
+
+class PathPicker(Kept):
+    """The picker of a run."""
+
+    kept = ("_depth",)
+    parts = ("_recorder", "_states")
+
+    def __init__(
+        self,
+        machine: Machine,
+        sight: Sight,
+        explored: Explored,
+        tables: Tables,
+        freedoms: frozenset[Freedom],
+        blind: Blind,
+    ) -> None:
+        self._machine = machine
+        self._sight = sight
+        self._nodes, self._history, self._visits = explored.nodes, explored.history, explored.visits
+        self._alternatives = Alternatives(explored.nodes, explored.history)
+        self._freedoms = freedoms
+        self._blind = dict.fromkeys(blind.facts)
+        self._recorder = Recorder(machine, tables, blind.kinds)
+        sight.watched_by(self._recorder)
+        past = Past(machine, tables, explored.values)
+        self._states = StateReader(machine, sight, self._recorder, past, explored.values, blind.states)
+        self._model = machine.cpus[0].mmu.model
+        self._depth = 0  # steps begun
+        self._asked = 0  # questions within the step
+        self._last: Choice | None = None
+        self._happened = NOTHING
+        self._waited_for: dict[Touched, int | None] = {}
+        self._given_up = False
+
+    def pick(self, enabled: list[Choice]) -> Choice:
+        self.settle()
+        if self._depth == len(self._nodes):
+            self._nodes.append(self._node(enabled, self._happened))
+        node = self._nodes[self._depth]
+        choice = node.enabled[node.current]
+        self._depth += 1
+        self._asked = 0
+        self._last = choice
+        self._recorder.replaying = self._depth <= len(self._history.steps)
+        if not self._recorder.replaying:
+            self._waited_for = self._recorder.waits_for(choice)
+        self._recorder.before(choice)
+        return choice
+
+    def answer(self, question: Question) -> int:
+        freedom = Freedom.TLB if isinstance(question, VersionQuestion) else Freedom.ALLOC
+        if freedom not in self._freedoms or question.options == 1:
+            return question.default
+        if isinstance(question, VersionQuestion):
+            self._recorder.offered((*question.entries, *question.dead_ends))
+        answers = self._nodes[self._depth - 1].answers
+        if self._asked == len(answers):
+            answers.append(AnswerBranch(self._distinct(question)))
+        answer = answers[self._asked]
+        self._asked += 1
+        return answer.options[answer.at]
+
+    def finish(self) -> None:
+        """Any end is fine."""
+
+    def settle(self) -> None:
+        """Take note of the step begun last, if that is still to be done."""
+        if self._last is not None:
+            self._happened = self._ended(self._last)
+            self._last = None
+
+    def back(self, mark: Bookmark) -> None:
+        """To a place on the path before its last node: from there to the node the steps are known."""
+        super().back(mark)
+        self._last, self._asked, self._given_up = None, 0, False
+        self._happened = NOTHING
+
+    def conclude(self) -> None:
+        """The run has ended, or was given up."""
+        if self._given_up:
+            return
+        self.settle()
+        if self._machine.enabled():
+            self._cut_off()
+        for number, cpu in enumerate(self._machine.cpus):
+            for choice in (Step(number), TakeInterrupt(number)):
+                waits = cpu.top is not None if isinstance(choice, Step) else self._pending(number)
+                if waits and not self._machine.is_enabled(choice):
+                    self._blocked(choice)
+
+    # -- one step ------------------------------------------------------------------------------------
+
+    def _ended(self, last: Choice) -> Footprint:
+        """The footprint of the step begun last, which its node takes note of where it is a new one."""
+        self._states.ended(last.cpu)
+        if self._recorder.replaying:
+            self._recorder.replayed(last, self._history.steps[self._depth - 1].footprint)
+            return NOTHING
+        footprint = self._recorder.after(last)
+        node = self._nodes[self._depth - 1]
+        node.footprint = node.footprint.union(footprint)
+        self._note(node, node.current, footprint, self._waited_for)
+        enabled = frozenset(node.enabled)
+        races = self._history.add(node.current, footprint, enabled, self._recorder.held, self._waited_for)
+        before = self._history.steps[-1].before
+        self._alternatives.of_step(races, node.current, before, self._waited_for)
+        return footprint
+
+    def _node(self, enabled: list[Choice], happened: Footprint) -> Node:
+        processes = {process_of(self._machine, choice): choice for choice in enabled}
+        sleep: dict[int, Footprint] = {}
+        running = None
+        if self._depth:
+            parent = self._nodes[self._depth - 1]
+            running = parent.current
+            sleep = {
+                process: footprint
+                for process, footprint in (parent.sleep | parent.tried).items()
+                if process != parent.current and not conflict(footprint, happened)
+            }
+        awake = [process for process in processes if process not in sleep]
+        if not awake:
+            self._given_up = True
+            raise Redundant
+        current = running if running in awake else awake[0]
+        assert current is not None
+        return Node(processes, sleep, current, {current}, visit=self._visit(sleep))
+
+    def _visit(self, sleep: Mapping[int, Footprint]) -> Visit:
+        """This state, come to with these asleep. Raises SeenBefore where nothing is left to explore."""
+        above = self._nodes[self._depth - 1].visit if self._depth else None
+        state = self._states.read() if self._visits.looks_at(self._machine.progress) else None
+        known = None if state is None else self._visits.finished(state, sleep)
+        visit = known or self._visits.begin(state, sleep)
+        if above is not None:
+            above.behind.append(visit)
+        if known is not None:
+            self._alternatives.of_behind(known)
+            self._given_up = True
+            raise SeenBefore
+        return visit
+
+    def _note(
+        self, node: Node, process: int, footprint: Footprint, waited_for: Mapping[Touched, int | None]
+    ) -> None:
+        """A step for those that come to its state another way."""
+        if node.visit is not None:
+            node.visit.made.add(self._visits.made(process, footprint, waited_for))
+
+    def _blocked(self, choice: Choice) -> None:
+        """A step that never came."""
+        process, footprint = process_of(self._machine, choice), self._recorder.blocked(choice)
+        waited_for = self._recorder.waits_for(choice)
+        self._note(self._nodes[-1], process, footprint, waited_for)
+        self._alternatives.of_blocked(process, footprint, waited_for)
+
+    def _cut_off(self) -> None:
+        """A budget has ended the run: of no state on its way it is known what lies behind."""
+        for node in self._nodes:
+            if node.visit is not None:
+                node.visit.cut_off = True
+
+    # -- what the machine says -----------------------------------------------------------------------
+
+    def _pending(self, cpu: int) -> bool:
+        return cpu in self._machine.apic.interrupted
+
+    def _distinct(self, question: Question) -> tuple[int, ...]:
+        """One option of each outcome, the default's last: the unusual first."""
+        options = [n for n in range(question.options) if n != question.default] + [question.default]
+        if not isinstance(question, VersionQuestion) or not self._forgets_nothing():
+            return tuple(options)
+        kept: dict[object, int] = {}
+        for option in options:
+            kept[self._outcome(question, option)] = option
+        return tuple(sorted(kept.values(), key=options.index))
+
+    def _outcome(self, question: VersionQuestion, option: int) -> object:
+        """What tells one option from others. A dead end is like no other."""
+        used = question.option(option)
+        if isinstance(used, DeadEnd):
+            return used
+        facts, now = self._facts(question, used), self._facts(question, None)
+        return now if facts.is_as_good_as(now) else facts
+
+    def _facts(self, question: VersionQuestion, used: TlbEntry | None) -> VersionFacts:
+        facts = self._sight.facts_of(question.va, used)
+        return facts._replace(**self._blind) if self._blind else facts
+
+    def _forgets_nothing(self) -> bool:
+        """With one entry a page, using a version has consequences of its own.
+
+        On a CPU that does not obey its invalidations any use may be the one that shows it.
+        """
+        spec = self._model.tlb
+        obeys = self._model.rules == ALL_RULES
+        return obeys and isinstance(spec, LazySpec) and spec.memory is Memory.SET

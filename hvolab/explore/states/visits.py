@@ -1,0 +1,124 @@
+"""The states that a search has come to, each with what was asleep then, and what lay behind.
+
+A *visit* is one time that the search came to a state. It is finished once everything that matters from there
+has been explored; what the steps behind it touched is then known, whatever way led to it. A run that comes to
+the state again, with no more to explore than that visit had, need not go on: only the races between its own
+way there and the steps behind are new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hvolab.explore.footprint.conflict import Footprint
+from hvolab.judge.sight.resource import Touched
+
+
+@dataclass(frozen=True, slots=True)
+class Remembers:
+    """At most so many states, of those met one in so many: to look at one costs as much as some steps."""
+
+    most: int = 1_000_000
+    one_in: int = 4
+
+
+NO_STATES = Remembers(0)
+
+
+class Made(NamedTuple):
+    """A step, or one that never came: whose, what it touched, and what it may have had to wait for."""
+
+    process: int
+    footprint: Footprint
+    waited_for: tuple[tuple[Touched, int | None], ...]
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """`made`: steps behind the state. `behind`: states behind it, whose steps are so too.
+
+    `cut_off`: a run behind it was ended by a budget, so that not everything from there was explored.
+    """
+
+    asleep: Set[int]
+    remembered: bool = False
+    made: set[Made] = field(default_factory=set)
+    behind: list[Visit] = field(default_factory=list)
+    finished: bool = False
+    cut_off: bool = False
+    _all: frozenset[Made] | None = None
+
+    def all(self) -> frozenset[Made]:
+        """The steps behind a finished visit, in no order."""
+        if self._all is None:
+            found: set[Made] = set()
+            seen: set[Visit] = set()
+            left = [self]
+            while left:
+                visit = left.pop()
+                if visit in seen:
+                    continue
+                seen.add(visit)
+                if visit._all is None:
+                    found |= visit.made
+                    left += visit.behind
+                else:
+                    found |= visit._all
+            self._all = frozenset(found)
+        return self._all
+
+
+class Visits:
+    """Of one search. Beyond the limit no state is remembered: one that is not is explored again when met."""
+
+    def __init__(self, remembers: Remembers) -> None:
+        self._remembers = remembers
+        self._of: dict[Hashable, list[Visit]] = {}
+        self._made: dict[Made, Made] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    @property
+    def full(self) -> bool:
+        """Whether there are states that are not remembered for their number."""
+        return 0 < self._remembers.most <= len(self._of)
+
+    def made(self, process: int, footprint: Footprint, waited_for: Mapping[Touched, int | None]) -> Made:
+        """That step, the same object each time."""
+        made = Made(process, footprint, tuple(waited_for.items()))
+        return self._made.setdefault(made, made)
+
+    def looks_at(self, progress: int) -> bool:
+        """Whether a state that its CPUs have come to in so many steps is one to be remembered."""
+        return self._remembers.most > 0 and not progress % self._remembers.one_in
+
+    def finished(self, state: Hashable, asleep: Mapping[int, object]) -> Visit | None:
+        """One that had no less to explore than there is with these processes asleep."""
+        for visit in self._of.get(state, ()):
+            if visit.finished and not visit.cut_off and visit.asleep <= asleep.keys():
+                return visit
+        return None
+
+    def begin(self, state: Hashable | None, asleep: Mapping[int, object]) -> Visit:
+        """The search has come to that state. None: to one that is not looked at."""
+        visit = Visit(frozenset(asleep))
+        if state is not None and (len(self._of) < self._remembers.most or state in self._of):
+            visit.remembered = True
+            self._of.setdefault(state, []).append(visit)
+        return visit
+
+    def finish(self, visit: Visit, above: Visit | None) -> None:
+        """Everything from there has been explored. What is not remembered is a part of what lies above."""
+        visit.finished = True
+        if not visit.remembered and above is not None:
+            above.behind.remove(visit)
+            above.behind += visit.behind
+            above.made |= visit.made
+
+    def forget(self) -> None:
+        """All of them: what they were explored with was not all there is to know."""
+        self._of.clear()
+        self._made.clear()

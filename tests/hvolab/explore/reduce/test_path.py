@@ -1,0 +1,73 @@
+"""The path of a search: what is cut off it, and where a run along it ends."""
+
+from __future__ import annotations
+
+from small_setups import X, loads, setup_of, stores, then, waits
+
+from emu.choice import Choice, Step
+from hvolab.explore.budget import Budget
+from hvolab.explore.explorer import Exploration, explore
+from hvolab.explore.footprint.conflict import NOTHING
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.reduce.node import Node
+from hvolab.explore.reduce.path import Explored
+from hvolab.explore.search.interface import Freedom
+from hvolab.explore.states.visits import NO_STATES, Remembers, Visits
+from hvolab.subject.scenario import Setup
+
+EVERY_STATE = Remembers(one_in=1)
+
+
+def node() -> Node:
+    enabled: dict[int, Choice] = {0: Step(0)}
+    return Node(enabled, {}, 0)
+
+
+def explored() -> Explored:
+    made = Explored(Visits(Remembers()))
+    for number in range(3):
+        made.nodes.append(node())
+        made.history.add(0, NOTHING._replace(writes=frozenset({number})), frozenset({0}), {}, {})
+    made.visits.begin("s", {})
+    return made
+
+
+def test_cut_it_has_the_first_nodes_and_the_steps_between_them() -> None:
+    made = explored()
+    made.cut(2)
+    assert (len(made.nodes), len(made.history.steps), len(made.visits)) == (2, 2, 1)
+
+
+def test_what_was_explored_without_knowing_enough_is_forgotten() -> None:
+    made = explored()
+    made.forget()
+    assert (made.nodes, made.history.steps, len(made.visits)) == ([], [], 0)
+
+
+def search(setup: Setup, remembers: Remembers, steps: int = 1000) -> Exploration:
+    return explore(setup, Reduced(remembers), frozenset(Freedom), Budget(steps=steps))
+
+
+# The second store can come at five places; wherever it came, before the last load all are at one state.
+DIAMOND = setup_of(then(stores((X, 1)), loads(0, X, X, X)), stores((X, 1)))
+
+
+def test_a_run_ends_where_another_has_been() -> None:
+    plain, done = search(DIAMOND, NO_STATES).coverage, search(DIAMOND, EVERY_STATE).coverage
+    assert (plain.schedules, plain.seen_before) == (5, 0)
+    assert (done.schedules, done.seen_before) == (2, 3)
+    assert done.steps < plain.steps
+
+
+def test_a_run_that_a_budget_has_cut_off_leaves_no_state_explored_to_the_end() -> None:
+    """Behind the states on its way lies what it did not come to."""
+    done = search(DIAMOND, EVERY_STATE, steps=3).coverage
+    assert (done.seen_before, done.cut_off, done.complete) == (0, done.schedules, False)
+
+
+def test_a_deadlock_behind_a_state_is_found_once_and_its_races_are_known_to_others() -> None:
+    setup = setup_of(then(stores((X, 1)), waits(0)), then(stores((X, 1)), waits(1)))
+    for remembers in (NO_STATES, EVERY_STATE):
+        done = search(setup, remembers)
+        assert done.coverage.complete
+        assert len(done.found) == 1

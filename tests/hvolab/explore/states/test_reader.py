@@ -1,0 +1,83 @@
+"""A state has all that the rest of a run depends on: with any part left out something is never shown."""
+
+from __future__ import annotations
+
+import pytest
+from small_catalog import all_small
+from small_setups import Outcomes, X, loads, operation, sets, setup_of, stores, then, waits
+from small_setups import without_interrupts as interrupts_off
+
+from emu.cpu.condition import Acknowledged, Word, WordIs
+from emu.cpu.ops import AddWords, Await, Count, Load, SendIpi
+from hvolab.explore.budget import Budget
+from hvolab.explore.explorer import explore
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.reduce.path import Blind
+from hvolab.explore.search.interface import Freedom
+from hvolab.explore.states.reader import PARTS
+from hvolab.explore.states.visits import NO_STATES, Remembers
+from hvolab.subject.scenario import Setup
+from kernel_model.boot import Kernel
+from kernel_model.core.smp import CALL_FUNCTION_VECTOR, SyncCore
+
+EVERY_STATE = Remembers(one_in=1)
+SMALL = {small.name: small.setup for small in all_small()}
+HELD = Word("held")
+
+
+async def holds_unless_x(kernel: Kernel) -> None:
+    if not await Load(X):
+        await AddWords(((HELD, 1),))
+
+
+async def waits_until_none_holds(kernel: Kernel) -> None:
+    await Await(WordIs(HELD, 0))
+
+
+async def counts_unless_x(kernel: Kernel) -> None:
+    if not await Load(X):
+        await Count("nr_memmap_pages", 1)
+
+
+async def asks_and_waits(kernel: Kernel) -> None:
+    request = await SendIpi(frozenset({0}), CALL_FUNCTION_VECTOR, SyncCore())
+    await waits(3)(kernel)
+    await Await(Acknowledged(request))
+    await sets(1)(kernel)
+
+
+# For each part a setup in which two orders lead to states that differ in nothing else.
+LOST: dict[str, Setup] = {
+    # Who stored last: both have forgotten what was there before.
+    "memory": setup_of(then(stores((X, 1)), waits(0), loads(0, X)), then(stores((X, 2)), sets(0))),
+    # Whether the other took the lock, and ended with it.
+    "words": setup_of(then(stores((X, 1)), waits(0), waits_until_none_holds), then(holds_unless_x, sets(0))),
+    # Whether a page was counted, by one that has ended.
+    "counters": setup_of(operation(then(stores((X, 1)), waits(0))), then(counts_unless_x, sets(0))),
+    # Whether an interrupt that does nothing was taken before interrupts went off for good.
+    "interrupts": setup_of(then(waits(2), interrupts_off(then(sets(3), waits(1)))), asks_and_waits, sets(2)),
+    "ledger": SMALL["store, load of one word"],
+    "CPUs": SMALL["two words at once, each of which is spoilt by another CPU"],
+    "past": SMALL["a flush that covers only the split"],
+    "judges": SMALL["a return between two stores"],
+}
+# What footprints of later steps have beside that decides no order of these: it only keeps races apart.
+NEVER_ALONE = {"footprints"}
+
+
+def shown(setup: Setup, search: Reduced) -> tuple[object, ...]:
+    outcomes = Outcomes(search)
+    done = explore(setup, outcomes, frozenset(Freedom), Budget())
+    assert done.coverage.complete
+    return outcomes.seen, {(one.finding.verdict, one.finding.where) for one in done.found}
+
+
+def test_every_part_is_accounted_for() -> None:
+    assert {*LOST, *NEVER_ALONE} == set(PARTS)
+
+
+@pytest.mark.parametrize("part", LOST)
+def test_without_a_part_of_the_state_something_is_lost(part: str) -> None:
+    whole = shown(LOST[part], Reduced(NO_STATES))
+    assert shown(LOST[part], Reduced(EVERY_STATE)) == whole
+    assert shown(LOST[part], Reduced(EVERY_STATE, Blind(states=frozenset({part})))) != whole
