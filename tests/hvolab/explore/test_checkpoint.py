@@ -37,7 +37,7 @@ SEARCHES = {
 
 
 def counted(coverage: Coverage) -> Coverage:
-    """All but the time taken, and what was gone back over: the first run after a pause begins at time zero."""
+    """All but the time taken and what was gone back over: after a pause a run begins at time zero."""
     return replace(coverage, seconds=0.0, saved=0, stopped_by=None)
 
 
