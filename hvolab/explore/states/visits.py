@@ -18,13 +18,20 @@ from hvolab.judge.sight.resource import Touched
 
 @dataclass(frozen=True, slots=True)
 class Remembers:
-    """At most so many states, of those met one in so many: to look at one costs as much as some steps."""
+    """At most so many states, of those met one in so many: to look at one costs as much as some steps.
+
+    Where looking does not pay fewer are looked at, down to one in `least`.
+    """
 
     most: int = 1_000_000
     one_in: int = 4
+    least: int = 32
 
 
 NO_STATES = Remembers(0)
+EVERY_STATE = Remembers(one_in=1, least=1)
+_PAYS = 200  # looks: one that ends a run in so many
+_LOOKS = 2000  # after so many it is asked whether they paid
 
 
 class Made(NamedTuple):
@@ -75,6 +82,8 @@ class Visits:
 
     def __init__(self, remembers: Remembers) -> None:
         self._remembers = remembers
+        self._one_in = remembers.one_in
+        self._looks = self._hits = 0
         self._of: dict[Hashable, list[Visit]] = {}
         self._made: dict[Made, Made] = {}
 
@@ -93,14 +102,24 @@ class Visits:
 
     def looks_at(self, progress: int) -> bool:
         """Whether a state that its CPUs have come to in so many steps is one to be remembered."""
-        return self._remembers.most > 0 and not progress % self._remembers.one_in
+        return self._remembers.most > 0 and not progress % self._one_in
 
     def finished(self, state: Hashable, asleep: Mapping[int, object]) -> Visit | None:
         """One that had no less to explore than there is with these processes asleep."""
+        self._looked()
         for visit in self._of.get(state, ()):
             if visit.finished and not visit.cut_off and visit.asleep <= asleep.keys():
+                self._hits += 1
                 return visit
         return None
+
+    def _looked(self) -> None:
+        """Of the states that are looked at every other one will do, if few of them end a run."""
+        self._looks += 1
+        if self._looks == _LOOKS:
+            if self._hits * _PAYS < _LOOKS and self._one_in < self._remembers.least:
+                self._one_in *= 2
+            self._looks = self._hits = 0
 
     def begin(self, state: Hashable | None, asleep: Mapping[int, object]) -> Visit:
         """The search has come to that state. None: to one that is not looked at."""

@@ -16,7 +16,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom
-from hvolab.explore.states.visits import Remembers
+from hvolab.explore.states.visits import EVERY_STATE
 from hvolab.subject.outcome import NO_LIMITS
 from hvolab.subject.picker import InOrder
 from hvolab.subject.run import Running
@@ -26,7 +26,7 @@ from kernel_model.boot import boot
 
 def seen(setup: Setup, runs: int = 400) -> tuple[object, ...]:
     """Everything that an exploration tells, but for the time."""
-    done = explore(setup, Reduced(remembers=Remembers(one_in=1)), frozenset(Freedom), Budget(runs=runs))
+    done = explore(setup, Reduced(remembers=EVERY_STATE), frozenset(Freedom), Budget(runs=runs))
     told = done.coverage
     counts = (told.schedules, told.redundant, told.learning, told.steps, told.longest, told.deadlocks)
     found = [(one.finding, str(one.schedule), one.at_run) for one in done.found]

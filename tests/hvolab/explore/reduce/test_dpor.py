@@ -41,7 +41,7 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.path import Blind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
-from hvolab.explore.states.visits import NO_STATES, Remembers
+from hvolab.explore.states.visits import EVERY_STATE, NO_STATES, Remembers
 from hvolab.judge.sight.facts import VersionFacts
 from hvolab.judge.sight.resource import Kind
 from hvolab.judge.verdict import Verdict, Where
@@ -49,7 +49,6 @@ from hvolab.subject.scenario import Setup
 from kernel_model.mm.pgtable import PAGE_KERNEL
 
 ALL = frozenset(Freedom)
-EVERY_STATE = Remembers(one_in=1)
 SMALL = {small.name: small for small in all_small()}
 # Too many orders for the unreduced search: what it finds in the time it has must be among what is found.
 LARGE = (

@@ -12,10 +12,8 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.node import Node
 from hvolab.explore.reduce.path import Explored
 from hvolab.explore.search.interface import Freedom
-from hvolab.explore.states.visits import NO_STATES, Remembers, Visits
+from hvolab.explore.states.visits import EVERY_STATE, NO_STATES, Remembers, Visits
 from hvolab.subject.scenario import Setup
-
-EVERY_STATE = Remembers(one_in=1)
 
 
 def node() -> Node:

@@ -22,7 +22,7 @@ from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
-from hvolab.explore.states.visits import NO_STATES, Remembers
+from hvolab.explore.states.visits import EVERY_STATE, NO_STATES
 
 ALL = frozenset(Freedom)
 
@@ -33,7 +33,7 @@ def agree(program: list[list[int]], most_runs: int, model: CpuModel = LAZY) -> b
     searches: tuple[Strategy, ...] = (
         everything(),
         Reduced(remembers=NO_STATES),
-        Reduced(remembers=Remembers(one_in=1)),
+        Reduced(remembers=EVERY_STATE),
     )
     for search in searches:
         outcomes = Outcomes(search)

@@ -15,12 +15,11 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.path import Blind
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.states.reader import PARTS
-from hvolab.explore.states.visits import NO_STATES, Remembers
+from hvolab.explore.states.visits import EVERY_STATE, NO_STATES
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, SyncCore
 
-EVERY_STATE = Remembers(one_in=1)
 SMALL = {small.name: small.setup for small in all_small()}
 HELD = Word("held")
 

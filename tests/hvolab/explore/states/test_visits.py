@@ -98,6 +98,24 @@ def test_one_in_so_many_is_looked_at_and_none_where_none_is_remembered() -> None
     assert not any(Visits(Remembers(0)).looks_at(at) for at in range(9))
 
 
+def test_where_looking_does_not_pay_fewer_are_looked_at() -> None:
+    visits = Visits(Remembers(one_in=4, least=16))
+    for number in range(2000):
+        visits.finished(number, {})
+    assert [at for at in range(17) if visits.looks_at(at)] == [0, 8, 16]
+    for number in range(20_000):
+        visits.finished(number, {})
+    assert [at for at in range(17) if visits.looks_at(at)] == [0, 16]
+
+
+def test_where_it_pays_as_many_are_looked_at_as_before() -> None:
+    visits = Visits(Remembers(one_in=4))
+    visits.finish(visits.begin("s", {}), None)
+    for number in range(20_000):
+        visits.finished("s" if not number % 100 else number, {})
+    assert visits.looks_at(4)
+
+
 def test_the_same_step_is_one_object() -> None:
     visits = Visits(Remembers())
     assert made(visits, 0, X) is made(visits, 0, X)
