@@ -73,6 +73,13 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="pct, walk, uniform.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="exhaustive.")
 @click.option(
+    "--memory",
+    type=click.IntRange(0),
+    default=1024,
+    show_default=True,
+    help="MiB for states seen. 0: none.",
+)
+@click.option(
     "--nondet",
     default="schedule,irq,tlb",
     show_default=True,
@@ -107,6 +114,7 @@ def explore_command(
     steps: int,
     seed: int,
     jobs: int,
+    memory: int,
     nondet: str,
     checkpoint: Path | None,
     first: bool,  # noqa: FBT001
@@ -122,7 +130,9 @@ def explore_command(
         wanted = replace(wanted, chosen=replace(wanted.chosen, failures="any"))
     strategy_name = StrategyName(strategy)
     budget = Budget(None if strategy_name in RANDOM else runs, seconds, steps)
-    plan = ExplorePlan(strategy_name, bound, depth, runs or RUNS, seed, jobs, freedoms, budget, checkpoint)
+    plan = ExplorePlan(
+        strategy_name, bound, depth, runs or RUNS, seed, jobs, memory, freedoms, budget, checkpoint
+    )
     check(plan)
     stops = Stops(first)
     if every:

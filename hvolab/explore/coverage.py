@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.search.interface import Freedom
+from hvolab.explore.search.interface import Freedom, InMemory
 from hvolab.subject.outcome import Deadlocked, OutOfSteps, OutOfTime, Run
 from hvolab.subject.scenario import Setup
 
@@ -19,7 +19,7 @@ class Coverage:
     """What an exploration has covered. `stopped_by` is None when the search came to its end.
 
     `schedules` ran to their end or were cut off (`cut_off`); `redundant` ones were given up because others
-    show the same; `seen_before` ones ended at one of `states` remembered, from which all had been explored.
+    show the same; `seen_before` ones ended at a state `remembered`, from which all had been explored.
     `steps` are those of all of these runs; `saved` of them were gone back over and not made again. `learning`
     runs only taught the search which translations change. `distinct_states`: different contents of memory at
     the end of a run. `actors`: the CPUs that run something; the others only hold what they may have cached.
@@ -32,7 +32,7 @@ class Coverage:
     actors: frozenset[int]
     schedules: int
     seen_before: int
-    states: int
+    remembered: InMemory
     steps: int
     saved: int
     longest: int
@@ -68,7 +68,7 @@ class Coverage:
             if self.learning and not self.schedules:
                 line += f", {self.learning} to learn what changes"
         if self.seen_before:
-            line += f", {self.seen_before} that ended at one of {self.states} states seen before"
+            line += f", {self.seen_before} that ended at one of {self.remembered.states} states seen before"
         if self.redundant:
             line += f" and {self.redundant} given up as redundant"
         if self.cut_off:
@@ -80,7 +80,10 @@ class Coverage:
     @property
     def work(self) -> str:
         """What it took."""
-        return f"{self.steps - self.saved} steps made; {self.saved} were gone back over, and not made again"
+        line = f"{self.steps - self.saved} steps made; {self.saved} were gone back over, and not made again"
+        if self.remembered.full:
+            line += f"; there was memory for no more than {self.remembered.states} states (--memory)"
+        return line
 
 
 class Tally:
@@ -88,7 +91,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.runs = 0
-        self.states = 0  # that the search remembers
+        self.remembered = InMemory()
         self._seen_before = self._saved = 0
         self._steps = self._longest = self._cut_off = self._deadlocks = self._redundant = self._learning = 0
         self._cut_at = ""
@@ -124,9 +127,8 @@ class Tally:
     def learned(self) -> None:
         """The runs so far were made without knowing what they should have known."""
         self._learning += self.runs + self._redundant + self._seen_before
-        self.runs = self._redundant = self._seen_before = self.states = self._cut_off = self._deadlocks = (
-            self._longest
-        ) = 0
+        self.remembered = InMemory()
+        self.runs = self._redundant = self._seen_before = self._cut_off = self._deadlocks = self._longest = 0
         self._schedules.clear()
         self._states.clear()
 
@@ -134,7 +136,8 @@ class Tally:
         return {
             "runs": self.runs,
             "seen_before": self._seen_before,
-            "states": self.states,
+            "states": self.remembered.states,
+            "full": int(self.remembered.full),
             "steps": self._steps,
             "saved": self._saved,
             "longest": self._longest,
@@ -150,7 +153,7 @@ class Tally:
     def load(self, place: Place) -> None:
         self.runs = place.field("runs").count()
         self._seen_before = place.field("seen_before").count()
-        self.states = place.field("states").count()
+        self.remembered = InMemory(place.field("states").count(), bool(place.field("full").integer(0, 1)))
         self._steps = place.field("steps").count()
         self._saved = place.field("saved").count()
         self._longest = place.field("longest").count()
@@ -168,7 +171,8 @@ class Tally:
         other.load(place)
         self.runs += other.runs
         self._seen_before += other._seen_before
-        self.states += other.states
+        states = self.remembered.states + other.remembered.states
+        self.remembered = InMemory(states, self.remembered.full or other.remembered.full)
         self._steps += other._steps
         self._saved += other._saved
         self._longest = max(self._longest, other._longest)
@@ -189,7 +193,7 @@ class Tally:
             frozenset(actor.cpu for actor in setup.actors),
             self.runs,
             self._seen_before,
-            self.states,
+            self.remembered,
             self._steps,
             self._saved,
             self._longest,

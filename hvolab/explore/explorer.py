@@ -14,7 +14,7 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import INTERRUPTED, Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
-from hvolab.explore.search.interface import Freedom, Next, Redundant, SeenBefore, Strategy
+from hvolab.explore.search.interface import Freedom, InMemory, Next, Redundant, SeenBefore, Strategy
 from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict, Where
@@ -108,6 +108,7 @@ class Exploring:
         self._last: Run | None = None
         self._half_done = False
         self._made = 0
+        self._known = 0  # states that were remembered before
         self._told = 0  # how many of the findings the audience knows
         saved = None if checkpoint is None else checkpoint.load()
         if saved is not None:
@@ -115,6 +116,17 @@ class Exploring:
                 self._load(saved)
             except InputError as error:
                 raise CheckpointError(f"damaged checkpoint: {error}") from None
+
+    def begin_anew(self, budget: Budget) -> None:
+        """Nothing has been counted or found, and that much may be spent. What is known of routines stays."""
+        self.tally = Tally()
+        self.found.clear()
+        self.lock_orders.clear()
+        self._budget = budget
+        self._begun = time.monotonic()
+        self._before, self._told = 0.0, 0
+        self._running = self._last = None
+        self._known = self._strategy.remembered.states
 
     def one_run(self) -> Next:
         """The next run, which goes on where it parts from the last one where the strategy knows that."""
@@ -134,7 +146,8 @@ class Exploring:
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)
-        self.tally.states = self._strategy.states
+        states = self._strategy.remembered
+        self.tally.remembered = InMemory(max(0, states.states - self._known), states.full)
         self._half_done = done is not None and isinstance(done.outcome, OutOfTime)
         if done is not None and len(self.found) > known:
             self._check(done)

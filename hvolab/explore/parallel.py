@@ -1,7 +1,8 @@
 """A reduced exploration by several processes: the same findings as by one.
 
 One process begins. When it is not done after a few runs, what is left is cut into tasks (`frontier`), which
-worker processes do. The workers are forked, so that a setup need not be sent; what is sent is JSON.
+worker processes do. The workers are forked then: a setup need not be sent, and they know what the one knew.
+What is sent is JSON. States that a worker comes to only it remembers: some are explored by several.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hvolab.explore.interrupts import CtrlC, held_interrupts
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.frontier import Frontier
 from hvolab.explore.search.interface import Freedom, Next
+from hvolab.explore.states.visits import Remembers
 from hvolab.subject.blame import LoadError
 from hvolab.subject.scenario import Setup
 
@@ -38,13 +40,16 @@ def explore_with_jobs(
     budget: Budget,
     jobs: int,
     audience: Audience = SILENT,
+    remembers: Remembers = Remembers(),  # noqa: B008 (frozen)
 ) -> Exploration:
-    """Explore with partial-order reduction, by `jobs` processes (2 or more).
+    """Explore with partial-order reduction, by `jobs` processes (2 or more). `remembers`: each of them.
 
     Raises WorkerDied when one was killed, and LoadError as a run does; SIGINT ends it like a budget does.
     """
-    with held_interrupts() as interrupts, _Workers(setup, freedoms, jobs) as workers:
-        team = _Team(setup, freedoms, budget, workers, interrupts, audience)
+    strategy = Reduced(remembers)
+    main = Exploring(setup, strategy, freedoms, budget, None)
+    with held_interrupts() as interrupts, _Workers(main, strategy, jobs) as workers:
+        team = _Team(main, strategy, budget, workers, interrupts, audience)
         try:
             team.explore()
         except KeyboardInterrupt:
@@ -57,16 +62,16 @@ class _Team:
 
     def __init__(
         self,
-        setup: Setup,
-        freedoms: frozenset[Freedom],
+        main: Exploring,
+        strategy: Reduced,
         budget: Budget,
         workers: _Workers,
         interrupts: CtrlC,
         audience: Audience,
     ) -> None:
         self.stopped_by: str | None = None
-        self._strategy = Reduced()
-        self.main = Exploring(setup, self._strategy, freedoms, budget, None)
+        self.main = main
+        self._strategy = strategy
         self._budget = budget
         self._workers = workers
         self._interrupts = interrupts
@@ -92,6 +97,7 @@ class _Team:
     def _together(self, frontier: Frontier) -> Next:
         """The rest, task by task."""
         learned = False
+        self._workers.begin()
         while True:
             if not learned and self.stopped_by is None:
                 self._dispatch(frontier)
@@ -139,26 +145,29 @@ class _Team:
 
 
 class _Workers:
-    """Processes with a pipe each. Leaving the block ends them."""
+    """Processes with a pipe each, none before `begin`. Leaving the block ends them."""
 
-    def __init__(self, setup: Setup, freedoms: frozenset[Freedom], jobs: int) -> None:
-        self._setup = setup
-        self._freedoms = freedoms
+    def __init__(self, main: Exploring, strategy: Reduced, jobs: int) -> None:
+        self._main = main
+        self._strategy = strategy
         self._jobs = jobs
         self._processes: list[ForkProcess] = []
         self.idle: list[Connection] = []
         self.busy: dict[Connection, int] = {}
 
     def __enter__(self) -> _Workers:
+        return self
+
+    def begin(self) -> None:
+        """Fork them, if that has not been done. They go on from where the one process is."""
         context = multiprocessing.get_context("fork")
-        for _ in range(self._jobs):
+        for _ in range(self._jobs - len(self._processes)):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, self._setup, self._freedoms), daemon=True)
+            process = context.Process(target=_work, args=(theirs, self._main, self._strategy), daemon=True)
             process.start()
             theirs.close()
             self._processes.append(process)
             self.idle.append(ours)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
@@ -189,7 +198,7 @@ class _Workers:
         return sorted(found, key=lambda one: one[0])
 
 
-def _work(connection: Connection, setup: Setup, freedoms: frozenset[Freedom]) -> None:
+def _work(connection: Connection, exploring: Exploring, strategy: Reduced) -> None:
     """A worker: one task after another until the pipe is closed."""
     with held_interrupts() as interrupts:
         while True:
@@ -197,10 +206,8 @@ def _work(connection: Connection, setup: Setup, freedoms: frozenset[Freedom]) ->
                 task = json.loads(connection.recv_bytes())
             except EOFError:
                 return
-            budget = Budget(task["runs"], task["seconds"], task["steps"])
-            strategy = Reduced()
             strategy.load(Place("a task", "", task["state"]))
-            exploring = Exploring(setup, strategy, freedoms, budget, None)
+            exploring.begin_anew(Budget(task["runs"], task["seconds"], task["steps"]))
             learned = 0
             try:
                 while not interrupts.asked and not learned and exploring.spent() is None and strategy.begin():

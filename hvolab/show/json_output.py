@@ -49,7 +49,7 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
             "actors": sorted(coverage.actors),
             "schedules": coverage.schedules,
             "seen_before": coverage.seen_before,
-            "states": coverage.states,
+            "states": coverage.remembered.states,
             "steps": coverage.steps,
             "saved": coverage.saved,
             "longest": coverage.longest,

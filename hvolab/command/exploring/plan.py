@@ -20,6 +20,7 @@ from hvolab.explore.search.depth_first import Deepening, everything
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.portfolio import Portfolio
 from hvolab.explore.search.randomly import Pct, Uniform, UniformWalk
+from hvolab.explore.states.visits import within
 from hvolab.subject.fingerprint import fingerprint
 from hvolab.subject.scenario import Setup
 
@@ -51,6 +52,7 @@ class ExplorePlan:
     runs: int
     seed: int
     jobs: int
+    memory: int  # MiB, for states seen
     freedoms: frozenset[Freedom]
     budget: Budget
     checkpoint: Path | None
@@ -77,7 +79,7 @@ def freedoms_of(text: str) -> frozenset[Freedom]:
 def _strategy(plan: ExplorePlan) -> Strategy:
     match plan.strategy:
         case StrategyName.EXHAUSTIVE:
-            return Reduced()
+            return Reduced(within(plan.memory))
         case StrategyName.UNREDUCED:
             return everything()
         case StrategyName.BOUNDED:
@@ -91,7 +93,13 @@ def _strategy(plan: ExplorePlan) -> Strategy:
         case StrategyName.UNIFORM:
             return Uniform(plan.seed, plan.runs)
         case StrategyName.PORTFOLIO:
-            return Portfolio((Reduced(), Pct(plan.seed, RUNS, plan.depth), UniformWalk(plan.seed, RUNS)))
+            return Portfolio(
+                (
+                    Reduced(within(plan.memory)),
+                    Pct(plan.seed, RUNS, plan.depth),
+                    UniformWalk(plan.seed, RUNS),
+                )
+            )
         case _:
             assert_never(plan.strategy)
 
@@ -99,7 +107,8 @@ def _strategy(plan: ExplorePlan) -> Strategy:
 def carry_out(setup: Setup, plan: ExplorePlan, audience: Audience) -> Exploration:
     """Explore. Raises CannotReduce, CheckpointError."""
     if plan.jobs > 1:
-        return explore_with_jobs(setup, plan.freedoms, plan.budget, plan.jobs, audience)
+        each = within(plan.memory // plan.jobs)
+        return explore_with_jobs(setup, plan.freedoms, plan.budget, plan.jobs, audience, each)
     checkpoint = None
     if plan.checkpoint is not None:
         identity = {

@@ -21,7 +21,7 @@ from hvolab.checked.place import Place
 from hvolab.explore.footprint.tables import Tables
 from hvolab.explore.reduce.node import Node
 from hvolab.explore.reduce.path import Blind, Explored, PathPicker
-from hvolab.explore.search.interface import Freedom, Next
+from hvolab.explore.search.interface import Freedom, InMemory, Next
 from hvolab.explore.states.visits import Remembers, Visits
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
@@ -60,8 +60,9 @@ class Reduced:
         return 0 if self._run is None else len(self._explored.nodes) - 1
 
     @property
-    def states(self) -> int:
-        return len(self._explored.visits)
+    def remembered(self) -> InMemory:
+        visits = self._explored.visits
+        return InMemory(len(visits), visits.full)
 
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         """Raises CannotReduce where reduction would not be sound."""
@@ -89,8 +90,9 @@ class Reduced:
             return Next.GO_ON
         self._tables.grown = False
         self._run = None
+        self._explored.visits.forget()
         if self._floor < 0:
-            self._explored.forget()
+            self._explored.cut(0)
             self._begun = False
         return Next.START_AGAIN
 
@@ -108,10 +110,13 @@ class Reduced:
 
     def load(self, place: Place) -> None:
         self._learned = place.optional("tables")
-        if self._tables is not None and self._learned is not None:
-            self._tables.load(self._learned)
         self._run = None
-        self._explored.forget()
+        self._explored.cut(0)
+        if self._tables is not None and self._learned is not None:
+            known = self._tables.save()
+            self._tables.load(self._learned)
+            if self._tables.save() != known:
+                self._explored.forget()
         self._explored.nodes += [Node.load(one) for one in place.field("nodes").items()]
         self._begun = bool(place.field("begun").integer(0, 1))
         self._floor = place.field("floor").integer(-1, len(self._explored.nodes) - 1)

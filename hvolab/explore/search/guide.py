@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from emu.choice import Choice, Question, TakeInterrupt, VersionQuestion
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.search.interface import AnswerPoint, Freedom, Next, Point, SchedulePoint
+from hvolab.explore.search.interface import AnswerPoint, Freedom, InMemory, Next, Point, SchedulePoint
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from kernel_model.boot import System
@@ -22,9 +22,9 @@ class PointStrategy(ABC):
         return 0
 
     @property
-    def states(self) -> int:
-        """None is remembered."""
-        return 0
+    def remembered(self) -> InMemory:
+        """No state is."""
+        return InMemory()
 
     @abstractmethod
     def begin(self) -> bool:

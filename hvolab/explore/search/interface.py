@@ -49,6 +49,14 @@ def size(point: Point) -> int:
     return point.options if isinstance(point, AnswerPoint) else len(point.options)
 
 
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """How many states a strategy remembers to have been in. `full`: there is room for no more."""
+
+    states: int = 0
+    full: bool = False
+
+
 class Next(Enum):
     """What a strategy makes of a run that has ended."""
 
@@ -72,8 +80,8 @@ class Strategy(Protocol):
         ...
 
     @property
-    def states(self) -> int:
-        """How many states it remembers to have been in."""
+    def remembered(self) -> InMemory:
+        """What it remembers of states."""
         ...
 
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.search.interface import Freedom, Next, Strategy
+from hvolab.explore.search.interface import Freedom, InMemory, Next, Strategy
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from kernel_model.boot import System
@@ -37,8 +37,9 @@ class Portfolio:
         return 0
 
     @property
-    def states(self) -> int:
-        return sum(member.states for member in self._members)
+    def remembered(self) -> InMemory:
+        found = [member.remembered for member in self._members]
+        return InMemory(sum(one.states for one in found), any(one.full for one in found))
 
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         return self._members[self._turn].picker(system, sight, freedoms)

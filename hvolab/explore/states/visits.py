@@ -23,9 +23,17 @@ class Remembers:
     Where looking does not pay fewer are looked at, down to one in `least`.
     """
 
-    most: int = 1_000_000
+    most: int = 1024 * 512
     one_in: int = 4
     least: int = 32
+
+
+_STATES_A_MIB = 512  # with what is kept of each: 0.8 to 2 KiB where that was measured
+
+
+def within(mebibytes: int) -> Remembers:
+    """As many states as take about so much memory."""
+    return Remembers(mebibytes * _STATES_A_MIB)
 
 
 NO_STATES = Remembers(0)

@@ -15,7 +15,7 @@ from emu.memory import MIB, PhysicalMemory
 from hvolab.checked.error import InputError
 from hvolab.checked.place import Place
 from hvolab.explore.coverage import Coverage, Tally
-from hvolab.explore.search.interface import Freedom
+from hvolab.explore.search.interface import Freedom, InMemory
 from hvolab.subject.outcome import Completed, Deadlocked, Outcome, OutOfSteps, Run
 from hvolab.subject.schedule import Schedule
 
@@ -42,7 +42,7 @@ def tally() -> Tally:
     made.given_up(4)
     made.gone_back(3)
     made.seen_before(6)
-    made.states = 8
+    made.remembered = InMemory(8)
     return made
 
 
@@ -57,7 +57,7 @@ COVERED = Coverage(
     actors=frozenset({0, 1, 2}),
     schedules=5,
     seen_before=1,
-    states=8,
+    remembered=InMemory(8),
     steps=5 + 7 + 5 + 9 + 9 + 4 + 6,
     saved=3,
     longest=9,
@@ -90,7 +90,7 @@ def test_runs_that_only_taught_the_search_count_as_learning() -> None:
         deadlocks=0,
         redundant=0,
         seen_before=0,
-        states=0,
+        remembered=InMemory(),
         learning=7,
         distinct_schedules=1,
         distinct_states=1,
@@ -155,3 +155,9 @@ def test_a_digest_that_is_none_is_refused() -> None:
 def test_coverage_in_words(coverage: Coverage, text: str) -> None:
     assert str(coverage) == text
     assert coverage.complete is text.startswith("exhaustive")
+
+
+def test_what_it_took_says_where_memory_ended() -> None:
+    assert COVERED.work == "42 steps made; 3 were gone back over, and not made again"
+    full = replace(COVERED, remembered=InMemory(8, full=True)).work
+    assert full == f"{COVERED.work}; there was memory for no more than 8 states (--memory)"

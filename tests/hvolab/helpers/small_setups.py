@@ -37,7 +37,7 @@ from emu.paging.walk import Walk
 from firmware.load import load_program
 from firmware.program import Argument
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
-from hvolab.explore.search.interface import Freedom, Next, Strategy
+from hvolab.explore.search.interface import Freedom, InMemory, Next, Strategy
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
@@ -442,8 +442,8 @@ class Outcomes:
         return self._strategy.shared
 
     @property
-    def states(self) -> int:
-        return self._strategy.states
+    def remembered(self) -> InMemory:
+        return self._strategy.remembered
 
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         return self._strategy.picker(system, sight, freedoms)
