@@ -27,7 +27,7 @@ from emu.guest.decode import (
     is_whole,
 )
 from emu.guest.engine import RFLAGS, RFLAGS_IF, RFLAGS_ZF, RIP, VECTOR_GP, VECTOR_UD, Engine
-from emu.kept import Kept
+from emu.kept import Bookmark, Kept
 from emu.memory import PhysicalMemory
 from emu.mmu import STACK_FAULT, Denied, Mmu, NonCanonical, Translation
 from emu.paging.tlb import Invlpg, TlbEntry
@@ -95,18 +95,30 @@ class GuestCore(Kept):
         self._code, self._code_pa = b"", PhysAddr(0)
         self.program = ""
         self._site_rip, self._site_text = VirtAddr(0), ""
+        self._marked: Bookmark | None = None  # true until something is run
+
+    def mark(self) -> Bookmark:
+        """What to come back to. All registers are read only where something has run since the last time."""
+        if self._marked is None:
+            self._marked = super().mark()
+        return self._marked
+
+    def back(self, mark: Bookmark) -> None:
+        super().back(mark)
+        self._marked = mark
 
     def load(self, program: str, rip: VirtAddr, registers: Mapping[str, int]) -> None:
         """Begin `program` at `rip` with the given registers; the others are 0, IF is 1."""
         unknown = sorted(set(registers) - set(REGISTERS))
         if unknown:
             raise ValueError(f"no such register: {', '.join(unknown)}")
+        self._marked = None
         self.program = program
         self._engine.load(rip, registers)
 
     def state(self) -> Hashable:
         """All that the program's further course depends on, and where it is: a value."""
-        return (self.program, self._site_rip, self._site_text, self._engine.mark().values)
+        return (self.program, self._site_rip, self._site_text, self.mark().parts[0].values)
 
     def registers(self) -> dict[str, int]:
         """The general registers, ``rip`` and ``rflags``."""
@@ -140,6 +152,7 @@ class GuestCore(Kept):
         self._engine.read_registers()
         rip = VirtAddr(self._engine.values[RIP])
         self._engine.forbid_all()
+        self._marked = None
         self._pieces = []
         self._site_rip, self._site_text = rip, "(not fetched)"
         code = self._fetch(rip)

@@ -42,8 +42,8 @@ from hvolab.subject.stuck import ended_when_stuck
 from kernel_model.boot import System, boot
 
 _STEPS_A_LOOK = 256  # a look at the clock costs as much as a step
-_STEPS_A_PLACE = 64  # to keep one costs as much as some steps, to come back to one half as many again
-_MOST_PLACES = 24  # of a long run; then every other is given up, and those to come are twice as far apart
+_STEPS_A_PLACE = 32  # to keep one costs as much as some steps, to come back to one half as many again
+_MOST_PLACES = 48  # of a long run; then every other is given up, and those to come are twice as far apart
 
 PickerFor: TypeAlias = Callable[[System], Picker]
 # For a picker that must know what judges ask.

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from emu.addr import PAGE_SHIFT, PhysAddr
 from emu.cpu.ops import Refers
 from emu.events import Annotated, Invalidated, IpiSent, MachineEvent
-from emu.kept import Kept
+from emu.kept import Bookmark, Kept
 from emu.machine import Machine
 from emu.memory import Overwritten
 from emu.paging.lazy import LazySpec, LazyTlb, Memory
@@ -54,6 +54,10 @@ class Past(Kept):
         spec = machine.cpus[0].mmu.model.tlb
         self._one_entry_a_page = isinstance(spec, LazySpec) and spec.memory is Memory.SINGLE
         machine.trace.listen(self.observe)
+
+    def back(self, mark: Bookmark) -> None:
+        super().back(mark)
+        self._latest.clear()
 
     def observe(self, number: int, event: MachineEvent) -> None:
         """Something happened in the step under way."""
