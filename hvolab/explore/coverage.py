@@ -23,7 +23,8 @@ class Coverage:
     `steps` are those of all of these runs; `saved` of them were gone back over and not made again. `learning`
     runs only taught the search which translations change. `distinct_states`: different contents of memory at
     the end of a run. `actors`: the CPUs that run something; the others only hold what they may have cached.
-    `cut_at`: how and where the first run that was cut off ended.
+    `cut_at`: how and where the first run that was cut off ended. `no_progress`: who loops for ever, and
+    where, in the first loop that everybody shares who could step in it; empty where there is none.
     """
 
     extent: str
@@ -38,6 +39,7 @@ class Coverage:
     longest: int
     cut_off: int
     cut_at: str
+    no_progress: str
     deadlocks: int
     redundant: int
     learning: int
@@ -75,6 +77,8 @@ class Coverage:
             line += f", {self.cut_off} of them {self.cut_at}"
         elif self.cut_at and not self.complete:
             line += f", a run that taught the search something was {self.cut_at}"
+        if self.no_progress:
+            line += f", a loop without end of {self.no_progress}"
         return line + f", {self.distinct_states} final states, at most {self.longest} picks"
 
     @property
@@ -92,6 +96,7 @@ class Tally:
     def __init__(self) -> None:
         self.runs = 0
         self.remembered = InMemory()
+        self.no_progress = ""
         self._seen_before = self._saved = 0
         self._steps = self._longest = self._cut_off = self._deadlocks = self._redundant = self._learning = 0
         self._cut_at = ""
@@ -127,7 +132,7 @@ class Tally:
     def learned(self) -> None:
         """The runs so far were made without knowing what they should have known."""
         self._learning += self.runs + self._redundant + self._seen_before
-        self.remembered = InMemory()
+        self.remembered, self.no_progress = InMemory(), ""
         self.runs = self._redundant = self._seen_before = self._cut_off = self._deadlocks = self._longest = 0
         self._schedules.clear()
         self._states.clear()
@@ -143,6 +148,7 @@ class Tally:
             "longest": self._longest,
             "cut_off": self._cut_off,
             "cut_at": self._cut_at,
+            "no_progress": self.no_progress,
             "deadlocks": self._deadlocks,
             "redundant": self._redundant,
             "learning": self._learning,
@@ -159,6 +165,7 @@ class Tally:
         self._longest = place.field("longest").count()
         self._cut_off = place.field("cut_off").count()
         self._cut_at = place.field("cut_at").text()
+        self.no_progress = place.field("no_progress").text()
         self._deadlocks = place.field("deadlocks").count()
         self._redundant = place.field("redundant").count()
         self._learning = place.field("learning").count()
@@ -178,6 +185,7 @@ class Tally:
         self._longest = max(self._longest, other._longest)
         self._cut_off += other._cut_off
         self._cut_at = self._cut_at or other._cut_at
+        self.no_progress = self.no_progress or other.no_progress
         self._deadlocks += other._deadlocks
         self._redundant += other._redundant
         self._schedules |= other._schedules
@@ -199,6 +207,7 @@ class Tally:
             self._longest,
             self._cut_off,
             self._cut_at,
+            self.no_progress,
             self._deadlocks,
             self._redundant,
             self._learning,

@@ -14,7 +14,15 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
 from hvolab.explore.coverage import INTERRUPTED, Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
-from hvolab.explore.search.interface import Freedom, InMemory, Next, Redundant, SeenBefore, Strategy
+from hvolab.explore.search.interface import (
+    Freedom,
+    InMemory,
+    Next,
+    NoProgress,
+    Redundant,
+    SeenBefore,
+    Strategy,
+)
 from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict, Where
@@ -141,8 +149,10 @@ class Exploring:
             self._note(done)
             self.lock_orders |= done.lock_orders
             self._last = done
-        except SeenBefore:
+        except SeenBefore as seen:
             self.tally.seen_before(self._system.machine.steps)
+            if isinstance(seen, NoProgress):
+                self.tally.no_progress = self.tally.no_progress or seen.where
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import replace
 from typing import get_args
 
 from emu.addr import VirtAddr
@@ -51,6 +52,20 @@ def guest(cpu: int, source: str, name: str = "", **registers: int) -> GuestActor
     return GuestActor(cpu, program, tuple((register, int(value)) for register, value in registers.items()))
 
 
+def _apart(actors: Iterable[GuestActor | KernelActor]) -> Iterator[GuestActor | KernelActor]:
+    """Guest programs each where no other is: several on one CPU run one after the other."""
+    placed: dict[int, bytes] = {}
+    for actor in actors:
+        if isinstance(actor, GuestActor):
+            program = actor.program
+            if placed.get(program.origin, program.code) != program.code:
+                free = max(placed) + 4096
+                program = load_program(program.name, program.source, arguments=program.arguments, origin=free)
+                actor = replace(actor, program=program)
+            placed[program.origin] = program.code
+        yield actor
+
+
 def scenario(
     name: str,
     actors: Iterable[GuestActor | KernelActor],
@@ -70,7 +85,7 @@ def scenario(
     `script`: ordering constraints, one a line, for `hvolab run`; without any each CPU runs to its end.
     Raises ScriptError.
     """
-    actors, watched, judged = tuple(actors), tuple(watched), tuple(judged)
+    actors, watched, judged = tuple(_apart(actors)), tuple(watched), tuple(judged)
     order = parse_script(script) if script.strip() else ()
     pages = watched or (vmemmap_page(huge_page, 0), vmemmap_page(huge_page, 1))
 

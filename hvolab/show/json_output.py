@@ -55,6 +55,7 @@ def explore_json(invocation: Invocation, done: Exploration) -> dict[str, object]
             "longest": coverage.longest,
             "cut_off": coverage.cut_off,
             "cut_at": coverage.cut_at,
+            "no_progress": coverage.no_progress,
             "deadlocks": coverage.deadlocks,
             "redundant": coverage.redundant,
             "learning": coverage.learning,

@@ -157,8 +157,18 @@ def questions_of(setup: Setup) -> dict[tuple[int, str], Asks]:
 
 
 def start_actors(setup: Setup, system: System) -> None:
-    """Load the guest programs and queue every actor on its CPU."""
+    """Load the guest programs and queue every actor on its CPU.
+
+    Raises ValueError for two programs in one place: what was put there first would never run.
+    """
+    placed: dict[int, Program] = {}
     for actor in setup.actors:
+        if isinstance(actor, GuestActor):
+            other = placed.setdefault(actor.program.origin, actor.program)
+            if other.code != actor.program.code:
+                raise ValueError(
+                    f"programs {other.name} and {actor.program.name} are both linked at {other.origin:#x}"
+                )
         system.machine.start(actor.cpu, _thread(actor, setup, system))
 
 

@@ -48,6 +48,7 @@ class Node:
     tried: dict[int, Footprint] = field(default_factory=dict)
     footprint: Footprint = NOTHING  # of the current process, over all answers so far
     answers: list[AnswerBranch] = field(default_factory=list)
+    in_loop: bool = False
     visit: Visit | None = None  # None where the path came out of a checkpoint: what lay behind is not known
 
     def next_answer(self) -> bool:
@@ -58,6 +59,12 @@ class Node:
                 return True
             self.answers.pop()
         return False
+
+    def asleep_beside(self) -> dict[int, Footprint]:
+        """What sleeps while the current process steps. In a loop nobody: loops must meet in one state."""
+        if self.in_loop:
+            return {}
+        return {p: footprint for p, footprint in (self.sleep | self.tried).items() if p != self.current}
 
     def next_process(self) -> bool:
         """Move on to another process."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Never
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
+from emu.cpu.cpu import GuestContext
 from emu.kept import Bookmark, Kept
 from emu.machine import Machine
 from emu.paging.dead_end import DeadEnd
@@ -21,7 +23,7 @@ from hvolab.explore.footprint.tables import Tables
 from hvolab.explore.reduce.alternatives import Alternatives
 from hvolab.explore.reduce.happens_before import HappensBefore
 from hvolab.explore.reduce.node import AnswerBranch, Node
-from hvolab.explore.search.interface import Freedom, Redundant, SeenBefore
+from hvolab.explore.search.interface import Freedom, NoProgress, Redundant, SeenBefore
 from hvolab.explore.states.past import Past, Values
 from hvolab.explore.states.reader import StateReader
 from hvolab.explore.states.visits import Visit, Visits
@@ -53,6 +55,9 @@ class Explored:
 
     def cut(self, length: int) -> None:
         """Only the first so many nodes of the path count; the steps are those between them."""
+        for node in self.nodes[length:]:
+            if node.visit is not None:
+                node.visit.on_path = False
         del self.nodes[length:]
         self.history.cut(length)
 
@@ -91,6 +96,7 @@ class PathPicker(Kept):
         self._depth = 0  # steps begun
         self._asked = 0  # questions within the step
         self._last: Choice | None = None
+        self._stepped: int | None = None  # the CPU of the step that ended last
         self._happened = NOTHING
         self._waited_for: dict[Touched, int | None] = {}
         self._given_up = False
@@ -129,13 +135,15 @@ class PathPicker(Kept):
     def settle(self) -> None:
         """Take note of the step begun last, if that is still to be done."""
         if self._last is not None:
+            self._stepped = self._last.cpu
             self._happened = self._ended(self._last)
             self._last = None
 
     def back(self, mark: Bookmark) -> None:
         """To a place on the path before its last node: from there to the node the steps are known."""
         super().back(mark)
-        self._last, self._asked, self._given_up = None, 0, False
+        self._last, self._stepped = None, None
+        self._asked, self._given_up = 0, False
         self._happened = NOTHING
 
     def conclude(self) -> None:
@@ -178,8 +186,8 @@ class PathPicker(Kept):
             running = parent.current
             sleep = {
                 process: footprint
-                for process, footprint in (parent.sleep | parent.tried).items()
-                if process != parent.current and not conflict(footprint, happened)
+                for process, footprint in parent.asleep_beside().items()
+                if not conflict(footprint, happened)
             }
         awake = [process for process in processes if process not in sleep]
         if not awake:
@@ -192,16 +200,49 @@ class PathPicker(Kept):
     def _visit(self, sleep: Mapping[int, Footprint]) -> Visit:
         """This state, come to with these asleep. Raises SeenBefore where nothing is left to explore."""
         above = self._nodes[self._depth - 1].visit if self._depth else None
-        state = self._states.read() if self._visits.looks_at(self._machine.progress) else None
+        is_guests = self._was_a_guests_step()
+        # How far a guest program has come no number says: each of its states is looked at.
+        looks = self._visits.looks_at(0 if is_guests else self._machine.progress)
+        state = self._states.read() if looks else None
         known = None if state is None else self._visits.finished(state, sleep)
-        visit = known or self._visits.begin(state, sleep)
+        # Histories grow: guest programs alone come back to where they were.
+        loop = self._visits.under_way(state, sleep) if is_guests and state is not None else None
+        visit = known or loop or self._visits.begin(state, sleep, self._depth)
         if above is not None:
             above.behind.append(visit)
+        if known is not None or loop is not None:
+            self._given_up = True
         if known is not None:
             self._alternatives.of_behind(known)
-            self._given_up = True
             raise SeenBefore
+        if loop is not None:
+            self._close(loop)
         return visit
+
+    def _was_a_guests_step(self) -> bool:
+        """Whether a guest program has made the step that ended last, and goes on."""
+        if self._stepped is None:
+            return False
+        return isinstance(self._machine.cpus[self._stepped].top, GuestContext)
+
+    def _close(self, first: Visit) -> Never:
+        """The path leads back to that state. Whoever could step in the loop is tried everywhere in it.
+
+        Raises SeenBefore; NoProgress where nobody is left out of the loops through the state.
+        """
+        loop = range(first.depth, self._depth)
+        for node in self._nodes[first.depth :]:
+            node.to_try.update(node.enabled)
+            node.in_loop = True
+            first.could.update(node.enabled)
+        above = self._nodes[-1].visit
+        if above is not None:
+            above.back_to = min(above.back_to, first.depth)
+        first.looped.update(self._history.steps[number].process for number in loop)
+        if first.could <= first.looped:
+            cpus = sorted({process // 2 for process in first.looped})
+            raise NoProgress(", ".join(f"cpu{cpu} in {self._machine.cpus[cpu].site()}" for cpu in cpus))
+        raise SeenBefore
 
     def _note(
         self, node: Node, process: int, footprint: Footprint, waited_for: Mapping[Touched, int | None]

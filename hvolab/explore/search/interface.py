@@ -111,3 +111,14 @@ class Redundant(Exception):
 
 class SeenBefore(Redundant):
     """It has come to a state from which everything that matters has been explored."""
+
+
+class NoProgress(SeenBefore):
+    """It has come back to a state of its own, and whoever can step in the loop does: it can go on for ever.
+
+    `where`: the CPUs that loop, and where each is.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where

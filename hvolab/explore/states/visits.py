@@ -4,6 +4,9 @@ A *visit* is one time that the search came to a state. It is finished once every
 has been explored; what the steps behind it touched is then known, whatever way led to it. A run that comes to
 the state again, with no more to explore than that visit had, need not go on: only the races between its own
 way there and the steps behind are new.
+
+A run that comes to a state on its own path has made a *loop*. Nothing in a loop is finished before its first
+state is, since all of it lies behind each.
 """
 
 from __future__ import annotations
@@ -50,15 +53,27 @@ class Made(NamedTuple):
     waited_for: tuple[tuple[Touched, int | None], ...]
 
 
+_NO_LOOP = 1 << 62
+
+
 @dataclass(slots=True, eq=False)
 class Visit:
     """`made`: steps behind the state. `behind`: states behind it, whose steps are so too.
 
-    `cut_off`: a run behind it was ended by a budget, so that not everything from there was explored.
+    `cut_off`: a run behind it was ended by a budget, so that not everything from there was explored. While it
+    is `on_path`, `depth` is its place there. `looped`: the processes that step in loops through it, and
+    `could`: those that could step somewhere in these. `back_to`: the least depth that a loop behind it leads
+    back to, and `waiting`: the visits that are finished when it is.
     """
 
     asleep: Set[int]
+    depth: int = 0
+    on_path: bool = True
     remembered: bool = False
+    looped: set[int] = field(default_factory=set)
+    could: set[int] = field(default_factory=set)
+    back_to: int = _NO_LOOP
+    waiting: list[Visit] = field(default_factory=list)
     made: set[Made] = field(default_factory=set)
     behind: list[Visit] = field(default_factory=list)
     finished: bool = False
@@ -121,6 +136,13 @@ class Visits:
                 return visit
         return None
 
+    def under_way(self, state: Hashable, asleep: Mapping[int, object]) -> Visit | None:
+        """One on the path, that is to explore no less than there is with these processes asleep."""
+        for visit in self._of.get(state, ()):
+            if visit.on_path and visit.asleep <= asleep.keys():
+                return visit
+        return None
+
     def _looked(self) -> None:
         """Of the states that are looked at every other one will do, if few of them end a run."""
         self._looks += 1
@@ -129,9 +151,9 @@ class Visits:
                 self._one_in *= 2
             self._looks = self._hits = 0
 
-    def begin(self, state: Hashable | None, asleep: Mapping[int, object]) -> Visit:
-        """The search has come to that state. None: to one that is not looked at."""
-        visit = Visit(frozenset(asleep))
+    def begin(self, state: Hashable | None, asleep: Mapping[int, object], depth: int) -> Visit:
+        """The search has come to that state, so deep in its path. None: to one that is not looked at."""
+        visit = Visit(frozenset(asleep), depth)
         if state is not None and (len(self._of) < self._remembers.most or state in self._of):
             visit.remembered = True
             self._of.setdefault(state, []).append(visit)
@@ -139,7 +161,15 @@ class Visits:
 
     def finish(self, visit: Visit, above: Visit | None) -> None:
         """Everything from there has been explored. What is not remembered is a part of what lies above."""
-        visit.finished = True
+        visit.on_path = False
+        if visit.back_to < visit.depth and above is not None:
+            above.back_to = min(above.back_to, visit.back_to)
+            above.waiting += [visit, *visit.waiting]
+        else:
+            for one in (visit, *visit.waiting):
+                one.finished = True
+                one.cut_off |= visit.cut_off
+        visit.waiting = []
         if not visit.remembered and above is not None:
             above.behind.remove(visit)
             above.behind += visit.behind

@@ -63,6 +63,7 @@ COVERED = Coverage(
     longest=9,
     cut_off=2,
     cut_at="cut off after 9 steps; cpu0 was in f",
+    no_progress="",
     deadlocks=1,
     redundant=1,
     learning=0,

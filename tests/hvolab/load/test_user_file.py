@@ -172,3 +172,20 @@ def test_a_name_that_is_taken_is_one_line(tmp_path: Path) -> None:
     found = load(str(written(tmp_path, source)))
     with pytest.raises(LoadError, match=r"mine.py: there is a variant 'upstream' already$"):
         _ = found.axes
+
+
+def test_several_guest_programs_of_one_cpu_do_not_lie_on_each_other(tmp_path: Path) -> None:
+    """The second once overwrote the first, which then ran it twice."""
+    source = """
+        from hvolab.api import *
+        STORE = "mov qword ptr [rdi], {}\\nhlt"
+        MINE = scenario(
+            "mine",
+            [guest(cpu, STORE.format(n), rdi=HUGE_PAGE.folio + 8 * n) for n, cpu in enumerate((1, 1, 2))],
+            huge_page=HUGE_PAGE,
+        )
+    """
+    (mine,) = load(str(written(tmp_path, source))).things
+    assert isinstance(mine, Scenario)
+    placed = [(actor.program.origin, actor.program.code) for actor in mine.build(3).actors]  # type: ignore[union-attr]
+    assert len({origin for origin, _ in placed}) == len({code for _, code in placed}) == 3

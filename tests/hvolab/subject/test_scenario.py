@@ -87,6 +87,16 @@ def test_every_actor_is_queued_on_its_cpu_in_its_order() -> None:
     assert system.machine.busy
 
 
+def test_two_programs_in_one_place_are_refused_and_not_run_as_one() -> None:
+    other = replace(READER, name="other", code=READER.code[::-1])
+    setup = setup_of(GuestActor(0, READER, ()), GuestActor(1, other, ()))
+    said = rf"^programs reader and other are both linked at {READER.origin:#x}$"
+    with pytest.raises(ValueError, match=said):
+        start_actors(setup, boot(setup.boot))
+    twice = setup_of(GuestActor(0, READER, ()), GuestActor(1, READER, ()))
+    start_actors(twice, boot(twice.boot))
+
+
 def test_another_program_takes_the_arguments_of_the_one_it_stands_for() -> None:
     word = Argument("word", "rdi", "", "")
     setup = setup_of(optimize(0), GuestActor(1, replace(READER, arguments=(word,)), (("word", 5),)))

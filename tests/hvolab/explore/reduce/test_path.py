@@ -26,7 +26,7 @@ def explored() -> Explored:
     for number in range(3):
         made.nodes.append(node())
         made.history.add(0, NOTHING._replace(writes=frozenset({number})), frozenset({0}), {}, {})
-    made.visits.begin("s", {})
+    made.visits.begin("s", {}, 0)
     return made
 
 

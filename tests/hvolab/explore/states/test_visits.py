@@ -20,7 +20,7 @@ def chain(visits: Visits, *states: str | None) -> list[Visit]:
     """One after the other, each with a step of its own: the n-th writes word n."""
     found: list[Visit] = []
     for number, state in enumerate(states):
-        visit = visits.begin(state, {})
+        visit = visits.begin(state, {}, number)
         visit.made.add(made(visits, 0, number))
         if found:
             found[-1].behind.append(visit)
@@ -40,7 +40,7 @@ def words(visit: Visit) -> set[int]:
 
 def test_what_is_under_way_is_not_explored_to_the_end() -> None:
     visits = Visits(Remembers())
-    visit = visits.begin("s", {})
+    visit = visits.begin("s", {}, 0)
     assert visits.finished("s", {}) is None
     visits.finish(visit, None)
     assert visits.finished("s", {}) is visit
@@ -49,7 +49,7 @@ def test_what_is_under_way_is_not_explored_to_the_end() -> None:
 
 def test_with_more_asleep_less_was_explored() -> None:
     visits = Visits(Remembers())
-    visit = visits.begin("s", {1: NOTHING})
+    visit = visits.begin("s", {1: NOTHING}, 0)
     visits.finish(visit, None)
     assert visits.finished("s", {}) is None
     assert visits.finished("s", {1: NOTHING}) is visit
@@ -58,7 +58,7 @@ def test_with_more_asleep_less_was_explored() -> None:
 
 def test_what_a_budget_has_cut_off_counts_for_nothing() -> None:
     visits = Visits(Remembers())
-    visit = visits.begin("s", {})
+    visit = visits.begin("s", {}, 0)
     visit.cut_off = True
     visits.finish(visit, None)
     assert visits.finished("s", {}) is None
@@ -70,7 +70,7 @@ def test_behind_a_state_lie_the_steps_of_those_it_leads_to() -> None:
     finish(visits, chained)
     assert words(chained[0]) == {0, 1, 2, 3, 4}
     assert words(chained[3]) == {3, 4}
-    again = visits.begin("c", {})
+    again = visits.begin("c", {}, 0)
     again.behind.append(chained[3])
     visits.finish(again, None)
     assert words(again) == {3, 4}
@@ -110,7 +110,7 @@ def test_where_looking_does_not_pay_fewer_are_looked_at() -> None:
 
 def test_where_it_pays_as_many_are_looked_at_as_before() -> None:
     visits = Visits(Remembers(one_in=4))
-    visits.finish(visits.begin("s", {}), None)
+    visits.finish(visits.begin("s", {}, 0), None)
     for number in range(20_000):
         visits.finished("s" if not number % 100 else number, {})
     assert visits.looks_at(4)

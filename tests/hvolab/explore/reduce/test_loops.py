@@ -1,0 +1,104 @@
+"""Guest programs that loop: a state of one's own path ends a run, and hides nothing that lies behind it."""
+
+from __future__ import annotations
+
+import pytest
+from small_setups import MEMORY_BYTES, Outcomes, X, Y
+
+from emu.addr import PAGE_BYTES
+from emu.paging.models import LAZY
+from firmware.load import USER_ORIGIN, load_program
+from firmware.program import Argument
+from hvolab.catalog.common import HUGE_PAGE
+from hvolab.command.status import NOT_COMPLETE, status_of_exploration
+from hvolab.explore.budget import Budget
+from hvolab.explore.explorer import Exploration, explore
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.search.interface import Freedom, Strategy
+from hvolab.explore.search.randomly import Uniform
+from hvolab.explore.states.visits import EVERY_STATE, NO_STATES
+from hvolab.subject.scenario import GuestActor, Setup
+from kernel_model.boot import BootConfig
+
+ALL = frozenset(Freedom)
+WORDS = (Argument("x", "rdi", "a word", "address"), Argument("y", "rsi", "another word", "address"))
+SETS = "    mov qword ptr [rdi], 1\n    hlt"
+# Each waits for the other's word before it sets its own.
+POLLS = "again:\n    cmp qword ptr [rsi], 0\n    je again\n    mov qword ptr [rdi], 1\n    hlt"
+SETS_THEN_POLLS = "    mov qword ptr [rdi], 1\nagain:\n    cmp qword ptr [rsi], 0\n    je again\n    hlt"
+# Adds 2 without a lock: again, where somebody came between.
+ADDS = """
+again:
+    mov rax, [rdi]
+    lea rdx, [rax + 2]
+    lock cmpxchg [rdi], rdx
+    jne again
+    hlt
+"""
+# A lock taken by trying: the word in RDI is 1 while it is held. The word in RSI is incremented under it.
+LOCKS = """
+again:
+    mov eax, 1
+    xchg [rdi], rax
+    test rax, rax
+    jne again
+    mov rdx, [rsi]
+    inc rdx
+    mov [rsi], rdx
+    mov qword ptr [rdi], 0
+    hlt
+"""
+
+
+def setup(*programs: tuple[str, int, int]) -> Setup:
+    """A guest program on each CPU, with its words."""
+    actors = []
+    for cpu, (text, x, y) in enumerate(programs):
+        program = load_program(f"guest {cpu}", text, arguments=WORDS, origin=USER_ORIGIN + cpu * PAGE_BYTES)
+        actors.append(GuestActor(cpu, program, (("x", int(x)), ("y", int(y)))))
+    return Setup(BootConfig(MEMORY_BYTES, len(programs), (HUGE_PAGE,), model=LAZY), tuple(actors), (), ())
+
+
+def shown(asked: Setup, search: Strategy, budget: Budget) -> tuple[Exploration, set[tuple[object, ...]]]:
+    outcomes = Outcomes(search)
+    return explore(asked, outcomes, ALL, budget), outcomes.seen
+
+
+ENDING = {
+    "one waits for a word that another sets": setup((SETS, X, Y), (POLLS, Y, X)),
+    "each sets its word, then waits for the other's": setup((SETS_THEN_POLLS, X, Y), (SETS_THEN_POLLS, Y, X)),
+    "a retry loop against a writer": setup((ADDS, X, Y), (SETS, X, Y)),
+    "two retry loops": setup((ADDS, X, Y), (ADDS, X, Y)),
+    "a lock taken by trying": setup((LOCKS, X, Y), (LOCKS, X, Y)),
+}
+
+
+@pytest.mark.parametrize("name", ENDING)
+def test_a_loop_ends_a_run_and_what_lies_behind_it_is_shown(name: str) -> None:
+    """Walks that do not care for states show nothing that is not among it."""
+    done, seen = shown(ENDING[name], Reduced(EVERY_STATE), Budget())
+    assert done.coverage.complete
+    walked, some = shown(ENDING[name], Uniform(1, 400), Budget(steps=80))
+    assert some
+    assert some <= seen
+    assert walked.coverage.distinct_states <= done.coverage.distinct_states
+    assert {one.finding.verdict for one in walked.found} <= {one.finding.verdict for one in done.found}
+
+
+def test_who_can_step_and_does_not_makes_a_loop_none_for_ever() -> None:
+    done, _ = shown(ENDING["one waits for a word that another sets"], Reduced(EVERY_STATE), Budget())
+    assert (done.coverage.no_progress, status_of_exploration(done)) == ("", 0)
+
+
+def test_two_that_wait_for_each_other_loop_for_ever() -> None:
+    done, _ = shown(setup((POLLS, X, Y), (POLLS, Y, X)), Reduced(EVERY_STATE), Budget())
+    assert done.coverage.complete
+    assert done.coverage.no_progress.startswith("cpu0 in guest 0")
+    assert ", cpu1 in guest 1" in done.coverage.no_progress
+    assert status_of_exploration(done) == NOT_COMPLETE
+
+
+def test_without_states_a_loop_is_cut_off() -> None:
+    done, _ = shown(setup((POLLS, X, Y), (POLLS, Y, X)), Reduced(NO_STATES), Budget(runs=1, steps=200))
+    assert not done.coverage.complete
+    assert done.coverage.no_progress == ""
