@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from emu.addr import PAGE_BYTES, Pfn, VirtAddr
-from emu.cpu.condition import Word
-from emu.cpu.ops import AddWords, Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu, Transact
+from emu.cpu.ops import Annotate, FetchAdd, FetchAndNot, Fill, Load, Store, ThisCpu, Transact
 from emu.ledger import Ledger
 from kernel_model.core.bug import bug
 from kernel_model.core.events import AllocationFailed, BadPage, PageAllocated, PageFreed
@@ -29,7 +28,15 @@ from kernel_model.layout import (
     pfn_to_page,
 )
 from kernel_model.mm.compound import poisoned, prep_compound_page, take_apart
-from kernel_model.mm.failures import AllocationFailures, FailAt, FailFrom, FailUntilFreed, NoFailures, fails
+from kernel_model.mm.failures import (
+    AllocationFailures,
+    NoFailures,
+    fails,
+    forget_allocations,
+    note_free,
+    own_position,
+    settled,
+)
 from kernel_model.mm.free_area import MAX_PAGE_ORDER, FreeArea
 from kernel_model.mm.image import Image, struct_page
 from kernel_model.mm.page import (
@@ -49,18 +56,14 @@ from kernel_model.mm.zone import (
     GiveBlock,
     GiveSingle,
     IsFree,
-    NextPosition,
-    NoteFree,
-    Position,
     Refill,
     TakeBlock,
     TakeRange,
     TakeSingle,
-    forget_history,
+    forget_generations,
     pcp_count,
 )
 
-ALLOCATIONS = Word("allocations so far")
 POISON_BYTE = 0xAA  # PAGE_POISON
 
 
@@ -105,7 +108,8 @@ class Buddy:
 
     def mark_time_zero(self) -> None:
         """What was asked for and freed so far was before time zero. What is free stays so."""
-        forget_history(self._ledger)
+        forget_allocations(self._ledger)
+        forget_generations(self._ledger)
 
     # -- what tests and monitors may ask ---------------------------------------------------------------
 
@@ -125,13 +129,12 @@ class Buddy:
 
         There is one node. The flags say how hard to try, and are announced: whether it fails is `failures`'.
         """
-        position = await self._next_position()
-        if await fails(self.failures, position.number, position.freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, 0, position.number, gfp, nid))
+        if await fails(self.failures, purpose):
+            await _failed(purpose, 0, gfp, nid)
             return None
         pfn = await self._take_good_page()
         if pfn is None:
-            await Annotate(AllocationFailed(purpose, 0, position.number, gfp, nid))
+            await _failed(purpose, 0, gfp, nid)
             return None
         await self._announce(pfn, 0, purpose, gfp, nid)
         page = pfn_to_page(pfn)
@@ -155,7 +158,7 @@ class Buddy:
             await bug("free_unref_page", f"double free of pfn {pfn:#x}")
         if self._config.page_poisoning:
             await Fill(page_to_virt(page), bytes([POISON_BYTE]) * PAGE_BYTES)
-        await self._note_free()
+        await note_free(self.failures)
         cpu = await ThisCpu()
         generation = await Transact(GenerationOf(pfn)) + 1
         await Annotate(PageFreed(pfn, 0, generation))
@@ -189,9 +192,8 @@ class Buddy:
 
         Above MAX_PAGE_ORDER it is what alloc_contig_pages() finds: any aligned run of free frames.
         """
-        position = await self._next_position()
-        if await fails(self.failures, position.number, position.freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
+        if await fails(self.failures, purpose):
+            await _failed(purpose, order, gfp, nid)
             return None
         while True:
             await spin_lock(ZONE_LOCK)
@@ -200,7 +202,7 @@ class Buddy:
             await spin_unlock(ZONE_LOCK)
             pfn = taken.pfn
             if pfn is None:
-                await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
+                await _failed(purpose, order, gfp, nid)
                 return None
             # check_new_pages(): a block with a poisoned page in it leaves circulation.
             if not self._config.debug_vm or not await poisoned(pfn_to_page(pfn), order):
@@ -216,16 +218,15 @@ class Buddy:
 
         Its reference count is 1. Without migration: None unless every frame is free.
         """
-        position = await self._next_position()
-        if await fails(self.failures, position.number, position.freed_at, purpose):
-            await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
+        if await fails(self.failures, purpose):
+            await _failed(purpose, order, gfp, nid)
             return None
         await spin_lock(ZONE_LOCK)
         taken = await Transact(TakeRange(pfn, order))
         await taken.relisted.write_back()
         await spin_unlock(ZONE_LOCK)
         if taken.pfn is None:
-            await Annotate(AllocationFailed(purpose, order, position.number, gfp, nid))
+            await _failed(purpose, order, gfp, nid)
             return None
         await self._announce(pfn, order, purpose, gfp, nid)
         await prep_compound_page(pfn_to_page(pfn), order)
@@ -249,7 +250,7 @@ class Buddy:
         generation = await Transact(GenerationOf(pfn)) + 1
         await Annotate(PageFreed(pfn, order, generation))
         await spin_lock(ZONE_LOCK)
-        await self._note_free()
+        await note_free(self.failures)
         relisted = await Transact(GiveBlock(pfn, order, generation))
         await relisted.write_back()
         await spin_unlock(ZONE_LOCK)
@@ -261,22 +262,8 @@ class Buddy:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    async def _next_position(self) -> Position:
-        """Of an allocation that is asked for, and that of the next one when something was last freed."""
-        if isinstance(self.failures, FailAt | FailFrom | FailUntilFreed):
-            # Which allocation fails then depends on their order on all CPUs: a step that says so.
-            await AddWords(((ALLOCATIONS, 1),))
-        position = await Transact(NextPosition())
-        return position  # noqa: RET504 - mypy takes a returned await for Any
-
-    async def _note_free(self) -> None:
-        """Memory is about to come back, which may end a shortage."""
-        if isinstance(self.failures, FailUntilFreed):
-            # Which allocations fail then depends on their order with this free: a step that says so.
-            await AddWords(((ALLOCATIONS, 0),))
-        await Transact(NoteFree())
-
     async def _announce(self, pfn: Pfn, order: int, purpose: str, gfp: Gfp, nid: int) -> None:
+        await settled()
         generation = await Transact(GenerationOf(pfn))
         await Annotate(PageAllocated(pfn, order, generation, purpose, gfp, nid))
 
@@ -325,3 +312,9 @@ class Buddy:
             return False
         await Annotate(BadPage(page_to_pfn(page), reason))
         return True
+
+
+async def _failed(purpose: str, order: int, gfp: Gfp, nid: int) -> None:
+    """The allocation asked for on this CPU gets nothing."""
+    await Annotate(AllocationFailed(purpose, order, await own_position(), gfp, nid))
+    await settled()

@@ -1,7 +1,7 @@
 """What the page allocator knows by itself, and each thing that it does to that, as one transaction.
 
-The free blocks (`free_area`), each CPU's list of single pages, how often a frame was freed, how many
-allocations have been asked for. What is to be seen of it in memory is told by the results.
+The free blocks (`free_area`), each CPU's list of single pages, how often a frame was freed. What is to be
+seen of it in memory is told by the results.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from kernel_model.mm.free_area import MAX_PAGE_ORDER, FreeArea, Relisted
 
 PCP_BATCH = 16
 
-ASKED = LedgerEntry("allocations asked for")
-FREED_AT = LedgerEntry("allocations asked for when something was last freed")
 _GENERATION = "generation"
 _LARGEST_LIST = 1 << 32
 
@@ -41,32 +39,6 @@ def on_a_list(pfn: int) -> LedgerEntry:
 def generation(pfn: int) -> LedgerEntry:
     """How often the block that begins at that frame was freed."""
     return LedgerEntry(_GENERATION, pfn)
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Of an allocation among all; and what the next one's was when something was last freed."""
-
-    number: int
-    freed_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class NextPosition:
-    """One more allocation is asked for."""
-
-    def __call__(self, ledger: Ledger) -> Position:
-        number = ledger.get(ASKED, 0)
-        ledger.set(ASKED, number + 1)
-        return Position(number, ledger.get(FREED_AT, 0))
-
-
-@dataclass(frozen=True, slots=True)
-class NoteFree:
-    """Memory is about to come back."""
-
-    def __call__(self, ledger: Ledger) -> None:
-        ledger.set(FREED_AT, ledger.get(ASKED, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +158,7 @@ def _put_in_front(ledger: Ledger, cpu: int, pfn: Pfn) -> None:
     ledger.set(on_a_list(pfn), True)
 
 
-def forget_history(ledger: Ledger) -> None:
-    """From here on nothing was ever asked for or freed; what is free stays so."""
-    ledger.remove(ASKED)
-    ledger.remove(FREED_AT)
+def forget_generations(ledger: Ledger) -> None:
+    """From here on nothing was ever freed; what is free stays so."""
     for entry in [entry for entry in ledger.values if entry.name == _GENERATION]:
         ledger.remove(entry)

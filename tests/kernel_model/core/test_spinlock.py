@@ -28,8 +28,7 @@ from kernel_model.core.spinlock import (
     spin_lock,
     spin_unlock,
 )
-from kernel_model.mm.buddy import ALLOCATIONS
-from kernel_model.mm.failures import FailAt
+from kernel_model.mm.failures import ALLOCATIONS, FailAt
 from kernel_model.mm.hstate import HSTATE_2M
 
 LOCK, OTHER_LOCK = Word("a lock"), Word("another lock")

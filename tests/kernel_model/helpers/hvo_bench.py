@@ -38,8 +38,14 @@ from kernel_model.core.events import (
     PageAllocated,
 )
 from kernel_model.layout import FREE_AREA, HstateFields
-from kernel_model.mm.buddy import ALLOCATIONS
-from kernel_model.mm.failures import AllocationFailures, FailAt, FailFrom, FailUntilFreed, NoFailures
+from kernel_model.mm.failures import (
+    ALLOCATIONS,
+    AllocationFailures,
+    FailAt,
+    FailFrom,
+    FailUntilFreed,
+    NoFailures,
+)
 from kernel_model.mm.hstate import HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage
 

@@ -18,7 +18,7 @@ from kernel_model.layout import (
     HstateFields,
     pfn_to_page,
 )
-from kernel_model.mm.buddy import ALLOCATIONS
+from kernel_model.mm.failures import ALLOCATIONS
 from kernel_model.mm.hstate import HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage
 

@@ -8,9 +8,21 @@ import pytest
 from hvo_lab import SECTION, Lab
 from zone import BASE, HWPOISON, Zone
 
+from emu.ledger import Ledger
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import AllocationFailed, PageFreed
-from kernel_model.mm.failures import EachMayFail, FailAt, FailFrom, FailUntilFreed
+from kernel_model.mm.failures import (
+    AskFor,
+    EachMayFail,
+    FailAt,
+    FailFrom,
+    FailsNow,
+    FailUntilFreed,
+    NoteFree,
+    PositionOf,
+    Settle,
+    forget_allocations,
+)
 
 
 def test_failures_by_position() -> None:
@@ -99,3 +111,40 @@ def test_failures_as_decisions() -> None:
     zone.cpu.decide = decide
     assert [zone.alloc() for _ in range(3)] == [0x800, None, 0x801]
     assert asked == ["allocation 0: test", "allocation 1: test", "allocation 2: test"]
+
+
+def test_positions_count_the_allocations_of_all_cpus() -> None:
+    ledger = Ledger()
+    AskFor(0)(ledger)
+    AskFor(1)(ledger)
+    assert (PositionOf(0)(ledger), PositionOf(1)(ledger)) == (0, 1)
+    AskFor(0)(ledger)
+    assert PositionOf(0)(ledger) == 2
+    forget_allocations(ledger)
+    AskFor(1)(ledger)
+    assert PositionOf(1)(ledger) == 0
+
+
+def test_an_allocation_that_has_come_to_its_end_leaves_nothing_but_the_count() -> None:
+    """Two that came in either order then are one state."""
+    left = []
+    for order in ((0, 1), (1, 0)):
+        ledger = Ledger()
+        for cpu in order:
+            AskFor(cpu)(ledger)
+        for cpu in order:
+            Settle(cpu)(ledger)
+        left.append(ledger.state())
+    assert left[0] == left[1]
+
+
+def test_whether_one_fails_is_told_by_its_own_position_and_by_what_was_freed() -> None:
+    ledger = Ledger()
+    AskFor(0)(ledger)
+    AskFor(1)(ledger)
+    at = FailAt(frozenset({1}))
+    assert [FailsNow(cpu, at)(ledger) for cpu in (0, 1)] == [False, True]
+    assert [FailsNow(cpu, FailFrom(1))(ledger) for cpu in (0, 1)] == [False, True]
+    assert [FailsNow(cpu, FailUntilFreed(0))(ledger) for cpu in (0, 1)] == [True, True]
+    NoteFree()(ledger)
+    assert [FailsNow(cpu, FailUntilFreed(0))(ledger) for cpu in (0, 1)] == [False, False]

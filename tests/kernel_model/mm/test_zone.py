@@ -11,15 +11,12 @@ from kernel_model.mm.zone import (
     GiveBlock,
     GiveSingle,
     IsFree,
-    NextPosition,
-    NoteFree,
-    Position,
     Refill,
     TakeBlock,
     TakenFrames,
     TakeRange,
     TakeSingle,
-    forget_history,
+    forget_generations,
     pcp_count,
 )
 
@@ -35,13 +32,13 @@ def with_blocks(*blocks: tuple[int, int]) -> Ledger:
     return ledger
 
 
-def test_positions_count_allocations_and_say_where_the_last_free_was() -> None:
-    ledger = Ledger()
-    assert [NextPosition()(ledger), NextPosition()(ledger)] == [Position(0, 0), Position(1, 0)]
-    NoteFree()(ledger)
-    assert NextPosition()(ledger) == Position(2, 2)
-    forget_history(ledger)
-    assert NextPosition()(ledger) == Position(0, 0)
+def test_from_time_zero_on_nothing_was_ever_freed() -> None:
+    ledger = with_blocks((0x800, 6))
+    GiveSingle(0, Pfn(0x900), 3)(ledger)
+    assert GenerationOf(Pfn(0x900))(ledger) == 3
+    forget_generations(ledger)
+    assert GenerationOf(Pfn(0x900))(ledger) == 0
+    assert IsFree(Pfn(0x900))(ledger)
 
 
 def test_a_cpus_list_is_filled_a_batch_at_a_time_and_taken_from_its_front() -> None:
