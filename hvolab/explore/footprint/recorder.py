@@ -7,7 +7,6 @@ docs/architecture.md.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable
 from typing import assert_never
 
@@ -94,7 +93,7 @@ class Recorder(Kept):
         self._marks: set[Touched] = set()
         self._interrupts_enabled: list[bool] = []
         self._pending: frozenset[int] = frozenset()
-        self._counters: Counter[tuple[str, int]] = Counter()
+        self._counters: dict[tuple[str, int], int] = {}
         self._spun: dict[int, frozenset[int]] = {}
         self._senders: dict[int, int] = {}
         machine.trace.listen(self.observe)
@@ -116,7 +115,7 @@ class Recorder(Kept):
         self.held = {}
         self._interrupts_enabled = [cpu.interrupts_enabled for cpu in self._machine.cpus]
         self._pending = frozenset(self._machine.apic.interrupted)
-        self._counters = self._machine.counters.copy()
+        self._counters = dict(self._machine.counters)  # a plain one: compared at once
         if isinstance(choice, TakeInterrupt):
             self._reads.add(Resource(Kind.INTERRUPT_FLAG, cpu.number))
             return
@@ -152,10 +151,11 @@ class Recorder(Kept):
         elif cpu.spinning:
             self._spun[cpu.number] = cpu.spinning
             self._reads |= cpu.spinning
-        if self._counters != self._machine.counters:
+        counters = dict(self._machine.counters)
+        if self._counters != counters:
             # A sum: whoever adds first.
-            for key, value in self._machine.counters.items():
-                if value != self._counters[key]:
+            for key, value in counters.items():
+                if value != self._counters.get(key, 0):
                     self._marks.add(Word(key[0]))
         passed = self._sections.passed(self._writes)
         self._writes |= passed
