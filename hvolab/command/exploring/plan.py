@@ -107,7 +107,7 @@ def _strategy(plan: ExplorePlan) -> Strategy:
 def carry_out(setup: Setup, plan: ExplorePlan, audience: Audience) -> Exploration:
     """Explore. Raises CannotReduce, CheckpointError."""
     if plan.jobs > 1:
-        each = within(plan.memory // plan.jobs)
+        each = within(-(-plan.memory // plan.jobs))
         return explore_with_jobs(setup, plan.freedoms, plan.budget, plan.jobs, audience, each)
     checkpoint = None
     if plan.checkpoint is not None:

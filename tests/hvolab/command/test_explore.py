@@ -58,3 +58,16 @@ def test_wrong_options_are_one_line_and_status_2(words: list[str], message: str)
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.rstrip().endswith(message)
+
+
+def test_memory_bounds_the_states_that_are_remembered_and_nought_remembers_none() -> None:
+    def covered(*words: str) -> dict[str, object]:
+        done = hvolab("explore", "stale-read", "--json", *words)
+        coverage: dict[str, object] = json.loads(done.stdout)["coverage"]
+        return {name: coverage[name] for name in ("complete", "states", "seen_before", "distinct_states")}
+
+    none, some = covered("--memory", "0"), covered("--memory", "1")
+    assert (none["states"], none["seen_before"]) == (0, 0)
+    assert isinstance(some["states"], int)
+    assert 0 < some["states"] <= 512
+    assert (none["complete"], none["distinct_states"]) == (some["complete"], some["distinct_states"])
