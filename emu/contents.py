@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, frame_start
+from emu.addr import PAGE_BYTES, PAGE_MASK, PAGE_SHIFT, Pfn
 from emu.memory import PhysicalMemory
 
 _BYTES = 16  # of a digest: two contents that share one are not to be expected
@@ -42,15 +42,22 @@ class Contents:
         self._sum = 0
 
     def _zero(self, frame: int) -> int:
-        found = self._at_zero.get(frame)
-        if found is None:
-            content = bytearray(self._memory.read_frame(Pfn(frame)))
-            for store in self._memory.journal.since(0):
-                if store.pa >> PAGE_SHIFT == frame:
-                    at = store.pa - frame_start(Pfn(frame))
-                    content[at : at + len(store.old)] = store.old
-            found = self._at_zero[frame] = self._digest(frame, bytes(content))
-        return found
+        if frame not in self._at_zero:
+            self._look_back()
+        return self._at_zero[frame]
+
+    def _look_back(self) -> None:
+        """What the frames that have been stored to held at time zero."""
+        journal = self._memory.journal
+        new = [frame for frame in journal.frames() if frame not in self._at_zero]
+        contents = {frame: bytearray(self._memory.read_frame(Pfn(frame))) for frame in new}
+        for store in journal.since(0):
+            content = contents.get(store.pa >> PAGE_SHIFT)
+            if content is not None:
+                at = store.pa & PAGE_MASK
+                content[at : at + len(store.old)] = store.old
+        for frame, content in contents.items():
+            self._at_zero[frame] = self._digest(frame, bytes(content))
 
     def _digest(self, frame: int, content: bytes) -> int:
         assert len(content) == PAGE_BYTES

@@ -162,3 +162,13 @@ def test_what_it_took_says_where_memory_ended() -> None:
     assert COVERED.work == "42 steps made; 3 were gone back over, and not made again"
     full = replace(COVERED, remembered=InMemory(8, full=True)).work
     assert full == f"{COVERED.work}; there was memory for no more than 8 states (--memory)"
+
+
+def test_a_word_that_was_changed_and_put_back_makes_no_other_final_state() -> None:
+    """It once did: what had been stored to was looked at, not what memory holds."""
+    made, changed = Tally(), ended(Completed(), 5, 99)
+    changed.system.machine.memory.write_word(PhysAddr(8), 1)
+    changed.system.machine.memory.write_word(PhysAddr(8), 0)
+    made.completed(ended(Completed(), 5, 99))
+    made.completed(changed)
+    assert covered(made).distinct_states == 1
