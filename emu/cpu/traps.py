@@ -35,7 +35,9 @@ class Traps:
                 self._trace.add(Trapped(cpu.number, site, vector))
             case _:
                 assert_never(why)
-        trap = Trap(cpu.number, site, cpu.contexts[-1].name, why)
+        # No handler reads a TLB: which translation was refused is for the trace.
+        told = Denied(why.fault, None) if isinstance(why, Denied) else why
+        trap = Trap(cpu.number, site, cpu.contexts[-1].name, told)
         routine = self._threads.routines.begin(Root(cpu.number, "trap", trap), lambda: self._handler(trap))
         handler = RoutineContext("trap", RoutineRole.TRAP, routine, cpu.interrupts_enabled)
         cpu.interrupts_enabled = False  # an interrupt gate

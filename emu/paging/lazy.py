@@ -141,7 +141,7 @@ class LazyTlb(Kept):
             return Usable(known.older, walk=True, fresh=known.entry, dead_ends=known.dead_ends)
         self._touched[key] = None
         if self._has_no_older(key):
-            return Usable((), walk=True)
+            return Usable((), walk=True, dead_ends=self._ends_kept(va))
         return Usable(tuple(self._older(va, pcid)), walk=True, dead_ends=self._dead_ends(va))
 
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
@@ -159,7 +159,7 @@ class LazyTlb(Kept):
         emptied = self._happened.emptied(page_start(va), entry.pcid)
         if self._unchanged(entry.steps, emptied, emptied.stores):
             older: tuple[TlbEntry, ...] = ()
-            ends: tuple[DeadEnd, ...] = ()
+            ends = self._ends_kept(va)
             self._read.update(step.pa >> PAGE_SHIFT for step in entry.steps)
         else:
             older = tuple(self._older(va, entry.pcid))
@@ -283,6 +283,10 @@ class LazyTlb(Kept):
             return ()
         root, since = self._periods[-1].root, self._happened.dropped_at()
         return dead_ends(self._memory, root, va, since, self._control, self._physical_bits)
+
+    def _ends_kept(self, va: VirtAddr) -> tuple[DeadEnd, ...]:
+        """Those of a page that has one version only: an INVLPG that emptied it has dropped them too."""
+        return () if Rule.INVLPG_EMPTIES_PSC in self._rules else self._dead_ends(va)
 
     def _directory_end(self, change: Moment) -> Time:
         """Until when a directory entry that store `change` overwrote could still start a walk."""

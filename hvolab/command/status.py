@@ -27,7 +27,7 @@ def status_of(done: Run) -> int:
 
 
 def status_of_exploration(done: Exploration) -> int:
-    """The same of many runs; a loop without end is no end either."""
+    """The same of many runs."""
     verdicts = {found.finding.verdict for found in done.found}
     if Verdict.MODEL_ERROR in verdicts:
         return OUR_ERROR
@@ -35,4 +35,4 @@ def status_of_exploration(done: Exploration) -> int:
         return WRONG
     if done.coverage.interrupted:
         return INTERRUPTED
-    return 0 if done.coverage.complete and not done.coverage.no_progress else NOT_COMPLETE
+    return 0 if done.coverage.complete else NOT_COMPLETE

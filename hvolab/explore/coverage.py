@@ -55,8 +55,8 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether everything within the extent has been covered."""
-        return self.stopped_by is None and not self.cut_off
+        """Whether everything within the extent has been covered, and every run ends."""
+        return self.stopped_by is None and not self.cut_off and not self.no_progress
 
     def __str__(self) -> str:
         over = ", ".join(sorted(freedom.value for freedom in self.freedoms)) or "nothing"
@@ -64,7 +64,7 @@ class Coverage:
         if len(self.actors) < self.cpus:
             where += f" (actors on {', '.join(map(str, sorted(self.actors)))})"
         line = f"{self.extent} over {{{over}}} {where}: {self.schedules} schedules"
-        if not self.complete:
+        if self.stopped_by is not None or self.cut_off:
             why = self.stopped_by or "the step budget of a run"
             line = f"not complete ({self.extent}), stopped by {why}; over {{{over}}} {where}: "
             line += f"{self.schedules} schedules"
@@ -103,6 +103,11 @@ class Tally:
         self._cut_at = ""
         self._schedules: set[bytes] = set()
         self._states: set[bytes] = set()
+
+    @property
+    def made(self) -> int:
+        """The runs that came to their end, or to a state from which all had been explored."""
+        return self.runs + self._seen_before
 
     def completed(self, done: Run) -> None:
         """A run came to its end. The machine is still as it was then."""

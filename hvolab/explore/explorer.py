@@ -25,7 +25,7 @@ from hvolab.explore.search.interface import (
 )
 from hvolab.judge.rows.locks import TakenInOrder, inversions
 from hvolab.judge.sight.sight import Sight
-from hvolab.judge.verdict import Verdict, Where
+from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.outcome import Limits, OutOfTime, Run
@@ -113,7 +113,7 @@ class Exploring:
         self._begun = time.monotonic()
         self._before = 0.0  # seconds spent before the checkpoint
         self._running: Running | None = None
-        self._last: Run | None = None
+        self._last: tuple[Schedule, tuple[Finding, ...]] | None = None
         self._half_done = False
         self._made = 0
         self._known = 0  # states that were remembered before
@@ -143,12 +143,10 @@ class Exploring:
         self._recall.checking = is_checked(self._made)
         self._made += 1
         done: Run | None = None
+        running = self._going_on()
         try:
-            done = self._going_on().go(self._limits())
+            done = running.go(self._limits())
             self.tally.completed(done)
-            self._note(done)
-            self.lock_orders |= done.lock_orders
-            self._last = done
         except SeenBefore as seen:
             self.tally.seen_before(self._system.machine.steps)
             if isinstance(seen, NoProgress):
@@ -156,11 +154,14 @@ class Exploring:
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)
+        self._note(running.cut_here() if done is None else done.schedule, running)
         states = self._strategy.remembered
         self.tally.remembered = InMemory(max(0, states.states - self._known), states.full)
         self._half_done = done is not None and isinstance(done.outcome, OutOfTime)
-        if done is not None and len(self.found) > known:
-            self._check(done)
+        if done is not None:
+            self._last = done.schedule, done.findings
+        if len(self.found) > known:
+            self._check(running.cut_here() if done is None else done.schedule, running.findings)
         if following is Next.START_AGAIN:
             self.tally.learned()
         if self._checkpoint is not None and (len(self.found) > known or self._checkpoint.due()):
@@ -170,13 +171,12 @@ class Exploring:
     def check_the_last(self) -> None:
         """Make the last run again, as `_check` does, if there has been one."""
         if self._last is not None:
-            self._check(self._last)
+            self._check(*self._last)
 
-    def _check(self, done: Run) -> None:
+    def _check(self, schedule: Schedule, findings: tuple[Finding, ...]) -> None:
         """Make a run with something new again, by the routines themselves. Raises Unrepeatable, LoadError."""
         self._recall.checking = True
-        again = self._followed(done.schedule)
-        if again.findings != done.findings:
+        if self._followed(schedule).findings != findings:
             raise LoadError(NOT_FOUND_AGAIN) if self._setup.loaded else AssertionError(NOT_FOUND_AGAIN)
 
     def _going_on(self) -> Running:
@@ -199,7 +199,7 @@ class Exploring:
         """Tell how it goes, and what is new. Returns why to stop, or None."""
         news = [*self.found.values()][self._told :]
         self._told = len(self.found)
-        audience.ran(self.tally.runs, len(self.found))
+        audience.ran(self.tally.made, len(self.found))
         reasons = [audience.found(one) for one in news]
         return next((reason for reason in reasons if reason is not None), None)
 
@@ -212,7 +212,7 @@ class Exploring:
 
     def spent(self) -> str | None:
         """Which budget is used up."""
-        return self._budget.spent(self.tally.runs, time.monotonic() - self._begun)
+        return self._budget.spent(self.tally.made, time.monotonic() - self._begun)
 
     def done(self, stopped_by: str | None) -> Exploration:
         seconds = self._before + time.monotonic() - self._begun
@@ -256,10 +256,12 @@ class Exploring:
     def _picker(self, system: System, sight: Sight) -> Picker:
         return self._strategy.picker(system, sight, self._freedoms)
 
-    def _note(self, done: Run) -> None:
-        for finding in done.findings:
+    def _note(self, schedule: Schedule, running: Running) -> None:
+        """What the run has shown counts, however it ended: nobody behind a state shows it again."""
+        for finding in running.findings:
             key = (finding.verdict, finding.where)
-            self.found.setdefault(key, Found(finding, done.schedule, self.tally.runs))
+            self.found.setdefault(key, Found(finding, schedule, max(1, self.tally.made)))
+        self.lock_orders |= running.lock_orders
 
     def _load(self, place: Place) -> None:
         self._before = place.field("milliseconds").count() / 1000

@@ -115,7 +115,7 @@ class _Team:
             task = frontier.take()
             if task is None:
                 return
-            runs = None if self._budget.runs is None else self._budget.runs - self.main.tally.runs
+            runs = None if self._budget.runs is None else self._budget.runs - self.main.tally.made
             seconds = self._budget.seconds
             if seconds is not None:
                 seconds = max(0.01, seconds - (time.monotonic() - self._begun))

@@ -20,8 +20,10 @@ from emu.kept import Bookmark
 from emu.machine import Machine, NotEnabled
 from emu.trace import Listener
 from hvolab.judge.own import BadJudgement
+from hvolab.judge.rows.locks import TakenInOrder
 from hvolab.judge.rows.monitor import Monitor
 from hvolab.judge.sight.sight import Sight
+from hvolab.judge.verdict import Finding
 from hvolab.subject.blame import LoadError, blamed, in_a_line, place_in_us
 from hvolab.subject.costs import CostCounter
 from hvolab.subject.fingerprint import stamped
@@ -162,12 +164,26 @@ class Running:
             Schedule(tuple(self._transcript.picks), cut=isinstance(outcome, OutOfSteps | OutOfTime)),
             outcome,
             monitor.told.uses,
-            tuple(monitor.told.findings),
+            self.findings,
             self._machine.trace.next_number,
             self._system,
             self._sight,
-            frozenset(monitor.locks.orders),
+            self.lock_orders,
         )
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What has been found up to here: the run may end in any way, or be given up."""
+        return tuple(self._monitor.told.findings)
+
+    @property
+    def lock_orders(self) -> frozenset[TakenInOrder]:
+        """The orders that locks have been taken in up to here."""
+        return frozenset(self._monitor.locks.orders)
+
+    def cut_here(self) -> Schedule:
+        """The way up to here."""
+        return Schedule(tuple(self._transcript.picks), cut=True)
 
     def back(self, steps: int) -> bool:
         """To the latest place kept of the first so many steps. False where none was: it cannot go on then."""

@@ -111,6 +111,12 @@ def _own(cpu: int) -> LedgerEntry:
     return LedgerEntry("position", cpu)
 
 
+def _position(ledger: Ledger, cpu: int) -> int:
+    position = ledger.get(_own(cpu), -1)
+    assert position >= 0, f"cpu{cpu} has asked for no allocation"
+    return position
+
+
 @dataclass(frozen=True, slots=True)
 class AskFor:
     cpu: int
@@ -129,7 +135,7 @@ class FailsNow:
     failures: ByPosition
 
     def __call__(self, ledger: Ledger) -> bool:
-        position = ledger.get(_own(self.cpu), 0)
+        position = _position(ledger, self.cpu)
         match self.failures:
             case FailAt(positions=positions):
                 return position in positions
@@ -146,7 +152,7 @@ class PositionOf:
     cpu: int
 
     def __call__(self, ledger: Ledger) -> int:
-        return ledger.get(_own(self.cpu), 0)
+        return _position(ledger, self.cpu)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,11 @@ class Sections(Kept):
         return frozenset((cpu.number, frozenset(self.owed(cpu.number))) for cpu in waiting)
 
     def _waits(self, cpu: Cpu) -> bool:
-        """Whether it is in the wait that it began last."""
-        return isinstance(cpu.top, RoutineContext) and cpu.top.pending is self._begun.get(cpu.number, self)
+        """Whether it is in the wait that it began last, or a handler above that."""
+        begun = self._begun.get(cpu.number)
+        return begun is not None and any(
+            isinstance(context, RoutineContext) and context.pending is begun for context in cpu.contexts
+        )
 
     def _is_inside(self, cpu: Cpu) -> bool:
         return bool(

@@ -22,6 +22,7 @@ from hvolab.explore.footprint.tables import Tables
 from hvolab.explore.reduce.node import Node
 from hvolab.explore.reduce.path import Blind, Explored, PathPicker
 from hvolab.explore.search.interface import Freedom, InMemory, Next
+from hvolab.explore.states.past import Values
 from hvolab.explore.states.visits import Remembers, Visits
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
@@ -40,7 +41,7 @@ class Reduced:
         remembers: Remembers = Remembers(),  # noqa: B008 (frozen)
         blind: Blind = Blind(),  # noqa: B008 (frozen)
     ) -> None:
-        self._explored = Explored(Visits(remembers))
+        self._explored = Explored(Visits(remembers), Values(remembers.values))
         self._blind = blind
         self._tables: Tables | None = None
         self._run: PathPicker | None = None
@@ -90,7 +91,7 @@ class Reduced:
             return Next.GO_ON
         self._tables.grown = False
         self._run = None
-        self._explored.visits.forget()
+        self._explored.forget_states()
         if self._floor < 0:
             self._explored.cut(0)
             self._begun = False

@@ -87,6 +87,7 @@ class Node:
             "to_try": list[Json](sorted(self.to_try)),
             "tried": save_by_process(self.tried),
             "footprint": save_footprint(self.footprint),
+            "in_loop": int(self.in_loop),
             "answers": [[list[Json](answer.options), answer.at] for answer in self.answers],
         }
 
@@ -105,4 +106,5 @@ class Node:
             load_by_process(place.field("tried")),
             load_footprint(place.field("footprint")),
             [AnswerBranch.load(row) for row in place.field("answers").items()],
+            bool(place.field("in_loop").integer(0, 1)),
         )

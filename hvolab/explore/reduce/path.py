@@ -49,9 +49,9 @@ class Explored:
     """What a search knows beside page tables: its path, the steps on it, the states it has been in."""
 
     visits: Visits
+    values: Values
     nodes: list[Node] = field(default_factory=list)
     history: HappensBefore = field(default_factory=HappensBefore)
-    values: Values = field(default_factory=Values)
 
     def cut(self, length: int) -> None:
         """Only the first so many nodes of the path count; the steps are those between them."""
@@ -63,8 +63,13 @@ class Explored:
 
     def forget(self) -> None:
         """All of it: it was explored without knowing what there is to know."""
-        self.visits.forget()
+        self.forget_states()
         self.cut(0)
+
+    def forget_states(self) -> None:
+        """They were told apart, or explored, without knowing what there is to know."""
+        self.visits.forget()
+        self.values.forget()
 
 
 class PathPicker(Kept):
@@ -209,7 +214,7 @@ class PathPicker(Kept):
         loop = self._visits.under_way(state, sleep) if is_guests and state is not None else None
         visit = known or loop or self._visits.begin(state, sleep, self._depth)
         if above is not None:
-            above.behind.append(visit)
+            above.behind[visit] = None
         if known is not None or loop is not None:
             self._given_up = True
         if known is not None:

@@ -27,13 +27,20 @@ _NOTHING = 0
 
 
 class Values:
-    """Values by number: equal ones have one."""
+    """Values by number: equal ones have one, those beyond the first `most` none."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._numbers: dict[Hashable, int] = {}
 
-    def number(self, value: Hashable) -> int:
-        return self._numbers.setdefault(value, len(self._numbers) + 1)
+    def number(self, value: Hashable) -> int | None:
+        found = self._numbers.get(value)
+        if found is None and len(self._numbers) < self._most:
+            found = self._numbers[value] = len(self._numbers) + 1
+        return found
+
+    def forget(self) -> None:
+        self._numbers.clear()
 
 
 class Past(Kept):
@@ -46,7 +53,7 @@ class Past(Kept):
         self._journal = machine.memory.journal
         self._tables = tables
         self._values = values
-        self._chain = _NOTHING
+        self._chain: int | None = _NOTHING  # None: there is no room for what has been
         self._moment = self._journal.now
         self._ranks: dict[int, int] = {}  # event of an announcement -> how many came before
         self._stored_at: list[int] = []  # the moments of the stores to page tables
@@ -88,9 +95,9 @@ class Past(Kept):
                     self._stored_at.append(at)
             self._stored_at.sort()
             self._moment = self._journal.now
-        if self._latest or stores:
+        if self._chain is not None and (self._latest or stores):
             self._chain = self._values.number((self._chain, cpu, tuple(self._latest), tuple(stores)))
-            self._latest.clear()
+        self._latest.clear()
 
     def _changed(self, store: Overwritten) -> Iterator[bytes]:
         now = self._machine.memory.read(PhysAddr(store.pa), len(store.old))
@@ -99,9 +106,9 @@ class Past(Kept):
     def of_event(self, number: int) -> Hashable:
         return self._ranks[number]
 
-    def state(self) -> Hashable:
-        """Between two steps."""
-        if not self._one_entry_a_page:
+    def state(self) -> Hashable | None:
+        """Between two steps; None where there was no room to remember."""
+        if self._chain is None or not self._one_entry_a_page:
             return self._chain
         return (self._chain, *(frozenset(self._used_last(cpu.mmu.tlb)) for cpu in self._machine.cpus))
 

@@ -72,4 +72,9 @@ class StateReader(Kept):
             self._sight.state(),
             self._recorder.state(),
         )
-        return tuple(self._values.number(part) for part, seen in zip(told, self._seen, strict=True) if seen)
+        if self._past.state() is None:
+            return None
+        numbers = tuple(
+            self._values.number(part) for part, seen in zip(told, self._seen, strict=True) if seen
+        )
+        return None if None in numbers else numbers

@@ -30,7 +30,13 @@ class Remembers:
     one_in: int = 4
     least: int = 32
 
+    @property
+    def values(self) -> int:
+        """How many values of parts of states are remembered."""
+        return self.most * _VALUES_A_STATE
 
+
+_VALUES_A_STATE = 8
 _STATES_A_MIB = 512  # with what is kept of each: 0.8 to 2 KiB where that was measured
 
 
@@ -75,7 +81,7 @@ class Visit:
     back_to: int = _NO_LOOP
     waiting: list[Visit] = field(default_factory=list)
     made: set[Made] = field(default_factory=set)
-    behind: list[Visit] = field(default_factory=list)
+    behind: dict[Visit, None] = field(default_factory=dict)
     finished: bool = False
     cut_off: bool = False
     _all: frozenset[Made] | None = None
@@ -97,6 +103,7 @@ class Visit:
                 else:
                     found |= visit._all
             self._all = frozenset(found)
+            self.made, self.behind = set(), {}
         return self._all
 
 
@@ -171,8 +178,8 @@ class Visits:
                 one.cut_off |= visit.cut_off
         visit.waiting = []
         if not visit.remembered and above is not None:
-            above.behind.remove(visit)
-            above.behind += visit.behind
+            del above.behind[visit]
+            above.behind |= visit.behind
             above.made |= visit.made
 
     def forget(self) -> None:

@@ -45,11 +45,6 @@ def test_of_a_run(outcome: Outcome, wrong: bool, model_error: bool, status: int)
 def test_of_an_exploration(verdicts: tuple[Verdict, ...], complete: bool | None, status: int) -> None:
     """`complete` None: it was interrupted."""
     found = [SimpleNamespace(finding=SimpleNamespace(verdict=verdict)) for verdict in verdicts]
-    coverage = SimpleNamespace(complete=bool(complete), interrupted=complete is None, no_progress="")
+    coverage = SimpleNamespace(complete=bool(complete), interrupted=complete is None)
     done = SimpleNamespace(found=found, coverage=coverage)
     assert status_of_exploration(done) == status  # type: ignore[arg-type]
-
-
-def test_a_loop_without_end_is_no_end() -> None:
-    coverage = SimpleNamespace(complete=True, interrupted=False, no_progress="cpu0 in a loop")
-    assert status_of_exploration(SimpleNamespace(found=[], coverage=coverage)) == 4  # type: ignore[arg-type]

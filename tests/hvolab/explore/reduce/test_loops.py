@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from small_setups import MEMORY_BYTES, Outcomes, X, Y
+from small_setups import MEMORY_BYTES, Outcomes, X, Y, setup_of
 
 from emu.addr import PAGE_BYTES
+from emu.cpu.ops import Store
 from emu.paging.models import LAZY
 from firmware.load import USER_ORIGIN, load_program
 from firmware.program import Argument
@@ -17,8 +20,11 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.randomly import Uniform
 from hvolab.explore.states.visits import EVERY_STATE, NO_STATES
+from hvolab.subject.picker import Replay
+from hvolab.subject.run import run_on
 from hvolab.subject.scenario import GuestActor, Setup
-from kernel_model.boot import BootConfig
+from kernel_model.boot import BootConfig, Kernel, boot
+from kernel_model.core.bug import bug
 
 ALL = frozenset(Freedom)
 WORDS = (Argument("x", "rdi", "a word", "address"), Argument("y", "rsi", "another word", "address"))
@@ -92,7 +98,7 @@ def test_who_can_step_and_does_not_makes_a_loop_none_for_ever() -> None:
 
 def test_two_that_wait_for_each_other_loop_for_ever() -> None:
     done, _ = shown(setup((POLLS, X, Y), (POLLS, Y, X)), Reduced(EVERY_STATE), Budget())
-    assert done.coverage.complete
+    assert (done.coverage.stopped_by, done.coverage.complete) == (None, False)
     assert done.coverage.no_progress.startswith("cpu0 in guest 0")
     assert ", cpu1 in guest 1" in done.coverage.no_progress
     assert status_of_exploration(done) == NOT_COMPLETE
@@ -102,3 +108,21 @@ def test_without_states_a_loop_is_cut_off() -> None:
     done, _ = shown(setup((POLLS, X, Y), (POLLS, Y, X)), Reduced(NO_STATES), Budget(runs=1, steps=200))
     assert not done.coverage.complete
     assert done.coverage.no_progress == ""
+
+
+async def dies(kernel: Kernel) -> None:
+    await bug("dies", "BUG_ON(1)")
+    await Store(X, 1)
+
+
+def test_what_was_found_before_a_loop_without_end_is_told() -> None:
+    """No run comes to its end, and it once was lost with the runs that did not."""
+    waits = setup((POLLS, Y, X)).actors[0]
+    assert isinstance(waits, GuestActor)
+    asked = setup_of(dies, dies)
+    asked = replace(asked, actors=(asked.actors[0], replace(waits, cpu=1)))
+    done = explore(asked, Reduced(), ALL, Budget())
+    assert [one.finding.cause for one in done.found] == ["BUG in dies: BUG_ON(1)"]
+    assert done.coverage.no_progress.startswith("cpu1 in guest 0")
+    again = run_on(boot(asked.boot), asked, lambda _system: Replay(done.found[0].schedule))
+    assert [one.cause for one in again.findings] == ["BUG in dies: BUG_ON(1)"]

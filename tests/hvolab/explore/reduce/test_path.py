@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from small_setups import X, loads, setup_of, stores, then, waits
+from small_setups import OTHER, X, loads, setup_of, stores, then, waits
 
 from emu.choice import Choice, Step
+from emu.cpu.condition import Word
+from emu.cpu.ops import Load
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.footprint.conflict import NOTHING
@@ -12,8 +14,11 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.node import Node
 from hvolab.explore.reduce.path import Explored
 from hvolab.explore.search.interface import Freedom
+from hvolab.explore.states.past import Values
 from hvolab.explore.states.visits import EVERY_STATE, NO_STATES, Remembers, Visits
 from hvolab.subject.scenario import Setup
+from kernel_model.boot import Kernel
+from kernel_model.core.spinlock import HUGETLB_LOCK, ZONE_LOCK, spin_lock, spin_unlock
 
 
 def node() -> Node:
@@ -22,7 +27,7 @@ def node() -> Node:
 
 
 def explored() -> Explored:
-    made = Explored(Visits(Remembers()))
+    made = Explored(Visits(Remembers()), Values(99))
     for number in range(3):
         made.nodes.append(node())
         made.history.add(0, NOTHING._replace(writes=frozenset({number})), frozenset({0}), {}, {})
@@ -69,3 +74,28 @@ def test_a_deadlock_behind_a_state_is_found_once_and_its_races_are_known_to_othe
         done = search(setup, remembers)
         assert done.coverage.complete
         assert len(done.found) == 1
+
+
+async def both(first: Word, second: Word) -> None:
+    await spin_lock(first)
+    await spin_lock(second)
+    await spin_unlock(second)
+    await spin_unlock(first)
+
+
+async def locks_if_x(kernel: Kernel) -> None:
+    if await Load(X):
+        await both(HUGETLB_LOCK, ZONE_LOCK)
+
+
+async def locks_the_other_way(kernel: Kernel) -> None:
+    await both(ZONE_LOCK, HUGETLB_LOCK)
+    await stores((X, 1), (X, 0), *((OTHER, n) for n in range(8)))(kernel)
+
+
+def test_the_orders_of_locks_count_in_a_run_that_ends_at_a_state() -> None:
+    """Of a context that has ended no state tells: the run in which it locked ends where another has been."""
+    setup = setup_of(locks_if_x, locks_the_other_way)
+    told = [search(setup, remembers).warnings for remembers in (NO_STATES, EVERY_STATE, Remembers())]
+    assert len(told[0]) == 1
+    assert told == [told[0]] * 3

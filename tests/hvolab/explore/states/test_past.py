@@ -22,7 +22,7 @@ from kernel_model.core.events import FlushBegun, FlushCompleted
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, SyncCore
 from kernel_model.layout import direct_map
 
-VALUES = Values()
+VALUES = Values(10_000)
 WORD = direct_map(0x700 << 12)
 SOFTWARE, OTHER = 1 << 58, 1 << 59  # bits of an entry that change no translation
 BEGUN = FlushBegun("f", PAGE, PAGE + 4096, frozenset({0}))
@@ -111,3 +111,13 @@ def test_with_one_entry_a_page_the_version_used_last_counts() -> None:
     both = Lab((SOFTWARE,), loads, LAZY_SINGLE), Lab((SOFTWARE,), loads, LAZY_SINGLE)
     assert both[0].go("01") != both[1].go("10")
     assert Lab((SOFTWARE,), loads).go("01") == Lab((SOFTWARE,), loads).go("10")
+
+
+def test_beyond_what_there_is_room_for_a_past_is_told_from_none() -> None:
+    values = Values(1)
+    assert [values.number(one) for one in ("a", "b", "a")] == [1, None, 1]
+    lab = Lab((SOFTWARE, OTHER), ())
+    lab.past = Past(lab.machine, lab.tables, values)
+    assert lab.go("00") is None
+    values.forget()
+    assert values.number("b") == 1

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import pytest
 from small_catalog import all_small
-from small_setups import Outcomes, X, loads, operation, sets, setup_of, stores, then, waits
+from small_setups import (
+    NEW,
+    NEW_WORD,
+    WORD,
+    Outcomes,
+    X,
+    copy_out,
+    loads,
+    operation,
+    set_pte,
+    sets,
+    setup_of,
+    split,
+    stores,
+    then,
+    waits,
+)
 from small_setups import without_interrupts as interrupts_off
 
 from emu.cpu.condition import Acknowledged, Word, WordIs
-from emu.cpu.ops import AddWords, Await, Count, Load, SendIpi
+from emu.cpu.ops import AddWords, Await, Count, Load, SendIpi, Store
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
@@ -19,6 +35,7 @@ from hvolab.explore.states.visits import EVERY_STATE, NO_STATES
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, SyncCore
+from kernel_model.mm.pgtable import PAGE_KERNEL
 
 SMALL = {small.name: small.setup for small in all_small()}
 HELD = Word("held")
@@ -36,6 +53,10 @@ async def waits_until_none_holds(kernel: Kernel) -> None:
 async def counts_unless_x(kernel: Kernel) -> None:
     if not await Load(X):
         await Count("nr_memmap_pages", 1)
+
+
+async def stores_what_is_there(kernel: Kernel) -> None:
+    await Store(WORD, await Load(WORD))
 
 
 async def asks_and_waits(kernel: Kernel) -> None:
@@ -58,7 +79,14 @@ LOST: dict[str, Setup] = {
     "ledger": SMALL["store, load of one word"],
     "CPUs": SMALL["two words at once, each of which is spoilt by another CPU"],
     "past": SMALL["a flush that covers only the split"],
-    "judges": SMALL["a return between two stores"],
+    # Whether a store that changes nothing came after the copy, which then loses it.
+    "judges": setup_of(
+        then(stores_what_is_there, sets(0)),
+        then(
+            split,
+            operation(then(copy_out, stores((NEW_WORD, 3)), waits(0), set_pte(NEW, PAGE_KERNEL))),
+        ),
+    ),
 }
 # What footprints of later steps have beside that decides no order of these: it only keeps races apart.
 NEVER_ALONE = {"footprints"}

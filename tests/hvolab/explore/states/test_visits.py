@@ -23,7 +23,7 @@ def chain(visits: Visits, *states: str | None) -> list[Visit]:
         visit = visits.begin(state, {}, number)
         visit.made.add(made(visits, 0, number))
         if found:
-            found[-1].behind.append(visit)
+            found[-1].behind[visit] = None
         found.append(visit)
     return found
 
@@ -71,7 +71,7 @@ def test_behind_a_state_lie_the_steps_of_those_it_leads_to() -> None:
     assert words(chained[0]) == {0, 1, 2, 3, 4}
     assert words(chained[3]) == {3, 4}
     again = visits.begin("c", {}, 0)
-    again.behind.append(chained[3])
+    again.behind[chained[3]] = None
     visits.finish(again, None)
     assert words(again) == {3, 4}
 
@@ -80,9 +80,9 @@ def test_a_state_that_is_not_remembered_leaves_its_steps_to_the_one_above() -> N
     visits = Visits(Remembers())
     chained = chain(visits, "a", None, "b", None)
     finish(visits, chained)
-    assert chained[0].behind == [chained[2]]
+    assert list(chained[0].behind) == [chained[2]]
     assert len(chained[0].made) == 2
-    assert chained[2].behind == []
+    assert not chained[2].behind
 
 
 def test_beyond_the_limit_no_state_is_remembered() -> None:
