@@ -134,7 +134,11 @@ class Machine(Kept):
     @property
     def progress(self) -> int:
         """How far the routines under way have come: another number after most steps."""
-        return sum(context.depth for cpu in self.cpus for context in cpu.contexts)
+        depth = 0
+        for cpu in self.cpus:
+            for context in cpu.contexts:
+                depth += context.depth
+        return depth
 
     def state(self, names: Names) -> tuple[Hashable, ...]:
         """What its further course depends on, but for memory and what TLBs remember. Raises CannotGoBack."""

@@ -12,6 +12,7 @@ from hvolab.checked.place import Place
 from hvolab.explore.audience import SILENT, Audience, Found
 from hvolab.explore.budget import Budget
 from hvolab.explore.checkpoint import Checkpoint, CheckpointError
+from hvolab.explore.collector import rarely_collected
 from hvolab.explore.coverage import INTERRUPTED, Coverage, Tally
 from hvolab.explore.interrupts import held_interrupts
 from hvolab.explore.search.interface import (
@@ -71,7 +72,7 @@ def explore(
     """
     exploring = Exploring(setup, strategy, freedoms, budget, checkpoint)
     stopped_by: str | None = None
-    with held_interrupts() as interrupts:
+    with held_interrupts() as interrupts, rarely_collected():
         try:
             while stopped_by is None and strategy.begin():
                 exploring.one_run()

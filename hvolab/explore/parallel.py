@@ -17,6 +17,7 @@ from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.audience import SILENT, Audience
 from hvolab.explore.budget import Budget
+from hvolab.explore.collector import rarely_collected
 from hvolab.explore.coverage import INTERRUPTED
 from hvolab.explore.explorer import Exploration, Exploring
 from hvolab.explore.interrupts import CtrlC, held_interrupts
@@ -48,7 +49,7 @@ def explore_with_jobs(
     """
     strategy = Reduced(remembers)
     main = Exploring(setup, strategy, freedoms, budget, None)
-    with held_interrupts() as interrupts, _Workers(main, strategy, jobs) as workers:
+    with held_interrupts() as interrupts, rarely_collected(), _Workers(main, strategy, jobs) as workers:
         team = _Team(main, strategy, budget, workers, interrupts, audience)
         try:
             team.explore()

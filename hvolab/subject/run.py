@@ -44,7 +44,9 @@ from hvolab.subject.stuck import ended_when_stuck
 from kernel_model.boot import System, boot
 
 _STEPS_A_LOOK = 256  # a look at the clock costs as much as a step
-_STEPS_A_PLACE = 32  # to keep one costs as much as some steps, to come back to one half as many again
+_STEPS_A_PLACE = 64  # to keep one costs as much as some steps, to come back to one half as many again
+_LEAST_APART = 16  # of short runs
+_PLACES_A_RUN = 10  # of all runs but the first
 _MOST_PLACES = 48  # of a long run; then every other is given up, and those to come are twice as far apart
 
 PickerFor: TypeAlias = Callable[[System], Picker]
@@ -150,6 +152,7 @@ class Running:
         """On to the end. Raises what the picker raises, and LoadError."""
         with _answering(self._system, self._setup, self._transcript):
             outcome = self._loop(limits)
+        self._apart = max(_LEAST_APART, min(self._apart, self._machine.steps // _PLACES_A_RUN))
         monitor = self._monitor
         match outcome:
             case Completed():

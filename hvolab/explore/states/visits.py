@@ -48,7 +48,7 @@ def within(mebibytes: int) -> Remembers:
 NO_STATES = Remembers(0)
 EVERY_STATE = Remembers(one_in=1, least=1)
 _PAYS = 200  # looks: one that ends a run in so many
-_LOOKS = 2000  # after so many it is asked whether they paid
+_LOOKS = 500  # after so many it is asked whether they paid
 
 
 class Made(NamedTuple):
