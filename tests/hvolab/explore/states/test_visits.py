@@ -100,10 +100,10 @@ def test_one_in_so_many_is_looked_at_and_none_where_none_is_remembered() -> None
 
 def test_where_looking_does_not_pay_fewer_are_looked_at() -> None:
     visits = Visits(Remembers(one_in=4, least=16))
-    for number in range(2000):
+    for number in range(500):
         visits.finished(number, {})
     assert [at for at in range(17) if visits.looks_at(at)] == [0, 8, 16]
-    for number in range(20_000):
+    for number in range(5000):
         visits.finished(number, {})
     assert [at for at in range(17) if visits.looks_at(at)] == [0, 16]
 
