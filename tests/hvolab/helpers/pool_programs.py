@@ -43,8 +43,7 @@ from kernel_model.layout import (
     page_to_pfn,
     pfn_to_page,
 )
-from kernel_model.mm.buddy import ALLOCATIONS
-from kernel_model.mm.failures import AllocationFailures, NoFailures
+from kernel_model.mm.failures import ALLOCATIONS, AllocationFailures, NoFailures
 from kernel_model.mm.hstate import HSTATE_2M, Hstate
 from kernel_model.mm.image import HugePage, VmemmapOrigin
 from kernel_model.mm.page import PGTY_HUGETLB, HugetlbFlag, Offset, compound_head, nth_page, page_of_lru
