@@ -117,7 +117,7 @@ class Exploring:
         self._last: tuple[Schedule, tuple[Finding, ...]] | None = None
         self._half_done = False
         self._made = 0
-        self._known = 0  # states that were remembered before
+        self._remembered_before = 0  # states, when counting began
         self._told = 0  # how many of the findings the audience knows
         saved = None if checkpoint is None else checkpoint.load()
         if saved is not None:
@@ -135,7 +135,7 @@ class Exploring:
         self._begun = time.monotonic()
         self._before, self._told = 0.0, 0
         self._running = self._last = None
-        self._known = self._strategy.remembered.states
+        self._remembered_before = self._strategy.remembered.states
 
     def one_run(self) -> Next:
         """The next run, which goes on where it parts from the last one where the strategy knows that."""
@@ -155,14 +155,15 @@ class Exploring:
         except Redundant:
             self.tally.given_up(self._system.machine.steps)
         following = self._strategy.end(self._system)
-        self._note(running.cut_here() if done is None else done.schedule, running)
+        schedule = running.cut_here() if done is None else done.schedule
+        self._note(schedule, running)
         states = self._strategy.remembered
-        self.tally.remembered = InMemory(max(0, states.states - self._known), states.full)
+        self.tally.remembered = InMemory(max(0, states.states - self._remembered_before), states.full)
         self._half_done = done is not None and isinstance(done.outcome, OutOfTime)
         if done is not None:
             self._last = done.schedule, done.findings
         if len(self.found) > known:
-            self._check(running.cut_here() if done is None else done.schedule, running.findings)
+            self._check(schedule, running.findings)
         if following is Next.START_AGAIN:
             self.tally.learned()
         if self._checkpoint is not None and (len(self.found) > known or self._checkpoint.due()):

@@ -88,7 +88,7 @@ LOST: dict[str, Setup] = {
         ),
     ),
 }
-# What footprints of later steps have beside that decides no order of these: it only keeps races apart.
+# No setup is known that misses what footprints of later steps need beside: races may.
 NEVER_ALONE = {"footprints"}
 
 
