@@ -11,10 +11,10 @@ What software must supply comes as data (`emu.cpu.software`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import assert_never
 
-from emu.addr import Pfn
+from emu.addr import Pfn, VirtAddr, page_start
 from emu.choice import Answerer, Choice, Step, TakeInterrupt
 from emu.cpu.apic import Apic
 from emu.cpu.condition import Word
@@ -23,18 +23,22 @@ from emu.cpu.execute import Executor, OpRefused
 from emu.cpu.handles import Names
 from emu.cpu.interrupts import Interrupts
 from emu.cpu.ops import Await
+from emu.cpu.recall import Recalled
+from emu.cpu.repeat import Put, Repeated, StoreEvent, Through
 from emu.cpu.routine import Routines
 from emu.cpu.software import Software
 from emu.cpu.spin import note_read, pause, wake_spinners
 from emu.cpu.threads import Threads
 from emu.cpu.traps import Traps
 from emu.cpu.waiting import Waiting
+from emu.events import Stored
 from emu.guest.guest_core import GuestTrap, Halted, Refused, Retired
 from emu.kept import Bookmark, Kept
 from emu.ledger import Ledger
 from emu.memory import PhysicalMemory
 from emu.mmu import Mmu
 from emu.paging.models import CpuModel
+from emu.paging.tlb import TlbEntry
 from emu.paging.walk import Control
 from emu.trace import Trace
 
@@ -253,6 +257,45 @@ class Machine(Kept):
                 assert_never(choice)
         wake_spinners(self.cpus, self.memory.journal, before)
         self._note_once()
+
+    def repeat(self, number: int, known: Repeated, told: Callable[[int, StoreEvent], None]) -> bool:
+        """Make steps of that CPU's routine that are known to do just that. `told`: of each store, by number.
+
+        Nobody else is told, but of walks: the TLB may have to make some that it did not make before. False,
+        and nothing is done, where an access could use more than one translation.
+        """
+        cpu = self.cpus[number]
+        context = cpu.top
+        assert isinstance(context, RoutineContext)
+        assert isinstance(context.routine, Recalled)
+        if not all(cpu.mmu.has_one(part.va) for part in known.done if isinstance(part, Through)):
+            return False
+        end = self.trace.next_number + known.events  # walks come on top
+        entries: dict[VirtAddr, TlbEntry] = {}
+        for part in known.done:
+            made = end - known.events + part.before - self.trace.next_number
+            self.trace.skip(made)
+            match part:
+                case Through(va=va, access=access):
+                    walks = self.trace.next_number
+                    entry = entries[page_start(va)] = cpu.mmu.again(va, access)
+                    end += self.trace.next_number - walks
+                    assert (entry.rights, entry.dirty) == (part.rights, part.dirty)
+                case Put(event=event):
+                    self.memory.write(part.pa, part.data)
+                    if isinstance(event, Stored):
+                        event = event._replace(entry=entries[page_start(event.va)])
+                    told(self.trace.next_number, event)
+                case _:
+                    assert_never(part)
+        self.trace.skip(end - self.trace.next_number)
+        self.steps += known.steps
+        for counter, delta in known.counters:
+            self.counters[counter, number] += delta
+        cpu.stack += known.stack
+        context.on_to(known.node)
+        self._waiting.note_once(context)
+        return True
 
     def _step(self, cpu: Cpu) -> None:
         top = cpu.top

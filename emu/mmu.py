@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
-from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical
+from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical, page_start
 from emu.choice import Answerer, VersionQuestion
 from emu.events import Invalidated, MultiHitSeen, Source, TlbFilled
 from emu.kept import Kept
@@ -129,6 +129,24 @@ class Mmu(Kept):
             return BusError(va, pa)
         self.tlb.used(entry, va, port)
         return Translation(pa, entry, Source.HIT)
+
+    def has_one(self, va: VirtAddr) -> bool:
+        """Whether an access there could use but one translation."""
+        assert isinstance(self.tlb, LazyTlb)
+        if self.tlb.only(page_start(va), self.pcid) is not None:
+            return True
+        usable = self.tlb.usable(va, self.pcid, Port.DATA)
+        return not usable.entries and not usable.dead_ends
+
+    def again(self, va: VirtAddr, access: Access) -> TlbEntry:
+        """What a kernel's access uses for which there is one translation only, and a permitted one."""
+        assert isinstance(self.tlb, LazyTlb)
+        entry = self.tlb.only(page_start(va), self.pcid)
+        if entry is None or (access is Access.WRITE and not entry.dirty):
+            found = self.translate(va, access, Privilege.SUPERVISOR)
+            assert isinstance(found, Translation)
+            entry = found.entry
+        return entry
 
     def peek(self, va: VirtAddr) -> Walked:
         """What a supervisor read's walk would find now, changing nothing: for monitors and reports."""

@@ -37,10 +37,10 @@ class Trace(Kept):
         self.listening = False
         self.next_number = 0
 
-    def skip(self) -> int:
-        """Take a number for an event that nobody would hear."""
+    def skip(self, events: int = 1) -> int:
+        """Take numbers for events that nobody would hear. Returns the first."""
         number = self.next_number
-        self.next_number += 1
+        self.next_number += events
         return number
 
     def add(self, event: MachineEvent) -> int:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from emu.addr import PhysAddr, VirtAddr
 from emu.cpu.handles import EventNumber, Names, numbered
@@ -92,7 +92,16 @@ class RoutineContext(Kept):
             self.numbers.append(EventNumber(result) if isinstance(self.pending, Annotate) else result)
             result = len(self.numbers) - 1
         self.pending = None
-        op: Op = self.routine.send(result)
+        return self._with_numbers(self.routine.send(result))
+
+    def on_to(self, node: HistoryNode) -> None:
+        """What lies between where its routine is and that node has been done."""
+        assert isinstance(self.routine, Recalled)
+        self.routine.on_to(node)
+        self.once = 0
+        self.pending = self._with_numbers(cast(Op, node.awaited))
+
+    def _with_numbers(self, op: Op) -> Op:
         return numbered(op, self.numbers) if isinstance(op, Annotate | Acknowledge | Await) else op
 
     def functions(self) -> tuple[str, ...]:

@@ -65,6 +65,11 @@ class HistoryNode:
     depth: int = 0
     after: dict[Hashable, HistoryNode] = field(default_factory=dict)
 
+    @property
+    def awaited(self) -> object:
+        """What the routine awaits there; None where it awaits nothing."""
+        return self.next.op if isinstance(self.next, _Awaits) else None
+
     def path(self, since: int) -> list[HistoryNode]:
         """The nodes that led here, this one last, from those with more than `since` results on."""
         found: list[HistoryNode] = []
@@ -143,6 +148,10 @@ class Recalled:
     def node(self) -> HistoryNode:
         """Where it is: a value to come back to."""
         return self._node
+
+    def on_to(self, node: HistoryNode) -> None:
+        """To a node behind where it is: what lies between has been done. Its code learns that when needed."""
+        self._node = node
 
     def back(self, node: HistoryNode) -> None:
         """To a node on the way to where it is. A coroutine past it is made anew: it cannot go back."""

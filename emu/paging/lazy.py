@@ -144,6 +144,13 @@ class LazyTlb(Kept):
             return Usable((), walk=True, dead_ends=self._ends_kept(va))
         return Usable(tuple(self._older(va, pcid)), walk=True, dead_ends=self._dead_ends(va))
 
+    def only(self, page: VirtAddr, pcid: int) -> TlbEntry | None:
+        """What a walk has found, if there is nothing older to be used and to walk again changes nothing."""
+        known = self._known.get((page, pcid))
+        if known is None or known.older or known.dead_ends or not self._still_true(known):
+            return None
+        return known.entry
+
     def used(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         del va, port
         self._last_used[_slot(entry)] = (entry, self._happened.now())

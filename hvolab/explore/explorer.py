@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from emu.contents import Contents
+from emu.cpu.condition import Word
 from emu.cpu.recall import Recall
 from hvolab.checked.error import InputError
 from hvolab.checked.json_value import Json
@@ -36,12 +39,19 @@ from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
 from kernel_model.boot import System, boot
 
-RUNS_A_CHECK = 50  # of so many runs one is made by the routines themselves, beside what is known of them
+RUNS_A_CHECK = 50  # of so many complete runs one is made again, by the routines themselves
 
 
-def is_checked(number: int) -> bool:
-    """Whether the run of that number, from 0, is: more of them while little is known."""
-    return not number % RUNS_A_CHECK or not number & (number - 1)
+@dataclass(frozen=True, slots=True)
+class _CameTo:
+    """What a run has come to, which it must come to again. `memory`: what it differs by from time zero."""
+
+    findings: tuple[Finding, ...]
+    steps: int
+    events: int
+    memory: int
+    words: Mapping[Word, int]
+    counters: Mapping[tuple[str, int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +124,9 @@ class Exploring:
         self._begun = time.monotonic()
         self._before = 0.0  # seconds spent before the checkpoint
         self._running: Running | None = None
-        self._last: tuple[Schedule, tuple[Finding, ...]] | None = None
+        self._last: tuple[Schedule, _CameTo] | None = None
         self._half_done = False
-        self._made = 0
+        self._completed = 0
         self._remembered_before = 0  # states, when counting began
         self._told = 0  # how many of the findings the audience knows
         saved = None if checkpoint is None else checkpoint.load()
@@ -141,8 +151,6 @@ class Exploring:
         """The next run, which goes on where it parts from the last one where the strategy knows that."""
         known = len(self.found)
         self.ran = True
-        self._recall.checking = is_checked(self._made)
-        self._made += 1
         done: Run | None = None
         running = self._going_on()
         try:
@@ -161,9 +169,11 @@ class Exploring:
         self.tally.remembered = InMemory(max(0, states.states - self._remembered_before), states.full)
         self._half_done = done is not None and isinstance(done.outcome, OutOfTime)
         if done is not None:
-            self._last = done.schedule, done.findings
-        if len(self.found) > known:
-            self._check(schedule, running.findings)
+            self._last = schedule, self._came_to(running)
+            self._completed += 1
+        is_due = done is not None and not self._completed % RUNS_A_CHECK
+        if len(self.found) > known or is_due:
+            self._check(schedule, self._came_to(running))
         if following is Next.START_AGAIN:
             self.tally.learned()
         if self._checkpoint is not None and (len(self.found) > known or self._checkpoint.due()):
@@ -175,16 +185,23 @@ class Exploring:
         if self._last is not None:
             self._check(*self._last)
 
-    def _check(self, schedule: Schedule, findings: tuple[Finding, ...]) -> None:
-        """Make a run with something new again, by the routines themselves. Raises Unrepeatable, LoadError."""
+    def _check(self, schedule: Schedule, came_to: _CameTo) -> None:
+        """Make a run again, step by step and by the routines themselves. Raises Unrepeatable, LoadError."""
         self._recall.checking = True
-        if self._followed(schedule).findings != findings:
+        if self._came_to(self._followed(schedule)) != came_to:
             raise LoadError(NOT_FOUND_AGAIN) if self._setup.loaded else AssertionError(NOT_FOUND_AGAIN)
+        self._recall.checking = False
+
+    def _came_to(self, run: Run | Running) -> _CameTo:
+        machine = self._system.machine
+        events, memory = machine.trace.next_number, Contents(machine.memory).number()
+        words, counters = machine.words.copy(), machine.counters.copy()
+        return _CameTo(run.findings, machine.steps, events, memory, words, counters)
 
     def _going_on(self) -> Running:
         """The last run, gone back to what this one shares with it; or one from time zero."""
         running, shared = self._running, self._strategy.shared
-        if running is not None and shared and not self._recall.checking and running.back(shared):
+        if running is not None and shared and running.back(shared):
             self.tally.gone_back(self._system.machine.steps)
             return running
         self._system.reset()

@@ -81,6 +81,9 @@ class _Transcript:
         self.picks.append(answer_to(question, pick))
         return pick
 
+    def repeated(self, choice: Choice, times: int) -> None:
+        self.picks += [choice] * times
+
     def finish(self) -> None:
         self.asking = True
         self._picker.finish()
@@ -98,6 +101,10 @@ class Returning(Picker, Protocol):
 
     def settle(self) -> None:
         """Note what is to be noted of the last step: a mark is about to be made."""
+        ...
+
+    def repeat(self, most: int) -> tuple[Choice, int] | None:
+        """Make up to so many steps at once, if there are such: the same choice, how often."""
         ...
 
     def mark(self) -> Bookmark: ...
@@ -205,15 +212,20 @@ class Running:
     def _loop(self, limits: Limits) -> Outcome:
         machine, transcript = self._machine, self._transcript
         returning = self._picker if isinstance(self._picker, Returning) else None
+        look = machine.steps
         while enabled := machine.enabled():
+            if returning is not None and self._repeats(returning, limits):
+                continue
             if machine.steps == limits.steps:
                 return OutOfSteps(limits.steps, _where(machine))
             if machine.guest_steps >= limits.guest_steps:
                 return OutOfSteps(machine.guest_steps, _where(machine), " of guest programs")
-            if not machine.steps % _STEPS_A_LOOK and limits.is_late():
-                return OutOfTime(limits.seconds, _where(machine))
-            if returning is not None and (not machine.steps % self._apart or machine.steps == self._back_to):
-                self._keep(returning)
+            if machine.steps >= look:
+                look = machine.steps + _STEPS_A_LOOK
+                if limits.is_late():
+                    return OutOfTime(limits.seconds, _where(machine))
+            if returning is not None:
+                self._keep_if_due(returning)
             try:
                 choice = transcript.pick(enabled)
             except CutHere:
@@ -225,10 +237,19 @@ class Running:
             return Deadlocked(tuple(machine.blocked().items()))
         return Completed()
 
-    def _keep(self, picker: Returning) -> None:
+    def _repeats(self, picker: Returning, limits: Limits) -> bool:
+        """Make steps at once, if there are such."""
+        made = picker.repeat(limits.steps - self._machine.steps)
+        if made is None:
+            return False
+        self._transcript.repeated(*made)
+        return True
+
+    def _keep_if_due(self, picker: Returning) -> None:
         """This place, unless it is kept already, or is none to come back to."""
         steps = self._machine.steps
-        if self._places and self._places[-1].steps >= steps:
+        last = self._places[-1].steps if self._places else None
+        if last is not None and (steps <= last or (steps - last < self._apart and steps != self._back_to)):
             return
         if len(self._places) == _MOST_PLACES:
             del self._places[1::2]

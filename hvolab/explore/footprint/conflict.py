@@ -6,6 +6,7 @@ no verdict. So a footprint has more in it than memory words: what enables a step
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from hvolab.judge.sight.resource import Touched
@@ -25,6 +26,16 @@ class Footprint(NamedTuple):
 NOTHING = Footprint(frozenset(), frozenset(), frozenset())
 
 
+def all_of(footprints: Iterable[Footprint]) -> Footprint:
+    """What steps with these footprints touch together."""
+    reads, writes, marks = set[Touched](), set[Touched](), set[Touched]()
+    for footprint in footprints:
+        reads |= footprint.reads
+        writes |= footprint.writes
+        marks |= footprint.marks
+    return Footprint(frozenset(reads), frozenset(writes), frozenset(marks))
+
+
 def conflict(a: Footprint, b: Footprint) -> bool:
     """Whether the order of two steps with these footprints can matter."""
     return not (
@@ -35,4 +46,17 @@ def conflict(a: Footprint, b: Footprint) -> bool:
         and a.reads.isdisjoint(b.marks)
         and a.marks.isdisjoint(b.writes)
         and a.writes.isdisjoint(b.marks)
+    )
+
+
+def conflicts(a: Footprint, b: Footprint) -> frozenset[Touched]:
+    """What two steps with these footprints conflict over."""
+    return frozenset().union(
+        a.writes & b.writes,
+        a.writes & b.reads,
+        a.writes & b.marks,
+        a.reads & b.writes,
+        a.reads & b.marks,
+        a.marks & b.reads,
+        a.marks & b.writes,
     )

@@ -19,11 +19,13 @@ from emu.paging.lazy import LazySpec
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.explore.footprint.tables import Tables
+from hvolab.explore.reduce.explored import Blind, Explored
 from hvolab.explore.reduce.node import Node
-from hvolab.explore.reduce.path import Blind, Explored, PathPicker
+from hvolab.explore.reduce.path import PathPicker
 from hvolab.explore.search.interface import Freedom, InMemory, Next
 from hvolab.explore.states.past import Values
 from hvolab.explore.states.visits import Remembers, Visits
+from hvolab.explore.stretches.contention import Contention
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from kernel_model.boot import System
@@ -41,7 +43,7 @@ class Reduced:
         remembers: Remembers = Remembers(),  # noqa: B008 (frozen)
         blind: Blind = Blind(),  # noqa: B008 (frozen)
     ) -> None:
-        self._explored = Explored(Visits(remembers), Values(remembers.values))
+        self._explored = Explored(Visits(remembers), Values(remembers.values), Contention(blind.contended))
         self._blind = blind
         self._tables: Tables | None = None
         self._run: PathPicker | None = None
@@ -58,7 +60,7 @@ class Reduced:
     @property
     def shared(self) -> int:
         """How many steps of the run to come are those of the last one. 0: it has a picker of its own."""
-        return 0 if self._run is None else len(self._explored.nodes) - 1
+        return 0 if self._run is None else self._explored.nodes[-1].at
 
     @property
     def remembered(self) -> InMemory:
@@ -91,6 +93,7 @@ class Reduced:
             return Next.GO_ON
         self._tables.grown = False
         self._run = None
+        self._explored.forget_steps()
         self._explored.forget_states()
         if self._floor < 0:
             self._explored.cut(0)
@@ -104,7 +107,7 @@ class Reduced:
         learned: dict[str, Json] = {} if self._tables is None else {"tables": self._tables.save()}
         return {
             **learned,
-            "nodes": [node.save() for node in self._explored.nodes],
+            "nodes": [node.save() for node in self.nodes],
             "begun": int(self._begun),
             "floor": self._floor,
         }
@@ -128,6 +131,7 @@ class Reduced:
             node = nodes[-1]
             at_floor = len(nodes) - 1 == self._floor
             if node.next_answer() or (not at_floor and node.next_process()):
+                node.leap = None
                 self._explored.history.cut(len(nodes) - 1)
                 return True
             if at_floor:
@@ -153,4 +157,4 @@ class Reduced:
     @property
     def nodes(self) -> tuple[Node, ...]:
         """The current path. With a floor it ends there once everything above has been explored."""
-        return tuple(self._explored.nodes)
+        return tuple(self._explored.unfolded())

@@ -11,7 +11,7 @@ interrupt with CLI, never with STI). So for each thing waited for it is asked wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -75,13 +75,34 @@ class HappensBefore:
 
         `waited_for`: what it may have had to wait for, and with which value, where that is known.
         """
-        number = len(self.steps)
         own = self._own(process)
         candidates = self._conflicting(footprint)
+        races = self._races(process, own, footprint, waited_for, candidates)
+        self._append(process, enabled, own, candidates, footprint, held)
+        return races
+
+    def rebuild(self, steps: Sequence[Happened]) -> None:
+        """These are the steps, in this order; what came before each is found again."""
+        self.steps.clear()
+        self._touches.clear()
+        self._last_of.clear()
+        for step in steps:
+            own, candidates = self._own(step.process), self._conflicting(step.footprint)
+            self._append(step.process, step.enabled, own, candidates, step.footprint, step.held)
+
+    def _append(
+        self,
+        process: int,
+        enabled: frozenset[int],
+        own: Steps,
+        candidates: Iterable[int],
+        footprint: Footprint,
+        held: Mapping[Touched, int],
+    ) -> None:
+        number = len(self.steps)
         before = own | (1 << number)
         for step in candidates:
             before |= self.steps[step].before
-        races = self._races(process, own, footprint, waited_for, candidates)
         for resource in footprint.reads:
             self._of(resource).reads.append(number)
         for resource in footprint.writes:
@@ -90,7 +111,6 @@ class HappensBefore:
             self._of(resource).marks.append(number)
         self._last_of.setdefault(process, []).append(number)
         self.steps.append(Happened(process, enabled, before, footprint, held))
-        return races
 
     def would_race(
         self, process: int, footprint: Footprint, waited_for: Mapping[Touched, int | None]
@@ -115,6 +135,17 @@ class HappensBefore:
                 if not is_before and (value is None or happened.held.get(part, value) == value):
                     found.add(step)
         return sorted(found)
+
+    def touching(self, process: int, some: Iterable[Touched]) -> Footprint:
+        """How the steps of other processes have touched these."""
+        found = set[Touched](), set[Touched](), set[Touched]()
+        for resource in some:
+            touches = self._touches.get(resource)
+            if touches is not None:
+                for kind, steps in zip(found, (touches.reads, touches.writes, touches.marks), strict=True):
+                    if any(self.steps[step].process != process for step in steps):
+                        kind.add(resource)
+        return Footprint(*map(frozenset, found))
 
     def before_blocked(self, process: int, footprint: Footprint) -> Steps:
         """What comes before a step that is blocked at the end of the run."""

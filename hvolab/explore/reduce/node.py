@@ -19,6 +19,7 @@ from hvolab.explore.reduce.saved import (
     save_footprint,
 )
 from hvolab.explore.states.visits import Visit
+from hvolab.explore.stretches.leaps import Leap
 
 
 @dataclass(slots=True)
@@ -39,7 +40,10 @@ class AnswerBranch:
 
 @dataclass(slots=True)
 class Node:
-    """A state on the current path: what can step there, what has been tried, what is still to be."""
+    """A state on the current path: what can step there, what has been tried, what is still to be.
+
+    Between two of them lie the private steps of the process that steps in the first.
+    """
 
     enabled: dict[int, Choice]
     sleep: dict[int, Footprint]
@@ -49,6 +53,8 @@ class Node:
     footprint: Footprint = NOTHING  # of the current process, over all answers so far
     answers: list[AnswerBranch] = field(default_factory=list)
     in_loop: bool = False
+    at: int = 0  # steps of the run before it
+    leap: Leap | None = None  # what the current process makes by itself after its step
     visit: Visit | None = None  # None where the path came out of a checkpoint: what lay behind is not known
 
     def next_answer(self) -> bool:

@@ -5,8 +5,8 @@ Each new step is taken note of: what it touched, what it races with, and so what
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Never
 
 from emu.choice import Choice, Question, Step, TakeInterrupt, VersionQuestion
@@ -21,62 +21,24 @@ from hvolab.explore.footprint.process import process_of
 from hvolab.explore.footprint.recorder import Recorder
 from hvolab.explore.footprint.tables import Tables
 from hvolab.explore.reduce.alternatives import Alternatives
-from hvolab.explore.reduce.happens_before import HappensBefore
+from hvolab.explore.reduce.explored import Blind, Explored
 from hvolab.explore.reduce.node import AnswerBranch, Node
 from hvolab.explore.search.interface import Freedom, NoProgress, Redundant, SeenBefore
-from hvolab.explore.states.past import Past, Values
+from hvolab.explore.states.past import Past
 from hvolab.explore.states.reader import StateReader
-from hvolab.explore.states.visits import Visit, Visits
+from hvolab.explore.states.visits import Visit
+from hvolab.explore.stretches.leaps import Leap, UnderWay
+from hvolab.explore.stretches.lives import KnownStep, Life, Lives
+from hvolab.explore.stretches.quiet import StepsSeen
 from hvolab.judge.sight.facts import VersionFacts
-from hvolab.judge.sight.resource import Kind, Touched
+from hvolab.judge.sight.resource import Touched
 from hvolab.judge.sight.sight import Sight
-
-
-@dataclass(frozen=True, slots=True)
-class Blind:
-    """What to leave out, each of which is unsound: for tests that show that it matters.
-
-    Kinds of resources in footprints; fields of VersionFacts, which tell versions apart; parts of states.
-    """
-
-    kinds: frozenset[Kind] = frozenset()
-    facts: frozenset[str] = frozenset()
-    states: frozenset[str] = frozenset()
-
-
-@dataclass(slots=True)
-class Explored:
-    """What a search knows beside page tables: its path, the steps on it, the states it has been in."""
-
-    visits: Visits
-    values: Values
-    nodes: list[Node] = field(default_factory=list)
-    history: HappensBefore = field(default_factory=HappensBefore)
-
-    def cut(self, length: int) -> None:
-        """Only the first so many nodes of the path count; the steps are those between them."""
-        for node in self.nodes[length:]:
-            if node.visit is not None:
-                node.visit.on_path = False
-        del self.nodes[length:]
-        self.history.cut(length)
-
-    def forget(self) -> None:
-        """All of it: it was explored without knowing what there is to know."""
-        self.forget_states()
-        self.cut(0)
-
-    def forget_states(self) -> None:
-        """They were told apart, or explored, without knowing what there is to know."""
-        self.visits.forget()
-        self.values.forget()
 
 
 class PathPicker(Kept):
     """The picker of a run."""
 
-    kept = ("_depth",)
-    parts = ("_recorder", "_states")
+    parts = ("_recorder", "_states", "_lives")
 
     def __init__(
         self,
@@ -89,6 +51,7 @@ class PathPicker(Kept):
     ) -> None:
         self._machine = machine
         self._sight = sight
+        self._explored = explored
         self._nodes, self._history, self._visits = explored.nodes, explored.history, explored.visits
         self._alternatives = Alternatives(explored.nodes, explored.history)
         self._freedoms = freedoms
@@ -97,9 +60,14 @@ class PathPicker(Kept):
         sight.watched_by(self._recorder)
         past = Past(machine, tables, explored.values)
         self._states = StateReader(machine, sight, self._recorder, past, explored.values, blind.states)
+        self._contention = explored.contention
+        seen = StepsSeen(machine, sight, tables)
+        self._lives = Lives(machine, explored.lives, explored.contention, seen)
+        self._leap = UnderWay()
         self._model = machine.cpus[0].mmu.model
         self._depth = 0  # steps begun
         self._asked = 0  # questions within the step
+        self._life: Life | None = None  # before the step
         self._last: Choice | None = None
         self._stepped: int | None = None  # the CPU of the step that ended last
         self._happened = NOTHING
@@ -108,9 +76,12 @@ class PathPicker(Kept):
 
     def pick(self, enabled: list[Choice]) -> Choice:
         self.settle()
+        if self._leap.step is not None:
+            return self._leap_on(Step(self._leap.step.process // 2))
         if self._depth == len(self._nodes):
             self._nodes.append(self._node(enabled, self._happened))
         node = self._nodes[self._depth]
+        node.at = self._machine.steps
         choice = node.enabled[node.current]
         self._depth += 1
         self._asked = 0
@@ -119,6 +90,8 @@ class PathPicker(Kept):
         if not self._recorder.replaying:
             self._waited_for = self._recorder.waits_for(choice)
         self._recorder.before(choice)
+        self._life = self._lives.of(node.current)
+        self._lives.before(choice)
         return choice
 
     def answer(self, question: Question) -> int:
@@ -127,6 +100,11 @@ class PathPicker(Kept):
             return question.default
         if isinstance(question, VersionQuestion):
             self._recorder.offered((*question.entries, *question.dead_ends))
+        if self._leap.step is not None:
+            distinct = self._distinct(question)
+            if len(distinct) == 1:
+                return distinct[0]
+            self._leave_leap()
         answers = self._nodes[self._depth - 1].answers
         if self._asked == len(answers):
             answers.append(AnswerBranch(self._distinct(question)))
@@ -135,18 +113,28 @@ class PathPicker(Kept):
         return answer.options[answer.at]
 
     def finish(self) -> None:
-        """Any end is fine."""
+        """Any end is fine. What is asked from here on is asked after all steps, whoever made the last."""
+        if self._last is not None and self._leap.step is None and not self._recorder.replaying:
+            self._touched(self._nodes[self._depth - 1].current, self._recorder.after(self._last))
 
     def settle(self) -> None:
         """Take note of the step begun last, if that is still to be done."""
-        if self._last is not None:
-            self._stepped = self._last.cpu
-            self._happened = self._ended(self._last)
-            self._last = None
+        if self._last is None:
+            return
+        last, self._last = self._last, None
+        self._stepped = last.cpu
+        if self._leap.step is None:
+            self._happened = self._ended(last)
+        else:
+            self._leapt(last, self._leap.step)
 
     def back(self, mark: Bookmark) -> None:
         """To a place on the path before its last node: from there to the node the steps are known."""
         super().back(mark)
+        steps = self._machine.steps
+        self._depth = bisect_left(self._nodes, steps, key=lambda node: node.at)
+        last = self._nodes[self._depth - 1] if self._depth else None
+        self._leap.begin(None if last is None else last.leap, 0 if last is None else steps - last.at - 1)
         self._last, self._stepped = None, None
         self._asked, self._given_up = 0, False
         self._happened = NOTHING
@@ -169,18 +157,115 @@ class PathPicker(Kept):
     def _ended(self, last: Choice) -> Footprint:
         """The footprint of the step begun last, which its node takes note of where it is a new one."""
         self._states.ended(last.cpu)
+        node = self._nodes[self._depth - 1]
+        self._lives.after(node.current, last)
         if self._recorder.replaying:
             self._recorder.replayed(last, self._history.steps[self._depth - 1].footprint)
+            self._leap.begin(node.leap)
             return NOTHING
         footprint = self._recorder.after(last)
-        node = self._nodes[self._depth - 1]
+        self._made(node, footprint)
+        if self._machine.busy and not self._asked:
+            self._lives.learn(node.current, self._life, footprint, self._recorder.held)
+        if self._depth == len(self._nodes):
+            # Otherwise the path is one of a checkpoint: it has a state before each step.
+            node.leap = self._leap_from(node)
+        self._leap.begin(node.leap)
+        return footprint
+
+    def _made(self, node: Node, footprint: Footprint) -> None:
+        """The step of the last state is a new one."""
+        if self._machine.busy:
+            self._touched(node.current, footprint)
         node.footprint = node.footprint.union(footprint)
         self._note(node, node.current, footprint, self._waited_for)
         enabled = frozenset(node.enabled)
         races = self._history.add(node.current, footprint, enabled, self._recorder.held, self._waited_for)
+        if self._machine.busy:
+            for race in races:
+                self._contention.raced(self._history.steps[race].footprint, footprint)
         before = self._history.steps[-1].before
         self._alternatives.of_step(races, node.current, before, self._waited_for)
-        return footprint
+
+    def _touched(self, process: int, footprint: Footprint) -> None:
+        """A new step, or one that never came. What it conflicts with was not private to others."""
+        self._open_leaps(process, self._contention.note(process, footprint))
+
+    def _open_leaps(self, process: int, doubtful: Footprint) -> None:
+        if doubtful != NOTHING:
+            self._depth += self._explored.open_leaps(process, doubtful)
+
+    def _leap_from(self, node: Node) -> Leap | None:
+        """What the process that has just stepped goes on with by itself."""
+        process = node.current
+        chain = self._lives.chain(process)
+        while chain is not None and chain.doubts:
+            asleep = node.asleep_beside().values()
+            met = self._explored.met(process, chain, asleep)
+            if met == NOTHING:
+                break
+            self._contention.conflicted(met.reads | met.writes | met.marks)
+            self._open_leaps(process, met)
+            chain = self._lives.chain(process)
+        if chain is None:
+            return None
+        if node.visit is not None:
+            node.visit.made.add(self._visits.made(process, chain.touched, {}))
+        enabled = self._machine.enabled()
+        by_process = {process_of(self._machine, choice): choice for choice in enabled}
+        return Leap(chain.steps, chain.touched, chain.quiet, by_process)
+
+    def _leap_on(self, choice: Choice) -> Choice:
+        """The next step of a leap, which is not one that is known to do the same as before."""
+        self._recorder.replaying = self._depth < len(self._nodes)
+        self._recorder.before(choice)
+        self._lives.before(choice)
+        self._last = choice
+        return choice
+
+    def repeat(self, most: int) -> tuple[Choice, int] | None:
+        """Make up to so many steps that are known to do the same as before, all at once: whose, how many."""
+        self.settle()
+        step, quiet = self._leap.step, self._leap.quiet
+        if step is None or quiet is None or most < quiet.does.steps:
+            return None
+        cpu = step.process // 2
+        if not self._machine.repeat(cpu, quiet.does, self._sight.stored):
+            return None
+        self._states.passed()
+        self._lives.on_to(step.process, quiet.after)
+        self._leap.made(quiet.does.steps)
+        return Step(cpu), quiet.does.steps
+
+    def _leapt(self, last: Choice, known: KnownStep) -> None:
+        """The step of a leap that was begun last has ended."""
+        self._states.ended(last.cpu)
+        after = self._lives.after(known.process, last)
+        if self._recorder.replaying:
+            self._recorder.replayed(last, known.footprint)
+            self._leap.made()
+            return
+        footprint = self._recorder.after(last)
+        made = self._leap.steps_made
+        if footprint != known.footprint:
+            # A judge may look at more while others have something under way.
+            self._happened = footprint
+            self._made(self._leave_leap(), footprint)
+        elif after is not known.after:
+            # What a transaction gives depends on those of others, which no order is told by.
+            self._leap.begin(None)
+            self._explored.end_leap(made + 1)
+        else:
+            self._leap.made()
+
+    def _leave_leap(self) -> Node:
+        """The step of a leap, under way or just ended, is a step of its own after all. Returns its state."""
+        assert not self._recorder.replaying
+        node = self._explored.leave_leap(self._leap.steps_made)
+        self._leap.begin(None)
+        self._depth += 1
+        self._asked, self._waited_for = 0, {}
+        return node
 
     def _node(self, enabled: list[Choice], happened: Footprint) -> Node:
         processes = {process_of(self._machine, choice): choice for choice in enabled}
@@ -207,7 +292,7 @@ class PathPicker(Kept):
         above = self._nodes[self._depth - 1].visit if self._depth else None
         is_guests = self._was_a_guests_step()
         # How far a guest program has come no number says: each of its states is looked at.
-        looks = self._visits.looks_at(0 if is_guests else self._machine.progress)
+        looks = self._visits.looks_at(0 if is_guests else self._machine.progress, meets=self._meets())
         state = self._states.read() if looks else None
         known = None if state is None else self._visits.finished(state, sleep)
         # Histories grow: guest programs alone come back to where they were.
@@ -218,11 +303,19 @@ class PathPicker(Kept):
         if known is not None or loop is not None:
             self._given_up = True
         if known is not None:
+            for made in known.all():
+                self._open_leaps(made.process, self._contention.doubted(made.footprint))
             self._alternatives.of_behind(known)
             raise SeenBefore
         if loop is not None:
             self._close(loop)
         return visit
+
+    def _meets(self) -> bool:
+        """Whether what the process that stepped last has touched concerns others: a place where ways meet."""
+        if not self._depth:
+            return True
+        return self._contention.doubts(self._nodes[self._depth - 1].current, self._happened) is None
 
     def _was_a_guests_step(self) -> bool:
         """Whether a guest program has made the step that ended last, and goes on."""
@@ -259,6 +352,7 @@ class PathPicker(Kept):
     def _blocked(self, choice: Choice) -> None:
         """A step that never came."""
         process, footprint = process_of(self._machine, choice), self._recorder.blocked(choice)
+        self._touched(process, footprint)
         waited_for = self._recorder.waits_for(choice)
         self._note(self._nodes[-1], process, footprint, waited_for)
         self._alternatives.of_blocked(process, footprint, waited_for)

@@ -83,6 +83,10 @@ class Past(Kept):
     def _append(self, *what: object) -> None:
         self._latest.append((self._journal.now - self._moment, what))
 
+    def passed(self) -> None:
+        """Steps have been made that leave nothing of theirs here."""
+        self._moment = self._journal.now
+
     def ended(self, cpu: int) -> None:
         """The step of that CPU has."""
         stores: list[Hashable] = []

@@ -49,6 +49,10 @@ class StateReader(Kept):
         """The step of that CPU has."""
         self._past.ended(cpu)
 
+    def passed(self) -> None:
+        """Steps have been made that did nothing but access memory, and no page table."""
+        self._past.passed()
+
     def back(self, mark: Bookmark) -> None:
         super().back(mark)
         self._contents.forget()

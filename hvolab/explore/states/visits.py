@@ -11,7 +11,7 @@ state is, since all of it lies behind each.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -86,6 +86,12 @@ class Visit:
     cut_off: bool = False
     _all: frozenset[Made] | None = None
 
+    def moved(self, now: Sequence[int]) -> None:
+        """The path has other states between its own: `now` has the new depths, by the old ones."""
+        self.depth = now[self.depth]
+        if self.back_to != _NO_LOOP:
+            self.back_to = now[self.back_to]
+
     def all(self) -> frozenset[Made]:
         """The steps behind a finished visit, in no order."""
         if self._all is None:
@@ -130,9 +136,13 @@ class Visits:
         made = Made(process, footprint, tuple(waited_for.items()))
         return self._made.setdefault(made, made)
 
-    def looks_at(self, progress: int) -> bool:
-        """Whether a state that its CPUs have come to in so many steps is one to be remembered."""
-        return self._remembers.most > 0 and not progress % self._one_in
+    def looks_at(self, progress: int, *, meets: bool) -> bool:
+        """Whether a state that its CPUs have come to in so many steps is one to be remembered.
+
+        Four times as many are of those where ways meet.
+        """
+        one_in = max(1, self._one_in // 4) if meets else self._one_in
+        return self._remembers.most > 0 and not progress % one_in
 
     def finished(self, state: Hashable, asleep: Mapping[int, object]) -> Visit | None:
         """One that had no less to explore than there is with these processes asleep."""

@@ -85,11 +85,8 @@ class Remembered(Kept):
 
     def observe(self, number: int, event: MachineEvent) -> None:
         match event:
-            case Stored(pa=pa):
-                self.endings.stored(number, event, self.operations.current(event.cpu))
-                self._remapped(number, event.cpu, pa)
-            case Copied(to_pa=pa) | Filled(pa=pa):
-                self.endings.bulk(pa)
+            case Stored(pa=pa) | Copied(to_pa=pa) | Filled(pa=pa):
+                self.stored_somewhere(number, event)
                 self._remapped(number, event.cpu, pa)
             case Invalidated():
                 self.requests.invalidated(number, self._journal.now, event)
@@ -100,6 +97,16 @@ class Remembered(Kept):
             case _:
                 pass  # of what else a machine does nothing needs to be remembered
 
+    def stored_somewhere(self, number: int, event: Stored | Copied | Filled) -> None:
+        """Told alone of a store that is known not to be one to a page table."""
+        match event:
+            case Stored():
+                self.endings.stored(number, event, self.operations.current(event.cpu))
+            case Copied(to_pa=pa) | Filled(pa=pa):
+                self.endings.bulk(pa)
+            case _:
+                assert_never(event)
+
     def _remapped(self, number: int, cpu: int, pa: PhysAddr) -> None:
         """The latest store may have been one to a page table."""
         before = next(self._journal.since(self._journal.now - 1))
@@ -108,7 +115,7 @@ class Remembered(Kept):
             watcher.writes(Resource(Kind.MAPPED, one.pfn))
             if one.changed_hands:
                 self.frames.reused(one.pfn, self._journal.now, number)
-                watcher.writes(Resource(Kind.OWNER, one.pfn))
+                watcher.writes(Resource(Kind.LOST, one.pfn))
                 watcher.lost(one.pfn)
         operation = self.operations.current(cpu)
         if self.mappings.latest and operation is not None:
@@ -128,6 +135,7 @@ class Remembered(Kept):
                 self.frames.freed(frames, self._journal.now, number)
                 self._owner(frames)
                 for frame in frames:
+                    watcher.writes(Resource(Kind.LOST, frame))
                     watcher.lost(frame)
                 for frame in frames if order == 0 else ():
                     self.mappings.freed(frame)

@@ -28,13 +28,14 @@ class Kind(IntEnum):
     INTERRUPT_FLAG = 8  # cpu
     ACKNOWLEDGED = 9  # sender, target
     CONTEXT = 10  # cpu: which context runs, thread or stepwise handler
-    OWNER = 11  # frame: allocated or free, and whose it has been
+    OWNER = 11  # frame: allocated or free
     OWED = 12  # page number: which flush requests were begun and completed for it
     OPERATION = 13  # cpu, how many it began before: whether that operation has returned
     HELD = 14  # head struct page: which operations under way have announced it
     MAPPED = 15  # frame: which entries lead to it, as to memory or to a table
     SECTION_ENTERED = 16  # cpu: its RCU read-side sections, against the begin of a grace period
     SECTION_LEFT = 17  # cpu: the same, against the end of a grace period that waits for it
+    LOST = 18  # frame: when it was last lost by who had it, which an allocation does not change
 
 
 class Resource(NamedTuple):

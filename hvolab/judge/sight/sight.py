@@ -25,7 +25,7 @@ from emu.cpu.condition import (
 )
 from emu.cpu.cpu import RoutineContext
 from emu.cpu.ops import AddWords, Await
-from emu.events import Site, Source, Stored
+from emu.events import Copied, Filled, Site, Source, Stored
 from emu.kept import Bookmark, Kept
 from emu.machine import Machine
 from emu.memory import Moment
@@ -74,6 +74,10 @@ class Sight(Kept):
         self.cpus = range(len(machine.cpus))
         self.model = machine.cpus[0].mmu.model
         self.observe = self._remembered.observe  # to be told of every event before judges are
+
+    def stored(self, number: int, event: Stored | Copied | Filled) -> None:
+        """Told instead of `observe` where it is known that the store matters to nobody."""
+        self._remembered.stored_somewhere(number, event)
 
     def watched_by(self, watcher: Watcher) -> None:
         """From now on tell this one what is asked."""
@@ -236,7 +240,7 @@ class Sight(Kept):
     def lost(self, va: VirtAddr, entry: TlbEntry) -> Lost | None:
         """That the frame was lost by its holder while, or after, the page tables led from `va` to it."""
         pfn = entry.frame_of(va)
-        self._watching.watcher.reads(Resource(Kind.OWNER, pfn))
+        self._watching.watcher.reads(Resource(Kind.LOST, pfn))
         lost = self._remembered.frames.last_lost(pfn)
         if lost is None or lost.moment < self._led_since(va, entry):
             return None
@@ -270,7 +274,7 @@ class Sight(Kept):
             if number == 0:
                 continue  # the root is not handed out
             table = Pfn(step.pa >> PAGE_SHIFT)
-            self._watching.watcher.reads(Resource(Kind.OWNER, table))
+            self._watching.watcher.reads(Resource(Kind.LOST, table))
             lost = self._remembered.frames.last_lost(table)
             if lost is not None and lost.moment >= self._remembered.endings.installed_at(
                 steps[:number], moment

@@ -9,7 +9,7 @@ from small_setups import Body, Outcomes, allocates, config_of, setup_of, then
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
-from hvolab.explore.reduce.path import Blind
+from hvolab.explore.reduce.explored import Blind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.judge.sight.resource import Kind

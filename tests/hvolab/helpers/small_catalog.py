@@ -233,6 +233,10 @@ def all_small() -> tuple[Small, ...]:
             setup_of(after_x(loads(0, WORD)), then(split, remap_rw, set_x), after_x(freed(FRAME))),
         ),
         Small(
+            "a frame that is freed beside a load of it",
+            setup_of(loads(0, NEW_WORD), freed(NEW)),
+        ),
+        Small(
             "an invalidation beside a detached table",
             setup_of(
                 after_x(then(invlpg_other, loads(0, WORD))),

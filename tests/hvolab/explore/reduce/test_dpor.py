@@ -38,7 +38,7 @@ from emu.paging.pte import PteBit
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
-from hvolab.explore.reduce.path import Blind
+from hvolab.explore.reduce.explored import Blind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.states.visits import EVERY_STATE, NO_STATES, Remembers
@@ -151,7 +151,8 @@ LOST = {
     Kind.DIRECTORIES: "an invalidation beside a detached table",
     Kind.IPI: "two requests to one CPU",
     Kind.INTERRUPT_FLAG: "a flush and a region with interrupts off",
-    Kind.OWNER: "a late free",
+    Kind.OWNER: "a frame that is freed beside a load of it",
+    Kind.LOST: "a late free",
     Kind.OWED: "a late flush that is none",
     Kind.CELL: "a store that makes good what was lost",
     Kind.OPERATION: "an operation that returns unflushed",

@@ -1,50 +1,19 @@
-"""The path of a search: what is cut off it, and where a run along it ends."""
+"""The way of a run: where it ends."""
 
 from __future__ import annotations
 
 from small_setups import OTHER, X, loads, setup_of, stores, then, waits
 
-from emu.choice import Choice, Step
 from emu.cpu.condition import Word
 from emu.cpu.ops import Load
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration, explore
-from hvolab.explore.footprint.conflict import NOTHING
 from hvolab.explore.reduce.dpor import Reduced
-from hvolab.explore.reduce.node import Node
-from hvolab.explore.reduce.path import Explored
 from hvolab.explore.search.interface import Freedom
-from hvolab.explore.states.past import Values
-from hvolab.explore.states.visits import EVERY_STATE, NO_STATES, Remembers, Visits
+from hvolab.explore.states.visits import EVERY_STATE, NO_STATES, Remembers
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.core.spinlock import HUGETLB_LOCK, ZONE_LOCK, spin_lock, spin_unlock
-
-
-def node() -> Node:
-    enabled: dict[int, Choice] = {0: Step(0)}
-    return Node(enabled, {}, 0)
-
-
-def explored() -> Explored:
-    made = Explored(Visits(Remembers()), Values(99))
-    for number in range(3):
-        made.nodes.append(node())
-        made.history.add(0, NOTHING._replace(writes=frozenset({number})), frozenset({0}), {}, {})
-    made.visits.begin("s", {}, 0)
-    return made
-
-
-def test_cut_it_has_the_first_nodes_and_the_steps_between_them() -> None:
-    made = explored()
-    made.cut(2)
-    assert (len(made.nodes), len(made.history.steps), len(made.visits)) == (2, 2, 1)
-
-
-def test_what_was_explored_without_knowing_enough_is_forgotten() -> None:
-    made = explored()
-    made.forget()
-    assert (made.nodes, made.history.steps, len(made.visits)) == ([], [], 0)
 
 
 def search(setup: Setup, remembers: Remembers, steps: int = 1000) -> Exploration:

@@ -28,7 +28,7 @@ from emu.cpu.ops import AddWords, Await, Count, Load, SendIpi, Store
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
-from hvolab.explore.reduce.path import Blind
+from hvolab.explore.reduce.explored import Blind
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.states.reader import PARTS
 from hvolab.explore.states.visits import EVERY_STATE, NO_STATES

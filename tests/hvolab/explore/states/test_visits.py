@@ -94,18 +94,22 @@ def test_beyond_the_limit_no_state_is_remembered() -> None:
 
 
 def test_one_in_so_many_is_looked_at_and_none_where_none_is_remembered() -> None:
-    assert [at for at in range(9) if Visits(Remembers(one_in=4)).looks_at(at)] == [0, 4, 8]
-    assert not any(Visits(Remembers(0)).looks_at(at) for at in range(9))
+    visits = Visits(Remembers(one_in=4))
+    assert [at for at in range(9) if visits.looks_at(at, meets=False)] == [0, 4, 8]
+    assert all(visits.looks_at(at, meets=True) for at in range(9))
+    assert not any(Visits(Remembers(0)).looks_at(at, meets=True) for at in range(9))
 
 
 def test_where_looking_does_not_pay_fewer_are_looked_at() -> None:
     visits = Visits(Remembers(one_in=4, least=16))
     for number in range(500):
         visits.finished(number, {})
-    assert [at for at in range(17) if visits.looks_at(at)] == [0, 8, 16]
+    assert [at for at in range(17) if visits.looks_at(at, meets=False)] == [0, 8, 16]
+    assert [at for at in range(5) if visits.looks_at(at, meets=True)] == [0, 2, 4]
     for number in range(5000):
         visits.finished(number, {})
-    assert [at for at in range(17) if visits.looks_at(at)] == [0, 16]
+    assert [at for at in range(17) if visits.looks_at(at, meets=False)] == [0, 16]
+    assert [at for at in range(17) if visits.looks_at(at, meets=True)] == [0, 4, 8, 12, 16]
 
 
 def test_where_it_pays_as_many_are_looked_at_as_before() -> None:
@@ -113,7 +117,7 @@ def test_where_it_pays_as_many_are_looked_at_as_before() -> None:
     visits.finish(visits.begin("s", {}, 0), None)
     for number in range(20_000):
         visits.finished("s" if not number % 100 else number, {})
-    assert visits.looks_at(4)
+    assert visits.looks_at(4, meets=False)
 
 
 def test_the_same_step_is_one_object() -> None:
@@ -128,3 +132,12 @@ def test_what_is_forgotten_is_not_there() -> None:
     finish(visits, chain(visits, "a"))
     visits.forget()
     assert (len(visits), visits.finished("a", {})) == (0, None)
+
+
+def test_a_visit_on_a_path_that_is_given_more_states_has_another_depth() -> None:
+    visits = Visits(Remembers())
+    first, second = visits.begin("a", {}, 1), visits.begin("b", {}, 2)
+    second.back_to = 1
+    for one in (first, second):
+        one.moved([0, 3, 4])
+    assert (first.depth, second.depth, second.back_to) == (3, 4, 3)

@@ -87,9 +87,13 @@ def owners(*frames: int) -> list[tuple[str, object]]:
     return [("writes", Resource(Kind.OWNER, frame)) for frame in frames]
 
 
-def test_an_allocation_and_a_release_write_the_owner_of_each_frame(run: Run) -> None:
+def lost(frame: int) -> list[tuple[str, object]]:
+    return [("writes", Resource(Kind.LOST, frame)), ("lost", frame)]
+
+
+def test_a_release_writes_the_owner_and_the_loss_of_each_frame_and_an_allocation_the_owner(run: Run) -> None:
     freed = run.announce(PageFreed(Pfn(0x900), 1, 1))
-    assert run.watcher.taken() == [*owners(0x900, 0x901), ("lost", 0x900), ("lost", 0x901)]
+    assert run.watcher.taken() == [*owners(0x900, 0x901), *lost(0x900), *lost(0x901)]
     assert run.remembered.frames.freed_and_free(0x901) == Lost(Loss.FREED, 0, freed)
     run.announce(allocated(0x901, 0))
     assert run.watcher.taken() == owners(0x901)
@@ -132,13 +136,13 @@ def test_a_store_elsewhere_is_no_store_to_a_page_table(run: Run) -> None:
     assert run.remembered.changed_by == {}
 
 
-def test_a_frame_that_changes_hands_has_another_owner(run: Run) -> None:
+def test_a_frame_that_changes_hands_is_lost(run: Run) -> None:
     other = pfn_to_page(Pfn(0xA00))
     run.store(run.pte(TAIL_1), 0)
     run.watcher.taken()
     number = run.store(run.pte(other), mk_pte(FRAMES + 1, PAGE_KERNEL))
     mapped = ("writes", Resource(Kind.MAPPED, FRAMES + 1))
-    assert run.watcher.taken()[-3:] == [mapped, *owners(FRAMES + 1), ("lost", FRAMES + 1)]
+    assert run.watcher.taken()[-3:] == [mapped, *lost(FRAMES + 1)]
     assert run.remembered.frames.last_lost(FRAMES + 1) == Lost(Loss.REUSED, 2, number)
 
 

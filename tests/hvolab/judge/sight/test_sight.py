@@ -170,7 +170,7 @@ def test_a_frame_is_lost_to_a_translation_that_was_there_before_it_was_freed(eye
     lost = eyes.sight.lost(TAIL_1, entry)
     assert lost is not None
     assert (lost.how, lost.event) == (Loss.FREED, number)
-    assert eyes.watcher.taken() == [("reads", Resource(Kind.OWNER, FRAMES + 1))]
+    assert eyes.watcher.taken() == [("reads", Resource(Kind.LOST, FRAMES + 1))]
 
 
 def test_a_frame_freed_before_it_was_mapped_is_not_lost_to_that_translation(eyes: Eyes) -> None:

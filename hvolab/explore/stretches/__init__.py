@@ -1,0 +1,1 @@
+"""Private stretches: steps that touch what no other process touches, made without a scheduling point."""

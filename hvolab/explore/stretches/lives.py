@@ -1,0 +1,293 @@
+"""What each process has gone through, and what its next step is known to be.
+
+A *life* is everything that a process has seen up to now: the results of its ops, one after the other, of all
+the contexts it has been. A private step reads nothing that others write, so it is the same whenever the
+process comes to it by the same life: what it touches, and how the life goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import assert_never
+
+from emu.choice import Choice, TakeInterrupt
+from emu.cpu.cpu import Context, GuestContext, RoutineContext
+from emu.cpu.ops import (
+    AddWords,
+    Annotate,
+    CmpXchg,
+    Copy,
+    FetchAdd,
+    FetchAndNot,
+    FetchOr,
+    Fill,
+    FlushTlb,
+    FlushTlbPages,
+    Load,
+    LoadBytes,
+    Op,
+    Rewrite,
+    Store,
+    Transact,
+)
+from emu.cpu.recall import HistoryNode, Recalled
+from emu.cpu.repeat import Repeated, in_a_row
+from emu.kept import Kept
+from emu.machine import Machine
+from emu.paging.pte import Pte
+from emu.paging.walk import WalkStep
+from hvolab.explore.footprint.conflict import Footprint, all_of
+from hvolab.explore.stretches.contention import Contention, Knowledge
+from hvolab.explore.stretches.quiet import StepsSeen, without_marks
+from hvolab.judge.sight.resource import Touched
+
+# Other ops block, or change when others can step, or ask.
+_Fixed = (
+    Load
+    | Store
+    | CmpXchg
+    | FetchAdd
+    | FetchOr
+    | FetchAndNot
+    | Copy
+    | LoadBytes
+    | Fill
+    | Rewrite
+    | FlushTlbPages
+    | FlushTlb
+    | AddWords
+    | Annotate
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownStep:
+    """A step of a kernel routine that has been made after some life: it touched this, and led there.
+
+    It is that step wherever its walks go through these `directories`: which table lies behind an entry of one
+    nobody asks, but whose that table is. `held`: what it changed where others may wait for that, before it.
+    `does`: all that it did, where it is a quiet one. One that `transacts` may lead elsewhere: what others
+    have done to the ledger shows in its result.
+    """
+
+    process: int
+    directories: frozenset[WalkStep]
+    footprint: Footprint
+    held: Mapping[Touched, int]
+    after: Life
+    does: Repeated | None
+    transacts: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuietSteps:
+    """One after the other. `after`: the life then."""
+
+    does: Repeated
+    after: Life
+
+
+@dataclass(slots=True, eq=False)
+class Chain:
+    """The private steps that are known to follow a life, until more is learned.
+
+    `touched`: by all of them; `doubts`: what of it others may touch as well. `end` is the life after them,
+    and `followed` how many steps were known that may follow that.
+    """
+
+    steps: tuple[KnownStep, ...]
+    directories: frozenset[WalkStep]
+    touched: Footprint
+    doubts: frozenset[Touched]
+    since: Knowledge
+    end: Life
+    followed: int
+    _quiet: Mapping[int, QuietSteps] | None = None
+
+    @property
+    def quiet(self) -> Mapping[int, QuietSteps]:
+        """The quiet ones among them."""
+        if self._quiet is None:
+            self._quiet = quiet_among(self.steps)
+        return self._quiet
+
+
+def quiet_among(steps: Sequence[KnownStep]) -> dict[int, QuietSteps]:
+    """As many in a row as there are, each row by the place of its first step."""
+    found: dict[int, QuietSteps] = {}
+    start = 0
+    for is_quiet, row in groupby(steps, lambda step: step.does is not None):
+        known = [*row]
+        if is_quiet:
+            does = in_a_row(step.does for step in known if step.does is not None)
+            found[start] = QuietSteps(does, known[-1].after)
+        start += len(known)
+    return found
+
+
+@dataclass(slots=True, eq=False)
+class Life:
+    """What a process has gone through. `steps`: the next one, as it has been made, by where its walks went.
+
+    `varies`: it was another one though they went the same way.
+    """
+
+    after: dict[Hashable, Life] = field(default_factory=dict)
+    steps: list[KnownStep] = field(default_factory=list)
+    varies: bool = False
+    chain: Chain | None = None
+
+    def then(self, outcome: Hashable) -> Life:
+        found = self.after.get(outcome)
+        if found is None:
+            found = self.after[outcome] = Life()
+        return found
+
+    def learn(self, step: KnownStep) -> bool:
+        """The next step has been made. Whether it is known to vary now, and was not before."""
+        known = next((one for one in self.steps if one.directories == step.directories), None)
+        if known is None:
+            self.steps.append(step)
+            return False
+        same = known.footprint == step.footprint and (known.after is step.after or step.transacts)
+        if same or self.varies:
+            return False
+        self.varies = True
+        return True
+
+
+class Lives(Kept):
+    """Of the processes of one run. `roots` outlive it, and so does what is known of steps."""
+
+    kept = ("_at",)
+
+    def __init__(
+        self, machine: Machine, roots: dict[int, Life], contention: Contention, steps: StepsSeen
+    ) -> None:
+        self._machine = machine
+        self._steps = steps
+        self._contention = contention
+        self._at: list[Life | None] = [
+            roots.setdefault(process, Life()) for process in range(2 * len(machine.cpus))
+        ]
+        self._context: Context | None = None
+        self._op: Op | None = None
+        self._node: HistoryNode | None = None
+
+    def before(self, choice: Choice) -> None:
+        """That step is about to be made."""
+        self._context = top = self._machine.cpus[choice.cpu].top
+        self._op = self._node = None
+        if isinstance(top, RoutineContext) and isinstance(top.routine, Recalled):
+            self._op, self._node = top.pending, top.routine.node
+        self._steps.before()
+
+    def after(self, process: int, choice: Choice) -> Life | None:
+        """It has been made. Returns the life of its process now, None where nobody can say."""
+        life = self._at[process]
+        if life is None:
+            return None
+        outcome = self._outcome(choice)
+        now = self._at[process] = None if outcome is None else life.then(outcome)
+        return now
+
+    def learn(
+        self, process: int, before: Life | None, footprint: Footprint, held: Mapping[Touched, int]
+    ) -> None:
+        """The step just made, after that life, was a new one, and no question was asked in it."""
+        after, context, node = self._at[process], self._context, self._node
+        if before is None or after is None or node is None or not self._is_fixed(process):
+            return
+        assert isinstance(context, RoutineContext)
+        does = self._steps.made(context, node, footprint)
+        transacts = self._transacts(context)
+        step = KnownStep(process, self._steps.directories(), footprint, held, after, does, transacts)
+        self._contention.varied += before.learn(step)
+
+    def on_to(self, process: int, life: Life) -> None:
+        """What lies between has been done."""
+        self._at[process] = life
+
+    def of(self, process: int) -> Life | None:
+        return self._at[process]
+
+    def chain(self, process: int) -> Chain | None:
+        """The private steps that the process is known to make next; None where the next one is no such."""
+        life = self._at[process]
+        if life is None:
+            return None
+        if not self._is_current(process, life.chain):
+            life.chain = self._chain(process, life)
+        return life.chain if life.chain is not None and life.chain.steps else None
+
+    def _is_current(self, process: int, chain: Chain | None) -> bool:
+        if chain is None or len(chain.end.steps) != chain.followed or not self._leads(chain.directories):
+            return False
+        now = self._contention.now
+        if now != chain.since:
+            if self._contention.has_news(process, chain.touched, chain.doubts, chain.since):
+                return False
+            chain.since = now
+        return True
+
+    def _chain(self, process: int, life: Life) -> Chain:
+        steps: list[KnownStep] = []
+        doubts: set[Touched] = set()
+        while (step := self._next(life)) is not None:
+            found = self._contention.doubts(process, step.footprint)
+            if found is None:
+                break
+            doubts |= found
+            steps.append(step)
+            life = step.after
+        directories = frozenset[WalkStep]().union(*(step.directories for step in steps))
+        touched = all_of(step.footprint for step in steps)
+        now = self._contention.now
+        return Chain(tuple(steps), directories, touched, frozenset(doubts), now, life, len(life.steps))
+
+    def _next(self, life: Life) -> KnownStep | None:
+        """The step that follows, as things are now."""
+        if life.varies:
+            return None
+        return next((step for step in life.steps if self._leads(step.directories)), None)
+
+    def _leads(self, directories: frozenset[WalkStep]) -> bool:
+        """Whether that is in these entries of directories."""
+        read = self._machine.memory.read_word
+        for step in directories:  # noqa: SIM110 (a generator costs more than the loop)
+            if without_marks(Pte(read(step.pa))) != step.entry:
+                return False
+        return True
+
+    def _outcome(self, choice: Choice) -> Hashable | None:
+        """What the process has seen of the step, and where it is now."""
+        cpu = self._machine.cpus[choice.cpu]
+        top = cpu.top
+        match top:
+            case RoutineContext(routine=Recalled(node=node)):
+                if isinstance(choice, TakeInterrupt) and top is self._context:
+                    return None  # a handler that is one step: what it has read nobody has kept
+                return (len(cpu.contexts), node)
+            case GuestContext():
+                return None if isinstance(choice, TakeInterrupt) else (len(cpu.contexts), top.core.state())
+            case RoutineContext() | None:
+                return None  # it is not recalled, or the CPU has nothing left to do
+            case _:
+                assert_never(top)
+
+    def _is_fixed(self, process: int) -> bool:
+        """Whether the step was one op of a routine that goes on, and nothing else."""
+        context = self._context
+        if not isinstance(context, RoutineContext) or not isinstance(self._op, _Fixed):
+            return False
+        if self._machine.cpus[process // 2].top is not context:
+            return False
+        return self._node is not None and isinstance(context.routine, Recalled)
+
+    def _transacts(self, context: RoutineContext) -> bool:
+        assert isinstance(context.routine, Recalled)
+        assert self._node is not None
+        found = context.routine.node.path(self._node.depth)
+        return any(isinstance(node.awaited, Transact) for node in found[:-1])
