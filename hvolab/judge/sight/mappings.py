@@ -69,6 +69,10 @@ class Mappings(Kept):
         """The first page, by number, that each page directory of the ranges translates."""
         return tuple(self._directories.values())
 
+    def tables(self) -> tuple[int, ...]:
+        """The first page that each page table translates."""
+        return tuple(self._tables.values())
+
     def add_holder(self, first: int, end: int) -> None:
         """These pages hold the struct pages of a folio from now on."""
         self._holders = sorted({*self._holders, (first, end)})

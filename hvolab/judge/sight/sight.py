@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
@@ -131,12 +132,15 @@ class Sight(Kept):
         return False
 
     def judged_walks(self) -> Iterator[Walk]:
-        """A walk through each page directory of what is judged, at time zero."""
+        """A walk through each page directory of what is judged, and through each table, at time zero."""
         for first in self._remembered.mappings.directories():
-            for page in range(first, first + _DIRECTORY_PAGES, _TABLE_PAGES):
-                found = self._peek(VirtAddr(page << PAGE_SHIFT))
-                if isinstance(found, Walk):
-                    yield found
+            pages = range(first, first + _DIRECTORY_PAGES, _TABLE_PAGES)
+            found = (self._peek(VirtAddr(page << PAGE_SHIFT)) for page in pages)
+            yield from islice((one for one in found if isinstance(one, Walk)), 1)
+        for page in self._remembered.mappings.tables():
+            one = self._peek(VirtAddr(page << PAGE_SHIFT))
+            if isinstance(one, Walk):
+                yield one
 
     def walk(self, va: VirtAddr) -> Walk | None:
         """What the page tables say of an address; None when nothing is mapped there."""

@@ -18,7 +18,7 @@ from emu.paging.walk import Access, Control, Privilege, Walk
 from hvolab.judge.sight.frames import Loss
 from hvolab.judge.sight.mappings import AddressRange
 from hvolab.judge.sight.resource import Kind, Resource
-from hvolab.judge.sight.sight import Sight
+from hvolab.judge.sight.sight import VMEMMAP, Sight
 from kernel_model.boot import BootConfig, System, boot
 from kernel_model.core.events import (
     FlushBegun,
@@ -305,3 +305,17 @@ def test_a_lazy_cpu_may_use_every_version_of_a_page_that_ever_had_another() -> N
     assert (TAIL_1, FRAMES + 1) in used
     eyes.machine.cpus[1].mmu.invalidate(Invlpg(TAIL_1))
     assert (TAIL_1, FRAMES + 1) not in {(va, entry.frame_of(va)) for va, entry in eyes.sight.may_use(1)}
+
+
+@pytest.mark.parametrize("config", [BootConfig(16 << 20, 2, (HUGE,)), BootConfig(128 << 20, 2, (HUGE,))])
+def test_the_walks_of_what_is_judged_go_through_each_table_there_is(config: BootConfig) -> None:
+    system = boot(config)
+    every = set()
+    for start in range(VMEMMAP.start, VMEMMAP.start + (1 << 30), 2 << 20):
+        found = system.machine.cpus[0].mmu.peek(VirtAddr(start))
+        if isinstance(found, Walk):
+            every |= {(step.level, step.pa >> 12) for step in found.steps}
+    walks = list(Sight(system.machine).judged_walks())
+    assert every
+    assert {(step.level, step.pa >> 12) for walk in walks for step in walk.steps} == every
+    assert len(walks) < 8
