@@ -121,7 +121,7 @@ class Reduced:
             self._tables.load(self._learned)
             if self._tables.save() != known:
                 self._explored.forget()
-        self._explored.nodes += [Node.load(one) for one in place.field("nodes").items()]
+        self._explored.go_on_from([Node.load(one) for one in place.field("nodes").items()])
         self._begun = bool(place.field("begun").integer(0, 1))
         self._floor = place.field("floor").integer(-1, len(self._explored.nodes) - 1)
 

@@ -49,6 +49,13 @@ class Explored:
         del self.nodes[length:]
         self.history.cut(length)
 
+    def go_on_from(self, nodes: Iterable[Node]) -> None:
+        """A path out of a checkpoint. What sleeps there was tried by another process, or at another time."""
+        for node in nodes:
+            for process, footprint in (node.sleep | node.tried).items():
+                self.contention.note(process, footprint)
+            self.nodes.append(node)
+
     def forget(self) -> None:
         """All of it: it was explored without knowing what there is to know."""
         self.forget_steps()

@@ -161,3 +161,11 @@ def test_what_there_is_doubt_about_is_looked_for_on_the_path_and_among_those_asl
     assert met({11}) == NOTHING, "its own leap"
     assert met({11}, process=2) == writes(11), "the leap of another"
     assert met(set()) == NOTHING
+
+
+def test_what_sleeps_on_a_path_out_of_a_checkpoint_is_no_private_affair() -> None:
+    made = explored()
+    made.cut(0)
+    made.go_on_from([Node(dict(ENABLED), {2: reads(99)}, 0, {0}, tried={4: reads(98)})])
+    assert len(made.nodes) == 1
+    assert made.contention.doubts(0, writes(98, 99, 100)) == {98, 99}
