@@ -12,7 +12,7 @@ from hvolab.explore.reduce.node import Node
 from hvolab.explore.states.past import Values
 from hvolab.explore.states.visits import Visits
 from hvolab.explore.stretches.contention import Contention
-from hvolab.explore.stretches.lives import Chain, KnownStep, Life
+from hvolab.explore.stretches.lives import AllLives, Chain, KnownStep
 from hvolab.judge.sight.resource import Kind
 
 
@@ -37,7 +37,7 @@ class Explored:
     visits: Visits
     values: Values
     contention: Contention
-    lives: dict[int, Life] = field(default_factory=dict)
+    lives: AllLives = field(default_factory=AllLives)
     nodes: list[Node] = field(default_factory=list)
     history: HappensBefore = field(default_factory=HappensBefore)
 
@@ -64,7 +64,7 @@ class Explored:
 
     def forget_steps(self) -> None:
         """What they touched was recorded without knowing which translations change."""
-        self.lives.clear()
+        self.lives.forget()
 
     def forget_states(self) -> None:
         """They were told apart, or explored, without knowing what there is to know."""

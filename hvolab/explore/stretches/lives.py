@@ -158,20 +158,41 @@ class Life:
         return True
 
 
+class AllLives:
+    """Those that processes have had in the runs of a search. What is equal in many of them is kept once."""
+
+    def __init__(self) -> None:
+        self._roots: dict[int, Life] = {}
+        self._footprints: dict[Footprint, Footprint] = {}
+        self._directories: dict[frozenset[WalkStep], frozenset[WalkStep]] = {}
+
+    def root(self, process: int) -> Life:
+        """Where the life of that process begins."""
+        return self._roots.setdefault(process, Life())
+
+    def footprint(self, footprint: Footprint) -> Footprint:
+        return self._footprints.setdefault(footprint, footprint)
+
+    def directories(self, directories: frozenset[WalkStep]) -> frozenset[WalkStep]:
+        return self._directories.setdefault(directories, directories)
+
+    def forget(self) -> None:
+        self._roots.clear()
+        self._footprints.clear()
+        self._directories.clear()
+
+
 class Lives(Kept):
-    """Of the processes of one run. `roots` outlive it, and so does what is known of steps."""
+    """Of the processes of one run. `known` outlives it."""
 
     kept = ("_at",)
 
-    def __init__(
-        self, machine: Machine, roots: dict[int, Life], contention: Contention, steps: StepsSeen
-    ) -> None:
+    def __init__(self, machine: Machine, known: AllLives, contention: Contention, steps: StepsSeen) -> None:
         self._machine = machine
+        self._known = known
         self._steps = steps
         self._contention = contention
-        self._at: list[Life | None] = [
-            roots.setdefault(process, Life()) for process in range(2 * len(machine.cpus))
-        ]
+        self._at: list[Life | None] = [known.root(process) for process in range(2 * len(machine.cpus))]
         self._context: Context | None = None
         self._op: Op | None = None
         self._node: HistoryNode | None = None
@@ -203,7 +224,9 @@ class Lives(Kept):
         assert isinstance(context, RoutineContext)
         does = self._steps.made(context, node, footprint)
         transacts = self._transacts(context)
-        step = KnownStep(process, self._steps.directories(), footprint, held, after, does, transacts)
+        directories = self._known.directories(self._steps.directories())
+        touched = self._known.footprint(footprint)
+        step = KnownStep(process, directories, touched, held, after, does, transacts)
         self._contention.varied += before.learn(step)
 
     def on_to(self, process: int, life: Life) -> None:
@@ -219,8 +242,9 @@ class Lives(Kept):
         if life is None:
             return None
         if not self._is_current(process, life.chain):
-            life.chain = self._chain(process, life)
-        return life.chain if life.chain is not None and life.chain.steps else None
+            found = self._chain(process, life)
+            life.chain = found if found.steps else None
+        return life.chain
 
     def _is_current(self, process: int, chain: Chain | None) -> bool:
         if chain is None or len(chain.end.steps) != chain.followed or not self._leads(chain.directories):

@@ -71,9 +71,10 @@ def test_cut_it_has_the_first_nodes_and_the_steps_between_them() -> None:
 
 def test_what_was_explored_without_knowing_enough_is_forgotten() -> None:
     made = explored()
-    made.lives[0] = Life()
+    life = made.lives.root(0)
     made.forget()
-    assert (made.nodes, made.history.steps, len(made.visits), made.lives) == ([], [], 0, {})
+    assert (made.nodes, made.history.steps, len(made.visits)) == ([], [], 0)
+    assert made.lives.root(0) is not life
 
 
 def test_a_leap_that_nobody_disturbs_stays_one() -> None:

@@ -17,7 +17,7 @@ from emu.cpu.routine import Code
 from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.footprint.tables import Tables
 from hvolab.explore.stretches.contention import Contention
-from hvolab.explore.stretches.lives import Chain, Life, Lives
+from hvolab.explore.stretches.lives import AllLives, Chain, Lives
 from hvolab.explore.stretches.quiet import StepsSeen
 from hvolab.judge.sight.resource import CellName, Kind, Resource
 from hvolab.judge.sight.sight import Sight
@@ -41,14 +41,14 @@ class Search:
         self.machine.routines = Recall()
         self.contention = Contention()
         self._routine = routine
-        self._roots: dict[int, Life] = {}
+        self.known = AllLives()
 
     def run(self, *footprints: Footprint) -> None:
         """The routine is begun, and makes a step for each of these, of which they are taken to be."""
         self.system.reset()
         sight = Sight(self.machine)
         tables = Tables(self.machine.memory, self.machine.cpus[0].mmu.model)
-        self.lives = Lives(self.machine, self._roots, self.contention, StepsSeen(self.machine, sight, tables))
+        self.lives = Lives(self.machine, self.known, self.contention, StepsSeen(self.machine, sight, tables))
         self.machine.start(0, KernelThread("t", self._routine))
         for footprint in footprints:
             before = self.lives.of(0)
@@ -222,3 +222,16 @@ def test_a_step_that_leaves_more_than_memory_and_counters_is_not_quiet(name: str
     assert chain is not None
     is_counter = (name, kind) == ("a word", "marks")
     assert [step.does is not None for step in chain.steps] == [is_counter]
+
+
+def test_what_is_equal_in_many_lives_is_kept_once_and_forgotten_with_them() -> None:
+    known = AllLives()
+    one, other = touching(1), touching(1)
+    assert one is not other
+    assert known.footprint(one) is known.footprint(other) is one
+    assert known.directories(frozenset()) is known.directories(frozenset())
+    root = known.root(0)
+    assert known.root(0) is root is not known.root(1)
+    known.forget()
+    assert known.footprint(other) is other
+    assert known.root(0) is not root
