@@ -62,7 +62,7 @@ class PathPicker(Kept):
         self._states = StateReader(machine, sight, self._recorder, past, explored.values, blind.states)
         self._contention = explored.contention
         seen = StepsSeen(machine, sight, tables)
-        self._lives = Lives(machine, explored.lives, explored.contention, seen)
+        self._lives = Lives(machine, sight, explored.lives, explored.contention, seen)
         self._leap = UnderWay()
         self._model = machine.cpus[0].mmu.model
         self._depth = 0  # steps begun
@@ -158,12 +158,14 @@ class PathPicker(Kept):
         """The footprint of the step begun last, which its node takes note of where it is a new one."""
         self._states.ended(last.cpu)
         node = self._nodes[self._depth - 1]
-        self._lives.after(node.current, last)
         if self._recorder.replaying:
-            self._recorder.replayed(last, self._history.steps[self._depth - 1].footprint)
+            known = self._history.steps[self._depth - 1].footprint
+            self._recorder.replayed(last, known)
+            self._lives.after(node.current, last, known)
             self._leap.begin(node.leap)
             return NOTHING
         footprint = self._recorder.after(last)
+        self._lives.after(node.current, last, footprint)
         self._made(node, footprint)
         if self._machine.busy and not self._asked:
             self._lives.learn(node.current, self._life, footprint, self._recorder.held)
@@ -240,12 +242,13 @@ class PathPicker(Kept):
     def _leapt(self, last: Choice, known: KnownStep) -> None:
         """The step of a leap that was begun last has ended."""
         self._states.ended(last.cpu)
-        after = self._lives.after(known.process, last)
         if self._recorder.replaying:
             self._recorder.replayed(last, known.footprint)
+            self._lives.after(known.process, last, known.footprint)
             self._leap.made()
             return
         footprint = self._recorder.after(last)
+        after = self._lives.after(known.process, last, footprint)
         made = self._leap.steps_made
         if footprint != known.footprint:
             # A judge may look at more while others have something under way.

@@ -1,14 +1,16 @@
 """What each process has gone through, and what its next step is known to be.
 
 A *life* is everything that a process has seen up to now: the results of its ops, one after the other, of all
-the contexts it has been. A private step reads nothing that others write, so it is the same whenever the
-process comes to it by the same life: what it touches, and how the life goes on.
+the contexts it has been, and what its steps have touched, stored, and left with judges. A private step reads
+nothing that others write, so it is the same whenever the process comes to it by the same life: what it
+touches, and how the life goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import groupby
 from typing import assert_never
 
@@ -41,8 +43,10 @@ from emu.paging.walk import WalkStep
 from hvolab.explore.footprint.conflict import Footprint, all_of
 from hvolab.explore.stretches.contention import Contention, Knowledge
 from hvolab.explore.stretches.quiet import StepsSeen, without_marks
-from hvolab.judge.sight.resource import Touched
+from hvolab.judge.sight.resource import CellName, Touched
+from hvolab.judge.sight.sight import Sight
 
+_LONG = 64  # bytes: of longer stores a digest is kept
 # Other ops block, or change when others can step, or ask.
 _Fixed = (
     Load
@@ -187,8 +191,11 @@ class Lives(Kept):
 
     kept = ("_at",)
 
-    def __init__(self, machine: Machine, known: AllLives, contention: Contention, steps: StepsSeen) -> None:
+    def __init__(
+        self, machine: Machine, sight: Sight, known: AllLives, contention: Contention, steps: StepsSeen
+    ) -> None:
         self._machine = machine
+        self._sight = sight
         self._known = known
         self._steps = steps
         self._contention = contention
@@ -196,6 +203,7 @@ class Lives(Kept):
         self._context: Context | None = None
         self._op: Op | None = None
         self._node: HistoryNode | None = None
+        self._stores = 0  # in the journal before the step
 
     def before(self, choice: Choice) -> None:
         """That step is about to be made."""
@@ -203,15 +211,21 @@ class Lives(Kept):
         self._op = self._node = None
         if isinstance(top, RoutineContext) and isinstance(top.routine, Recalled):
             self._op, self._node = top.pending, top.routine.node
+        self._stores = self._machine.memory.journal.now
         self._steps.before()
 
-    def after(self, process: int, choice: Choice) -> Life | None:
+    def after(self, process: int, choice: Choice, footprint: Footprint) -> Life | None:
         """It has been made. Returns the life of its process now, None where nobody can say."""
         life = self._at[process]
         if life is None:
             return None
-        outcome = self._outcome(choice)
-        now = self._at[process] = None if outcome is None else life.then(outcome)
+        seen = self._seen(choice)
+        if seen is None:
+            now = None
+        else:
+            touched = self._known.footprint(footprint)
+            now = life.then((seen, touched, tuple(self._stored()), tuple(self._left(touched))))
+        self._at[process] = now
         return now
 
     def learn(
@@ -285,7 +299,7 @@ class Lives(Kept):
                 return False
         return True
 
-    def _outcome(self, choice: Choice) -> Hashable | None:
+    def _seen(self, choice: Choice) -> Hashable | None:
         """What the process has seen of the step, and where it is now."""
         cpu = self._machine.cpus[choice.cpu]
         top = cpu.top
@@ -300,6 +314,20 @@ class Lives(Kept):
                 return None  # it is not recalled, or the CPU has nothing left to do
             case _:
                 assert_never(top)
+
+    def _stored(self) -> Iterator[tuple[int, bytes]]:
+        """What the step has stored: no result says what was copied, nor through which translation."""
+        memory = self._machine.memory
+        for store in memory.journal.since(self._stores):
+            data = memory.read(store.pa, len(store.old))
+            yield store.pa, data if len(data) <= _LONG else blake2b(data).digest()
+
+    def _left(self, touched: Footprint) -> Iterator[Hashable]:
+        """What judges remember of the step: no result says what they have made of it."""
+        if self._sight.comparable:
+            for some in (touched.writes, touched.marks):
+                for one in sorted(name for name in some if isinstance(name, CellName)):
+                    yield one, self._sight.state_of(one)
 
     def _is_fixed(self, process: int) -> bool:
         """Whether the step was one op of a routine that goes on, and nothing else."""

@@ -68,6 +68,10 @@ class Cells(Kept, Generic[V]):
             (name, self._counts(value)) for name, value in self._values.items() if value != self._empty
         )
 
+    def state_of(self, name: CellName) -> Hashable:
+        """What further verdicts depend on of one of them."""
+        return self._counts(self._values.get(name, self._empty))
+
     def set(self, value: V, a: int = 0, b: int = 0) -> None:
         name = CellName(self._kind, a, b)
         self._watch.watcher.writes(name)
@@ -103,6 +107,10 @@ class Bags(Kept, Generic[V]):
     def state(self) -> Hashable:
         """In whatever order they were put in."""
         return frozenset((name, frozenset(values)) for name, values in self._values.items() if values)
+
+    def state_of(self, name: CellName) -> Hashable:
+        """What is in one of them."""
+        return frozenset(self._values.get(name, ()))
 
     def numbers(self) -> Iterator[int]:
         """The numbers of the bags that were ever added to, for the end of a run: nothing comes after."""

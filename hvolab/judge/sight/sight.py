@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar, assert_never
+from typing import Any, TypeVar, assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
 from emu.choice import Choice, Step
@@ -41,7 +41,7 @@ from hvolab.judge.sight.mappings import AddressRange
 from hvolab.judge.sight.operations import Operation
 from hvolab.judge.sight.remembered import Remembered, held_resource, operation_resource
 from hvolab.judge.sight.requests import Request
-from hvolab.judge.sight.resource import Kind, Resource
+from hvolab.judge.sight.resource import CellName, Kind, Resource
 from hvolab.judge.sight.watcher import Nobody, Watcher
 from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
 from kernel_model.mm.image import HugePage
@@ -65,6 +65,7 @@ class Sight(Kept):
         self._machine = machine
         self._memory = machine.memory
         self._memories: list[Remembering] = []
+        self._named: dict[str, Cells[Any] | Bags[Any]] = {}
         self._peek = machine.cpus[0].mmu.peek
         self._peek_at = machine.cpus[0].mmu.peek_at
         self._ranges = tuple(ranges)
@@ -88,11 +89,13 @@ class Sight(Kept):
         """A judge's memory; the kind's name is the judge's own. `counts`: what a value is to verdicts."""
         cells = Cells(kind, empty, self._watching, counts)
         self._memories.append(cells)
+        self._named[kind] = cells
         return cells
 
     def bags(self, kind: str) -> Bags[V]:
         bags: Bags[V] = Bags(kind, self._watching)
         self._memories.append(bags)
+        self._named[kind] = bags
         return bags
 
     def numbers_are_told(self) -> None:
@@ -111,6 +114,10 @@ class Sight(Kept):
     def state(self) -> tuple[Hashable, ...]:
         """What judges remember. What Sight does follows from the events that were."""
         return tuple(memory.state() for memory in self._memories)
+
+    def state_of(self, name: CellName) -> Hashable:
+        """The same of one cell, or bag."""
+        return self._named[name.judge].state_of(name)
 
     def mark(self) -> Bookmark:
         """What it has kept of the run, and what judges have."""

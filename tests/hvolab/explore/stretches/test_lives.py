@@ -11,7 +11,7 @@ from emu.addr import PhysAddr, frame_start
 from emu.choice import Defaults, Step
 from emu.cpu.condition import Word, WordIs
 from emu.cpu.cpu import KernelThread
-from emu.cpu.ops import AddWords, Annotate, Await, Fill, Load, SetInterrupts, Store
+from emu.cpu.ops import AddWords, Annotate, Await, Copy, Fill, Load, SetInterrupts, Store
 from emu.cpu.recall import Recall
 from emu.cpu.routine import Code
 from hvolab.explore.footprint.conflict import NOTHING, Footprint
@@ -42,19 +42,24 @@ class Search:
         self.contention = Contention()
         self._routine = routine
         self.known = AllLives()
+        self.remembered = 0  # by a judge
 
     def run(self, *footprints: Footprint) -> None:
         """The routine is begun, and makes a step for each of these, of which they are taken to be."""
         self.system.reset()
         sight = Sight(self.machine)
+        self.cells = sight.cells("a judge", 0)
+        self.cells.set(self.remembered)
         tables = Tables(self.machine.memory, self.machine.cpus[0].mmu.model)
-        self.lives = Lives(self.machine, self.known, self.contention, StepsSeen(self.machine, sight, tables))
+        self.lives = Lives(
+            self.machine, sight, self.known, self.contention, StepsSeen(self.machine, sight, tables)
+        )
         self.machine.start(0, KernelThread("t", self._routine))
         for footprint in footprints:
             before = self.lives.of(0)
             self.lives.before(Step(0))
             self.machine.perform(Step(0), Defaults())
-            self.lives.after(0, Step(0))
+            self.lives.after(0, Step(0), footprint)
             self.lives.learn(0, before, footprint, {})
 
     def chain(self) -> Chain | None:
@@ -124,6 +129,42 @@ def test_another_result_is_another_life() -> None:
     search.run(touching(1), touching(2), touching(3))
     search.machine.memory.load_image(PhysAddr(X - PAGE_OFFSET), b"\1")
     search.run(touching(1))
+    assert search.leads() == []
+
+
+async def copies() -> None:
+    await Copy(X, Y, 8)
+    await Load(X)
+    await Store(X, 0)
+
+
+def test_what_was_copied_is_in_no_result_and_makes_another_life() -> None:
+    """So is what was stored through another translation of a page."""
+    search = Search(copies)
+    search.run(touching(1), touching(2), touching(3))
+    search.run(touching(1))
+    assert search.leads() == [touching(2)]
+    search.machine.memory.load_image(PhysAddr(Y - PAGE_OFFSET), b"\1")
+    search.run(touching(1))
+    assert search.leads() == []
+
+
+def test_a_step_that_touched_something_else_is_another_life() -> None:
+    """It may have been told that a frame was lost, which a judge knows from then on."""
+    search = Search(three_stores)
+    search.run(touching(1), touching(2), touching(3))
+    search.run(touching(7))
+    assert search.leads() == []
+
+
+def test_what_a_judge_made_of_a_step_is_in_no_result_and_makes_another_life() -> None:
+    search = Search(three_stores)
+    judged = NOTHING._replace(writes=frozenset({CellName("a judge")}))
+    search.run(judged, touching(2), touching(3))
+    search.run(judged)
+    assert search.leads() == [touching(2), touching(3)]
+    search.remembered = 1
+    search.run(judged)
     assert search.leads() == []
 
 
