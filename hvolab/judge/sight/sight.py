@@ -87,15 +87,14 @@ class Sight(Kept):
 
     def cells(self, kind: str, empty: V, counts: Callable[[V], Hashable] = itself) -> Cells[V]:
         """A judge's memory; the kind's name is the judge's own. `counts`: what a value is to verdicts."""
-        cells = Cells(kind, empty, self._watching, counts)
+        cells = self._named[kind] = Cells(kind, empty, self._watching, counts)
         self._memories.append(cells)
-        self._named[kind] = cells
         return cells
 
     def bags(self, kind: str) -> Bags[V]:
         bags: Bags[V] = Bags(kind, self._watching)
-        self._memories.append(bags)
         self._named[kind] = bags
+        self._memories.append(bags)
         return bags
 
     def numbers_are_told(self) -> None:
@@ -116,7 +115,6 @@ class Sight(Kept):
         return tuple(memory.state() for memory in self._memories)
 
     def state_of(self, name: CellName) -> Hashable:
-        """The same of one cell, or bag."""
         return self._named[name.judge].state_of(name)
 
     def mark(self) -> Bookmark:
@@ -144,10 +142,8 @@ class Sight(Kept):
             pages = range(first, first + _DIRECTORY_PAGES, _TABLE_PAGES)
             found = (self._peek(VirtAddr(page << PAGE_SHIFT)) for page in pages)
             yield from islice((one for one in found if isinstance(one, Walk)), 1)
-        for page in self._remembered.mappings.tables():
-            one = self._peek(VirtAddr(page << PAGE_SHIFT))
-            if isinstance(one, Walk):
-                yield one
+        tables = (self._peek(VirtAddr(page << PAGE_SHIFT)) for page in self._remembered.mappings.tables())
+        yield from (one for one in tables if isinstance(one, Walk))
 
     def walk(self, va: VirtAddr) -> Walk | None:
         """What the page tables say of an address; None when nothing is mapped there."""
