@@ -7,7 +7,7 @@ and acknowledgements. `EachOnce` remembers which of its parts have held since th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from emu.addr import PhysAddr
 
@@ -83,3 +83,16 @@ class EachOnce:
 
 Plain: TypeAlias = WordIs | MemoryIs | InterruptsOn | Acknowledged | AllOf
 Condition: TypeAlias = Plain | EachOnce
+
+
+def words_of(condition: Condition) -> list[Word]:
+    """The named words that it is over."""
+    match condition:
+        case WordIs(word=word):
+            return [word]
+        case AllOf(parts=parts) | EachOnce(parts=parts):
+            return [word for part in parts for word in words_of(part)]
+        case MemoryIs() | InterruptsOn() | Acknowledged():
+            return []
+        case _:
+            assert_never(condition)

@@ -179,13 +179,12 @@ class PathPicker(Kept):
         """The step of the last state is a new one."""
         if self._machine.busy:
             self._touched(node.current, footprint)
+            touched = footprint.reads | footprint.writes | footprint.marks
+            self._contention.met(footprint, self._history.touching(node.current, touched))
         node.footprint = node.footprint.union(footprint)
         self._note(node, node.current, footprint, self._waited_for)
         enabled = frozenset(node.enabled)
         races = self._history.add(node.current, footprint, enabled, self._recorder.held, self._waited_for)
-        if self._machine.busy:
-            for race in races:
-                self._contention.raced(self._history.steps[race].footprint, footprint)
         before = self._history.steps[-1].before
         self._alternatives.of_step(races, node.current, before, self._waited_for)
 
@@ -200,10 +199,13 @@ class PathPicker(Kept):
     def _leap_from(self, node: Node) -> Leap | None:
         """What the process that has just stepped goes on with by itself."""
         process = node.current
+        waiting = self._waiting_beside(process)
+        for other, footprint in waiting.items():
+            self._contention.note(other, footprint)
         chain = self._lives.chain(process)
         while chain is not None and chain.doubts:
-            asleep = node.asleep_beside().values()
-            met = self._explored.met(process, chain, asleep)
+            others = (*node.asleep_beside().values(), *waiting.values())
+            met = self._explored.met(process, chain, others)
             if met == NOTHING:
                 break
             self._contention.conflicted(met.reads | met.writes | met.marks)
@@ -216,6 +218,15 @@ class PathPicker(Kept):
         enabled = self._machine.enabled()
         by_process = {process_of(self._machine, choice): choice for choice in enabled}
         return Leap(chain.steps, chain.touched, chain.quiet, by_process)
+
+    def _waiting_beside(self, process: int) -> dict[int, Footprint]:
+        """What the others wait for: what lets one of them step, or keeps it from stepping, is not private."""
+        found = {}
+        for number, cpu in enumerate(self._machine.cpus):
+            choice = Step(number)
+            if cpu.top is not None and number != process // 2:
+                found[process_of(self._machine, choice)] = self._recorder.blocked(choice)
+        return found
 
     def _leap_on(self, choice: Choice) -> Choice:
         """The next step of a leap, which is not one that is known to do the same as before."""

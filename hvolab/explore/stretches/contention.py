@@ -89,8 +89,8 @@ class Contention:
         """What of it there is doubt about."""
         return Footprint(*(some & self._doubted for some in footprint))
 
-    def raced(self, one: Footprint, other: Footprint) -> None:
-        """Steps with these footprints have raced."""
+    def met(self, one: Footprint, other: Footprint) -> None:
+        """Steps with these footprints have been made in one run, whether or not their order was free."""
         self.conflicted(conflicts(self.counting(one), self.counting(other)))
 
     def conflicted(self, over: frozenset[Touched]) -> None:

@@ -12,7 +12,9 @@ from hvolab.explore.stretches.lives import KnownStep, QuietSteps, quiet_among
 
 @dataclass(frozen=True, slots=True)
 class Leap:
-    """`touched`: by all its steps. `enabled`: what could happen, by process, all the while."""
+    """`touched`: by all its steps. `enabled`: what could happen, by process, all the while: what others wait
+    for is not private.
+    """
 
     steps: tuple[KnownStep, ...]
     touched: Footprint

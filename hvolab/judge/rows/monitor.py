@@ -37,7 +37,7 @@ class Monitor:
         questions: Mapping[tuple[int, str], Asks] = NO_QUESTIONS,
         own: Sequence[OwnJudge] = (),
     ) -> None:
-        self.told = Told()
+        self.told = Told(sight.says)
         sight.remembers(self.told)
         self._checks = KernelChecks(sight, self.told)
         self._updates = Updates(sight, self.told)

@@ -10,20 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr, frame_start, page_start
 from emu.choice import Choice, Step
-from emu.cpu.condition import (
-    Acknowledged,
-    AllOf,
-    Condition,
-    EachOnce,
-    InterruptsOn,
-    MemoryIs,
-    Word,
-    WordIs,
-)
+from emu.cpu.condition import Word, words_of
 from emu.cpu.cpu import RoutineContext
 from emu.cpu.ops import AddWords, Await
 from emu.events import Copied, Filled, Site, Source, Stored
@@ -50,6 +41,7 @@ V = TypeVar("V")
 
 _TABLE_PAGES = 512  # 4 KiB pages that a page table translates
 _DIRECTORY_PAGES = 512 * _TABLE_PAGES
+_SAID = CellName("what judges say")
 VMEMMAP = AddressRange(VMEMMAP_START, VMEMMAP_END)
 
 
@@ -106,6 +98,10 @@ class Sight(Kept):
         """Whether `state` says all that judges can depend on."""
         return self._comparable
 
+    def says(self) -> None:
+        """A judge says something: that disturbs nobody, but is more than an access."""
+        self._watching.watcher.marks(_SAID)
+
     def remembers(self, one: Remembering) -> None:
         """A part of the judges that is no cell: nothing asked in a step depends on it."""
         self._memories.append(one)
@@ -115,7 +111,7 @@ class Sight(Kept):
         return tuple(memory.state() for memory in self._memories)
 
     def state_of(self, name: CellName) -> Hashable:
-        return self._named[name.judge].state_of(name)
+        return None if name == _SAID else self._named[name.judge].state_of(name)
 
     def mark(self) -> Bookmark:
         """What it has kept of the run, and what judges have."""
@@ -212,7 +208,7 @@ class Sight(Kept):
         top = self._machine.cpus[cpu].top
         if not isinstance(top, RoutineContext) or not isinstance(top.pending, Await):
             return []
-        return [(word, self._machine.words[word]) for word in _words_of(top.pending.condition)]
+        return [(word, self._machine.words[word]) for word in words_of(top.pending.condition)]
 
     def site(self, cpu: int) -> Site:
         """Where that CPU is."""
@@ -406,15 +402,3 @@ class Sight(Kept):
         for word in words:
             watcher.reads(word)
         watcher.marks(Resource(Kind.BULK_WRITE, pa >> PAGE_SHIFT))
-
-
-def _words_of(condition: Condition) -> list[Word]:
-    match condition:
-        case WordIs(word=word):
-            return [word]
-        case AllOf(parts=parts) | EachOnce(parts=parts):
-            return [word for part in parts for word in _words_of(part)]
-        case MemoryIs() | InterruptsOn() | Acknowledged():
-            return []
-        case _:
-            assert_never(condition)

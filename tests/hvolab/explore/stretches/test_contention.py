@@ -43,7 +43,7 @@ def test_what_a_process_touches_itself_is_no_doubt() -> None:
 def test_what_has_been_conflicted_over_is_not_private_to_who_may_conflict_over_it() -> None:
     contention = Contention()
     contention.note(2, reads(8))
-    contention.raced(writes(8), reads(8, 9))
+    contention.met(writes(8), reads(8, 9))
     assert contention.doubts(0, writes(8)) is None
     assert contention.doubts(0, reads(8)) == frozenset(), "both read"
     assert contention.doubts(2, writes(8)) == frozenset(), "the other has not touched it"
