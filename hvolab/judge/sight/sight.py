@@ -111,6 +111,7 @@ class Sight(Kept):
         return tuple(memory.state() for memory in self._memories)
 
     def state_of(self, name: CellName) -> Hashable:
+        """What judges remember in that cell, or bag."""
         return None if name == _SAID else self._named[name.judge].state_of(name)
 
     def mark(self) -> Bookmark:

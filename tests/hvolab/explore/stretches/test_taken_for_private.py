@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from small_catalog import all_small
 from small_setups import LOCK, NEW, NEW_WORD, Outcomes, X, Y, locked, note, setup_of, stores
 
 from emu.addr import VirtAddr
@@ -11,9 +12,11 @@ from emu.cpu.ops import AddWords, Annotate, Await, Load, Store
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.reduce.explored import Blind
 from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.states.visits import EVERY_STATE, NO_STATES, Remembers
+from hvolab.judge.sight.resource import Kind
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.core.events import PageFreed
@@ -90,3 +93,17 @@ def test_what_was_once_taken_for_private_is_not(name: str) -> None:
     whole = shown(setup, everything())
     for remembers in (NO_STATES, EVERY_STATE, Remembers()):
         assert shown(setup, Reduced(remembers=remembers)) == whole
+
+
+# Of these kinds a program is known that goes wrong if what is private does not depend on them.
+CONTENDED = {
+    Kind.MEMORY: "a request that may come before a region with interrupts off",
+    Kind.NAMED: "the second allocation fails",
+}
+
+
+@pytest.mark.parametrize("kind", CONTENDED, ids=lambda kind: kind.name)
+def test_without_a_kind_in_what_makes_a_step_private_something_is_lost(kind: Kind) -> None:
+    (setup,) = (small.setup for small in all_small() if small.name == CONTENDED[kind])
+    whole = shown(setup, Reduced(NO_STATES))
+    assert shown(setup, Reduced(NO_STATES, Blind(contended=frozenset({kind})))) != whole
