@@ -149,7 +149,7 @@ class Machine(Kept):
         words = frozenset((word, value) for word, value in self.words.items() if value)
         counters = frozenset((key, value) for key, value in self.counters.items() if value)
         cpus = (cpu.state(names, self.memory.journal) for cpu in self.cpus)
-        return (words, counters, self.ledger.state(), self.apic.state(), *cpus)
+        return (words, counters, self.ledger.state(), self.apic.state(names), *cpus)
 
     def back(self, mark: Bookmark) -> None:
         """To what it was then. Who listens still does."""

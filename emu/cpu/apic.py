@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from emu.cpu.handles import Names
 from emu.kept import Kept
 
 
@@ -40,10 +41,18 @@ class Apic(Kept):
         self._unacknowledged.clear()
         self.interrupted.clear()
 
-    def state(self) -> Hashable:
-        """What is pending and what is owed. Requests are numbered in the order of sending."""
-        owed = ((number, frozenset(cpus)) for number, cpus in enumerate(self._unacknowledged) if cpus)
-        return (tuple(tuple(queue) for queue in self._pending), len(self._unacknowledged), tuple(owed))
+    def state(self, names: Names) -> Hashable:
+        """What is pending and what is owed."""
+        pending = (
+            tuple((names.of_request(ipi.request), ipi.vector, ipi.payload) for ipi in queue)
+            for queue in self._pending
+        )
+        owed = (
+            (names.of_request(request), frozenset(cpus))
+            for request, cpus in enumerate(self._unacknowledged)
+            if cpus
+        )
+        return (tuple(pending), frozenset(owed))
 
     def send(self, sender: int, targets: frozenset[int], vector: int, payload: object) -> int:
         """Queue an interrupt on every target. Returns the request's number.

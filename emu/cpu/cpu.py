@@ -71,7 +71,9 @@ class RoutineContext(Kept):
         """What its further course depends on. Raises CannotGoBack where the routine is not recalled."""
         if not isinstance(self.routine, Recalled):
             raise CannotGoBack(self.name)
-        handles = tuple(names.of_event(n) if isinstance(n, EventNumber) else n for n in self.numbers)
+        handles = tuple(
+            names.of_event(n) if isinstance(n, EventNumber) else names.of_request(n) for n in self.numbers
+        )
         before = (self.interrupts_before, self.stack_before)
         return (self.name, self.role, self.routine.node, self.once, before, handles)
 

@@ -21,9 +21,11 @@ class EventNumber(int):
 
 
 class Names(Protocol):
-    """What events are called, whatever numbers they have in this run."""
+    """What announcements and requests are called, whatever numbers they have in this run."""
 
     def of_event(self, number: int) -> Hashable: ...
+
+    def of_request(self, number: int) -> Hashable: ...
 
 
 def numbered(op: Op, numbers: Sequence[int]) -> Op:

@@ -23,7 +23,7 @@ from hvolab.explore.reduce.explored import Blind, Explored
 from hvolab.explore.reduce.node import Node
 from hvolab.explore.reduce.path import PathPicker
 from hvolab.explore.search.interface import Freedom, InMemory, Next
-from hvolab.explore.states.past import Values
+from hvolab.explore.states.values import Values
 from hvolab.explore.states.visits import Remembers, Visits
 from hvolab.explore.stretches.contention import Contention
 from hvolab.judge.sight.sight import Sight

@@ -9,7 +9,7 @@ from itertools import accumulate, zip_longest
 from hvolab.explore.footprint.conflict import NOTHING, Footprint, conflict, conflicts
 from hvolab.explore.reduce.happens_before import Happened, HappensBefore
 from hvolab.explore.reduce.node import Node
-from hvolab.explore.states.past import Values
+from hvolab.explore.states.values import Values
 from hvolab.explore.states.visits import Visits
 from hvolab.explore.stretches.contention import Contention
 from hvolab.explore.stretches.lives import AllLives, Chain, KnownStep

@@ -156,15 +156,16 @@ class PathPicker(Kept):
 
     def _ended(self, last: Choice) -> Footprint:
         """The footprint of the step begun last, which its node takes note of where it is a new one."""
-        self._states.ended(last.cpu)
         node = self._nodes[self._depth - 1]
         if self._recorder.replaying:
             known = self._history.steps[self._depth - 1].footprint
             self._recorder.replayed(last, known)
+            self._states.ended(node.current, known)
             self._lives.after(node.current, last, known)
             self._leap.begin(node.leap)
             return NOTHING
         footprint = self._recorder.after(last)
+        self._states.ended(node.current, footprint)
         self._lives.after(node.current, last, footprint)
         self._made(node, footprint)
         if self._machine.busy and not self._asked:
@@ -252,13 +253,14 @@ class PathPicker(Kept):
 
     def _leapt(self, last: Choice, known: KnownStep) -> None:
         """The step of a leap that was begun last has ended."""
-        self._states.ended(last.cpu)
         if self._recorder.replaying:
             self._recorder.replayed(last, known.footprint)
+            self._states.ended(known.process, known.footprint)
             self._lives.after(known.process, last, known.footprint)
             self._leap.made()
             return
         footprint = self._recorder.after(last)
+        self._states.ended(known.process, footprint)
         after = self._lives.after(known.process, last, footprint)
         made = self._leap.steps_made
         if footprint != known.footprint:

@@ -13,17 +13,21 @@ from emu.contents import Contents
 from emu.cpu.cpu import CannotGoBack
 from emu.kept import Bookmark, Kept
 from emu.machine import Machine
+from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.footprint.recorder import Recorder
-from hvolab.explore.states.past import Past, Values
+from hvolab.explore.states.past import Past
+from hvolab.explore.states.values import Values
 from hvolab.judge.sight.sight import Sight
 
 PARTS = ("memory", "words", "counters", "ledger", "interrupts", "CPUs", "past", "judges", "footprints")
+ORDER = "order of the past"
 
 
 class StateReader(Kept):
     """Of one run, from time zero on; told of each step when it has ended. `values` outlives the run.
 
-    `blind_to` leaves parts out, which is unsound: for tests that show each of them matters.
+    `blind_to` leaves parts out, or the ORDER of what is past, which is unsound: for tests that show that
+    each of them matters.
     """
 
     parts = ("_past",)
@@ -43,11 +47,12 @@ class StateReader(Kept):
         self._past = past
         self._values = values
         self._seen = tuple(part not in blind_to for part in PARTS)
+        self._sees_order = ORDER not in blind_to
         self._contents = Contents(machine.memory)
 
-    def ended(self, cpu: int) -> None:
-        """The step of that CPU has."""
-        self._past.ended(cpu)
+    def ended(self, process: int, footprint: Footprint) -> None:
+        """A step of that process has."""
+        self._past.ended(process, footprint if self._sees_order else NOTHING)
 
     def passed(self) -> None:
         """Steps have been made that did nothing but access memory, and no page table."""

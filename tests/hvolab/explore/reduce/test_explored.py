@@ -10,7 +10,7 @@ from emu.cpu.repeat import Repeated
 from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.explored import Explored
 from hvolab.explore.reduce.node import Node
-from hvolab.explore.states.past import Values
+from hvolab.explore.states.values import Values
 from hvolab.explore.states.visits import Remembers, Visits
 from hvolab.explore.stretches.contention import Contention
 from hvolab.explore.stretches.leaps import Leap

@@ -6,8 +6,9 @@ from collections.abc import Hashable
 from typing import Any
 
 import pytest
-from small_setups import PAGE
+from small_setups import FRAME, PAGE
 
+from emu.addr import VirtAddr
 from emu.choice import Defaults, Step, TakeInterrupt
 from emu.cpu.cpu import KernelThread
 from emu.cpu.ops import Annotate, FlushTlbPages, Load, SendIpi, Store
@@ -15,17 +16,24 @@ from emu.machine import Machine
 from emu.paging.models import LAZY, LAZY_SINGLE, CpuModel
 from emu.paging.walk import Walk
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
+from hvolab.explore.footprint.process import process_of
+from hvolab.explore.footprint.recorder import Recorder
 from hvolab.explore.footprint.tables import Tables
-from hvolab.explore.states.past import Past, Values
+from hvolab.explore.states.past import Past
+from hvolab.explore.states.values import Values
+from hvolab.judge.sight.sight import Sight
 from kernel_model.boot import BootConfig, boot
-from kernel_model.core.events import FlushBegun, FlushCompleted
+from kernel_model.core.events import FlushBegun, FlushCompleted, PageFreed
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, SyncCore
 from kernel_model.layout import direct_map
 
 VALUES = Values(10_000)
 WORD = direct_map(0x700 << 12)
 SOFTWARE, OTHER = 1 << 58, 1 << 59  # bits of an entry that change no translation
+MOVED = 1 << 21  # a bit that leads to another frame
 BEGUN = FlushBegun("f", PAGE, PAGE + 4096, frozenset({0}))
+ELSEWHERE = VirtAddr(PAGE + (4 << 20))
+OTHER_BEGUN = FlushBegun("f", ELSEWHERE, ELSEWHERE + 4096, frozenset({0}))
 
 
 class Lab:
@@ -39,6 +47,10 @@ class Lab:
         self.tables.learn(found)
         self.tables.volatile.add(PAGE >> 12)
         self.leaf = found.steps[-1]
+        sight = Sight(self.machine, (HUGE_PAGE,))
+        self.machine.trace.listen(sight.observe)
+        self.recorder = Recorder(self.machine, self.tables)
+        sight.watched_by(self.recorder)
         self.past = Past(self.machine, self.tables, VALUES)
         for cpu, ops in enumerate((first, second)):
             self.machine.start(cpu, KernelThread(f"t{cpu}", self._routine(ops)))
@@ -55,12 +67,14 @@ class Lab:
         """A digit steps that CPU; i lets CPU 1 take its interrupt."""
         for letter in order:
             choice = TakeInterrupt(1) if letter == "i" else Step(int(letter))
+            process = process_of(self.machine, choice)
+            self.recorder.before(choice)
             self.machine.perform(choice, Defaults())
-            self.past.ended(choice.cpu)
+            self.past.ended(process, self.recorder.after(choice))
         return self.past.state()
 
 
-FLUSH = FlushTlbPages(PAGE, 1)
+FLUSH, OTHER_FLUSH = FlushTlbPages(PAGE, 1), FlushTlbPages(ELSEWHERE, 1)
 IPI = SendIpi(frozenset({1}), CALL_FUNCTION_VECTOR, SyncCore())
 
 
@@ -69,10 +83,15 @@ IPI = SendIpi(frozenset({1}), CALL_FUNCTION_VECTOR, SyncCore())
     [
         ((Store(WORD, 1),), (Load(WORD),), True),  # memory says it, and nobody remembers it
         ((SOFTWARE,), (Load(WORD),), True),
-        ((SOFTWARE,), (FLUSH,), False),  # the window of CPU 1
-        ((SOFTWARE,), (Annotate(BEGUN),), False),  # whether the request covers the store
-        ((FLUSH,), (Annotate(BEGUN),), False),
-        ((Annotate(BEGUN),), (Annotate(BEGUN),), False),
+        ((MOVED,), (FLUSH,), False),  # the window of CPU 1
+        ((MOVED,), (Annotate(BEGUN),), False),  # whether the request covers the store
+        ((MOVED,), (OTHER_FLUSH,), False),  # which forgets directories of all pages, and that is one
+        ((MOVED,), (Annotate(OTHER_BEGUN),), True),
+        ((FLUSH,), (Annotate(BEGUN),), True),
+        ((FLUSH,), (FLUSH,), True),  # each its own window
+        ((Annotate(BEGUN),), (Annotate(BEGUN),), True),
+        ((Annotate(BEGUN),), (Annotate(PageFreed(FRAME, 0, 1)),), True),
+        ((MOVED,), (Annotate(PageFreed(FRAME, 0, 1)),), False),  # whether a table led to it then
         ((IPI,), (Store(WORD, 1),), True),
     ],
 )
@@ -87,11 +106,20 @@ def test_a_store_is_told_by_what_it_left_and_what_it_replaced() -> None:
     assert Lab((SOFTWARE,), ()).go("0") == Lab((SOFTWARE,), ()).go("0")
 
 
-def test_an_announcement_is_named_by_how_many_came_before() -> None:
-    """Other events between change the numbers of events, and no name."""
+@pytest.mark.parametrize("model", [LAZY_SINGLE])
+def test_with_one_entry_a_page_every_order_is_another_past(model: CpuModel) -> None:
+    """Which version is used last has a place among all of them."""
+    one, other = (Annotate(BEGUN),), (FLUSH,)
+    assert Lab(one, other, model).go("01") != Lab(one, other, model).go("10")
+
+
+def test_an_announcement_is_named_by_its_process_and_how_many_came_before() -> None:
+    """Other events between change the numbers of events, and no name; nor do those that others announce."""
     ops = (Annotate(BEGUN), Annotate(FlushCompleted(0)))
     quiet, busy = Lab(ops, ()), Lab(ops, (Load(WORD), Load(WORD)))
     assert quiet.go("00") == busy.go("1010")
+    first, last = Lab(ops, (Annotate(BEGUN),)), Lab(ops, (Annotate(BEGUN),))
+    assert first.go("100") == last.go("001")
 
 
 def test_a_past_that_is_put_back_goes_on_as_before() -> None:

@@ -30,7 +30,7 @@ from hvolab.explore.explorer import explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.reduce.explored import Blind
 from hvolab.explore.search.interface import Freedom
-from hvolab.explore.states.reader import PARTS
+from hvolab.explore.states.reader import ORDER, PARTS
 from hvolab.explore.states.visits import EVERY_STATE, NO_STATES
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
@@ -101,6 +101,13 @@ def shown(setup: Setup, search: Reduced) -> tuple[object, ...]:
 
 def test_every_part_is_accounted_for() -> None:
     assert {*LOST, *NEVER_ALONE} == set(PARTS)
+
+
+def test_without_the_order_of_what_is_past_something_is_lost() -> None:
+    setup = LOST["past"]
+    whole = shown(setup, Reduced(NO_STATES))
+    assert shown(setup, Reduced(EVERY_STATE)) == whole
+    assert shown(setup, Reduced(EVERY_STATE, Blind(states=frozenset({ORDER})))) != whole
 
 
 @pytest.mark.parametrize("part", LOST)
