@@ -33,7 +33,7 @@ from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import stamped
 from hvolab.subject.outcome import Limits, OutOfTime, Run
-from hvolab.subject.picker import Picker, Replay
+from hvolab.subject.picker import Diverged, Picker, Replay
 from hvolab.subject.run import Running, run_on
 from hvolab.subject.scenario import Setup
 from hvolab.subject.schedule import Schedule, ScheduleError, parse
@@ -188,7 +188,11 @@ class Exploring:
     def _check(self, schedule: Schedule, came_to: _CameTo) -> None:
         """Make a run again, step by step and by the routines themselves. Raises Unrepeatable, LoadError."""
         self._recall.checking = True
-        if self._came_to(self._followed(schedule)) != came_to:
+        try:
+            again = self._came_to(self._followed(schedule))
+        except Diverged:
+            again = None
+        if again != came_to:
             raise LoadError(NOT_FOUND_AGAIN) if self._setup.loaded else AssertionError(NOT_FOUND_AGAIN)
         self._recall.checking = False
 

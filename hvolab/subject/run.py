@@ -81,8 +81,20 @@ class _Transcript:
         self.picks.append(answer_to(question, pick))
         return pick
 
-    def repeated(self, choice: Choice, times: int) -> None:
-        self.picks += [choice] * times
+    def repeat(self, picker: Returning, most: int) -> bool:
+        """Make up to so many steps at once, if there are such."""
+        self.asking = True
+        made = picker.repeat(most)
+        self.asking = False
+        if made is not None:
+            choice, times = made
+            self.picks += [choice] * times
+        return made is not None
+
+    def settle(self, picker: Returning) -> None:
+        self.asking = True
+        picker.settle()
+        self.asking = False
 
     def finish(self) -> None:
         self.asking = True
@@ -214,7 +226,7 @@ class Running:
         returning = self._picker if isinstance(self._picker, Returning) else None
         look = machine.steps
         while enabled := machine.enabled():
-            if returning is not None and self._repeats(returning, limits):
+            if returning is not None and transcript.repeat(returning, limits.steps - machine.steps):
                 continue
             if machine.steps == limits.steps:
                 return OutOfSteps(limits.steps, _where(machine))
@@ -237,14 +249,6 @@ class Running:
             return Deadlocked(tuple(machine.blocked().items()))
         return Completed()
 
-    def _repeats(self, picker: Returning, limits: Limits) -> bool:
-        """Make steps at once, if there are such."""
-        made = picker.repeat(limits.steps - self._machine.steps)
-        if made is None:
-            return False
-        self._transcript.repeated(*made)
-        return True
-
     def _keep_if_due(self, picker: Returning) -> None:
         """This place, unless it is kept already, or is none to come back to."""
         steps = self._machine.steps
@@ -254,7 +258,7 @@ class Running:
         if len(self._places) == _MOST_PLACES:
             del self._places[1::2]
             self._apart *= 2
-        picker.settle()
+        self._transcript.settle(picker)
         try:
             machine = self._machine.mark()
         except CannotGoBack:

@@ -13,12 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from hvolab.explore.footprint.conflict import Footprint
 from hvolab.judge.sight.resource import Kind, Resource, Touched
 
 Steps: TypeAlias = int  # a set of step numbers
+
+
+class _Touch(NamedTuple):
+    """A step that touched a resource, and where in the list of these the last one of another process is."""
+
+    step: int
+    process: int
+    other: int  # -1: there is none
 
 
 class _Touches:
@@ -27,9 +35,9 @@ class _Touches:
     __slots__ = ("marks", "reads", "writes")
 
     def __init__(self) -> None:
-        self.reads: list[int] = []
-        self.writes: list[int] = []
-        self.marks: list[int] = []
+        self.reads: list[_Touch] = []
+        self.writes: list[_Touch] = []
+        self.marks: list[_Touch] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +112,11 @@ class HappensBefore:
         for step in candidates:
             before |= self.steps[step].before
         for resource in footprint.reads:
-            self._of(resource).reads.append(number)
+            _touched(self._of(resource).reads, number, process)
         for resource in footprint.writes:
-            self._of(resource).writes.append(number)
+            _touched(self._of(resource).writes, number, process)
         for resource in footprint.marks:
-            self._of(resource).marks.append(number)
+            _touched(self._of(resource).marks, number, process)
         self._last_of.setdefault(process, []).append(number)
         self.steps.append(Happened(process, enabled, before, footprint, held))
 
@@ -136,14 +144,14 @@ class HappensBefore:
                     found.add(step)
         return sorted(found)
 
-    def touching(self, process: int, some: Iterable[Touched]) -> Footprint:
+    def touching(self, process: int, resources: Iterable[Touched]) -> Footprint:
         """How the steps of other processes have touched these."""
         found = set[Touched](), set[Touched](), set[Touched]()
-        for resource in some:
+        for resource in resources:
             touches = self._touches.get(resource)
             if touches is not None:
-                for kind, steps in zip(found, (touches.reads, touches.writes, touches.marks), strict=True):
-                    if any(self.steps[step].process != process for step in steps):
+                for kind, some in zip(found, (touches.reads, touches.writes, touches.marks), strict=True):
+                    if some and (some[-1].process != process or some[-1].other >= 0):
                         kind.add(resource)
         return Footprint(*map(frozenset, found))
 
@@ -198,7 +206,7 @@ class HappensBefore:
         return found
 
     def _conflicting(self, footprint: Footprint) -> set[int]:
-        """The latest steps in conflict: behind them lie only steps that come before one of them."""
+        """The latest steps in conflict, of each process: others in conflict come before one of them."""
         found: set[int] = set()
         for resource in footprint.reads:
             if resource in self._touches:
@@ -283,13 +291,13 @@ class HappensBefore:
             found += touches.marks
         if part in footprint.writes or part in footprint.marks:
             found += touches.reads
-        return found
+        return [touch.step for touch in found]
 
     def _request_follows(self, step: int, waited_for: Mapping[Touched, int | None]) -> bool:
         """Whether the step waits for an interrupt request, and all there are come after that step."""
         for part in waited_for:
             if isinstance(part, Resource) and part.kind is Kind.IPI and part in self._touches:
-                return all(self.steps[sent].before >> step & 1 for sent in self._touches[part].writes)
+                return all(self.steps[sent.step].before >> step & 1 for sent in self._touches[part].writes)
         return False
 
 
@@ -297,13 +305,27 @@ def _without(footprint: Footprint, parts: Mapping[Touched, int | None]) -> Footp
     return Footprint(*(touched - parts.keys() for touched in footprint))
 
 
-def _latest(found: set[int], writes: list[int], others: list[int]) -> None:
-    """Add the last write, and the others since."""
+def _touched(touches: list[_Touch], step: int, process: int) -> None:
+    """That step of that process is the next of these."""
+    if not touches:
+        other = -1
+    elif touches[-1].process == process:
+        other = touches[-1].other
+    else:
+        other = len(touches) - 1
+    touches.append(_Touch(step, process, other))
+
+
+def _latest(found: set[int], writes: list[_Touch], others: list[_Touch]) -> None:
+    """Add the last write, and of the others since the last one of each process."""
     last = -1
     if writes:
-        last = writes[-1]
+        last = writes[-1].step
         found.add(last)
-    for step in reversed(others):
-        if step <= last:
-            break
-        found.add(step)
+    at = len(others) - 1
+    seen: set[int] = set()
+    while at >= 0 and others[at].step > last:
+        step, process, at = others[at]
+        if process not in seen:
+            seen.add(process)
+            found.add(step)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from small_schedules import ALL, WORD, setup_of
 
+from emu.choice import Choice, Step
 from emu.cpu.condition import Word, WordIs
 from emu.cpu.ops import Await, Load, Store
 from emu.cpu.recall import Unrepeatable
+from emu.kept import Kept
 from emu.paging.models import LAZY
 from hvolab.catalog import scenario
 from hvolab.explore.audience import Found, Silent
@@ -20,12 +22,14 @@ from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.search.randomly import Pct, Uniform
+from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict
+from hvolab.subject.blame import NOT_FOUND_AGAIN, LoadError
 from hvolab.subject.fingerprint import fingerprint
-from hvolab.subject.picker import Replay
+from hvolab.subject.picker import InOrder, Picker, Replay
 from hvolab.subject.run import run
 from hvolab.subject.scenario import KernelActor
-from kernel_model.boot import Kernel
+from kernel_model.boot import Kernel, System
 from kernel_model.mm.image import HugePage
 
 
@@ -250,3 +254,32 @@ def test_a_finding_that_depends_on_something_else_is_none() -> None:
     setup = replace(setup, boot=replace(setup.boot, cpus=3, model=LAZY), actors=actors)
     with pytest.raises(Unrepeatable, match=SAID.replace("cpu0", "cpu2")):
         explore(setup, Reduced(), ALL, Budget(runs=5))
+
+
+class _Lies(InOrder, Kept):
+    """Says once that a CPU has stepped that does not exist."""
+
+    kept = ("told",)
+    told = False
+
+    def settle(self) -> None:
+        """It notes nothing."""
+
+    def repeat(self, most: int) -> tuple[Choice, int] | None:
+        told, self.told = self.told, True
+        return None if told else (Step(7), 1)
+
+
+class _Lying(Uniform):
+    def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
+        return _Lies()
+
+
+@pytest.mark.parametrize(("loaded", "raised"), [("", AssertionError), ("a file", LoadError)])
+def test_a_run_that_its_schedule_does_not_lead_through_is_never_counted_as_one(
+    loaded: str, raised: type[Exception]
+) -> None:
+    """It was once a schedule that did not fit, which is said of what a user has given."""
+    setup = replace(setup_of(1, 4), loaded=loaded)
+    with pytest.raises(raised, match=NOT_FOUND_AGAIN[:30]):
+        explore(setup, _Lying(1, 1), ALL, Budget())

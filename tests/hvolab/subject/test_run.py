@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 from judge_lab import HUGE
 
+from emu.choice import Choice
 from emu.cpu.condition import Word, WordIs
 from emu.cpu.ops import Await, Load
 from emu.events import Annotated
+from emu.kept import Kept
+from emu.paging.models import LAZY
 from hvolab.catalog.common import optimize
 from hvolab.judge.verdict import Finding, Verdict, Where
 from hvolab.subject.costs import NO_COSTS
@@ -118,3 +121,31 @@ def test_a_run_is_wrong_by_its_violations_and_never_by_our_own_error(
     findings = tuple(Finding(verdict, (), place, 0, "", ()) for verdict in verdicts)
     done = replace(in_order(setup_of(loads)), findings=findings)
     assert (done.wrong, done.model_error) == (wrong, model_error)
+
+
+class _Wrong(InOrder, Kept):
+    """A picker with an error of its own, in one of what it is asked for."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def settle(self) -> None:
+        self._fails("settle")
+
+    def repeat(self, most: int) -> tuple[Choice, int] | None:
+        self._fails("repeat")
+        return None
+
+    def finish(self) -> None:
+        self._fails("finish")
+
+    def _fails(self, where: str) -> None:
+        if where == self._where:
+            raise RuntimeError("an error of ours")
+
+
+@pytest.mark.parametrize("where", ["settle", "repeat", "finish"])
+def test_an_error_of_a_picker_is_never_blamed_on_a_file(where: str) -> None:
+    setup = replace(setup_of(loads), loaded="a file")
+    with pytest.raises(RuntimeError, match="an error of ours"):
+        run(replace(setup, boot=replace(setup.boot, model=LAZY)), lambda _system: _Wrong(where))
