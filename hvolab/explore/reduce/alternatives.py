@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from hvolab.explore.footprint.conflict import Footprint
 from hvolab.explore.reduce.happens_before import HappensBefore, Steps
 from hvolab.explore.reduce.node import Node
+from hvolab.explore.reduce.waiting import InTheWay, come_first, may_never_come
 from hvolab.explore.states.visits import Visit
 from hvolab.judge.sight.resource import Resource, Touched
 
@@ -40,13 +41,15 @@ class Alternatives:
         races = self._history.would_race(process, footprint, waited_for)
         self.of_step(races, process, before, waited_for)
 
-    def of_behind(self, visit: Visit) -> None:
+    def of_behind(self, visit: Visit, waiting: InTheWay) -> None:
         """The path has come to a state that was visited: what lies behind races with this way there."""
         steps = visit.all()
         whose = {made.process for made in steps}
+        first = come_first(waiting, steps)
         for made in steps:
             waited_for = dict(made.waited_for)
-            races = self._history.would_race_behind(made.process, made.footprint, waited_for)
+            after = frozenset[int]() if may_never_come(made) else first.get(made.process, frozenset())
+            races = self._history.would_race_behind(made.process, made.footprint, waited_for, after)
             for race in races:
                 self._try_some_of(race, made.process, whose)
             self._try_at_once(races, made.process, waited_for)

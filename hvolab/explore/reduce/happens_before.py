@@ -11,7 +11,7 @@ interrupt with CLI, never with STI). So for each thing waited for it is asked wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -128,14 +128,20 @@ class HappensBefore:
         return self._races(process, own, footprint, waited_for, candidates)
 
     def would_race_behind(
-        self, process: int, footprint: Footprint, waited_for: Mapping[Touched, int | None]
+        self,
+        process: int,
+        footprint: Footprint,
+        waited_for: Mapping[Touched, int | None],
+        after: Set[int],
     ) -> list[int]:
         """The races of a step that is made some time after these, as far as these can say.
 
-        What it waits for may be something that is asked for only after them.
+        What it waits for may be something that is asked for only after them. It comes `after` steps of these
+        processes that come after them.
         """
         own, candidates = self._own(process), self._conflicting(footprint)
-        found = self._direct_races(process, own, footprint, waited_for, candidates)
+        direct = self._direct_races(process, own, footprint, waited_for, candidates)
+        found = {step for step in direct if self.steps[step].process not in after}
         for part, value in waited_for.items():
             for step in self._changed(part, footprint):
                 happened = self.steps[step]

@@ -23,6 +23,7 @@ from hvolab.explore.footprint.tables import Tables
 from hvolab.explore.reduce.alternatives import Alternatives
 from hvolab.explore.reduce.explored import Blind, Explored
 from hvolab.explore.reduce.node import AnswerBranch, Node
+from hvolab.explore.reduce.waiting import waiting_at
 from hvolab.explore.search.interface import Freedom, NoProgress, Redundant, SeenBefore
 from hvolab.explore.states.past import Past
 from hvolab.explore.states.reader import StateReader
@@ -322,7 +323,7 @@ class PathPicker(Kept):
         if known is not None:
             for made in known.all():
                 self._open_leaps(made.process, self._contention.doubted(made.footprint))
-            self._alternatives.of_behind(known)
+            self._alternatives.of_behind(known, waiting_at(self._machine, self._recorder))
             raise SeenBefore
         if loop is not None:
             self._close(loop)
@@ -371,6 +372,8 @@ class PathPicker(Kept):
         process, footprint = process_of(self._machine, choice), self._recorder.blocked(choice)
         self._touched(process, footprint)
         waited_for = self._recorder.waits_for(choice)
+        if not self._nodes:
+            return  # nobody could step at all
         self._note(self._nodes[-1], process, footprint, waited_for)
         self._alternatives.of_blocked(process, footprint, waited_for)
 

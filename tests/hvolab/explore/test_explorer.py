@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ from hvolab.explore.explorer import RUNS_A_CHECK, explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.search.bounds import Preemptions
 from hvolab.explore.search.depth_first import Deepening, DepthFirst, everything
-from hvolab.explore.search.interface import Freedom
+from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.randomly import Pct, Uniform
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.verdict import Verdict
@@ -54,12 +55,15 @@ def test_a_schedule_that_is_not_free_runs_the_lowest_cpu_first() -> None:
     assert done.coverage.schedules == 1
 
 
-def test_a_deadlock_is_a_finding_and_is_counted() -> None:
+@pytest.mark.parametrize("search", [everything, Reduced])
+def test_a_deadlock_is_a_finding_and_is_counted(search: Callable[[], Strategy]) -> None:
+    """Of those who cannot make a single step too."""
+
     async def forever(kernel: Kernel, huge: HugePage) -> None:
         await Await(WordIs(Word("never"), 1))
 
     setup = replace(setup_of(1), actors=(KernelActor(0, "a", forever),))
-    done = explore(setup, everything(), ALL, Budget(runs=500))
+    done = explore(setup, search(), ALL, Budget(runs=500))
     assert done.coverage.deadlocks == 1
     assert [one.finding.verdict for one in done.found] == [Verdict.KERNEL]
     assert done.found[0].finding.cause == "deadlock: cpu0 waits for never = 1"

@@ -8,12 +8,15 @@ from hvolab.explore.footprint.conflict import NOTHING, Footprint
 from hvolab.explore.reduce.alternatives import Alternatives
 from hvolab.explore.reduce.happens_before import HappensBefore
 from hvolab.explore.reduce.node import Node
+from hvolab.explore.reduce.waiting import InTheWay
 from hvolab.explore.states.visits import Made, Visit
-from hvolab.judge.sight.resource import Touched
+from hvolab.judge.sight.resource import Kind, Resource, Touched
 
 X, Y, Z = 8, 16, 24
 LOCK, OTHER_LOCK = Word("lock"), Word("another lock")
+IPI = Resource(Kind.IPI, 1)
 Waits = dict[Touched, int | None]
+NOBODY_WAITS: InTheWay = {}
 
 
 def writes(*touched: Touched) -> Footprint:
@@ -31,9 +34,9 @@ class Path:
             self.history.add(process, footprint, frozenset(enabled), {}, {})
         self.alternatives = Alternatives(self.nodes, self.history)
 
-    def comes_to(self, *made: Made) -> list[set[int]]:
+    def comes_to(self, *made: Made, waiting: InTheWay = NOBODY_WAITS) -> list[set[int]]:
         """What is to be tried at each node once the path has come to a state with these steps behind it."""
-        self.alternatives.of_behind(Visit(set(), made=set(made)))
+        self.alternatives.of_behind(Visit(set(), made=set(made)), waiting)
         return [node.to_try for node in self.nodes]
 
 
@@ -73,6 +76,19 @@ def test_where_nobody_behind_can_step_everybody_is_tried() -> None:
 def test_a_step_that_comes_after_its_own_cpu_has_seen_the_other_is_no_race() -> None:
     path = Path((0, writes(X)), (1, writes(X)))
     assert path.comes_to(made(1, writes(X))) == [{0}, {1}]
+
+
+def test_an_interrupt_requested_behind_the_state_races_with_nothing_its_sender_made_before() -> None:
+    """It was once tried before each of these, to no end: the other CPU has nothing to take there."""
+    behind = [made(0, writes(IPI)), made(3, writes(X, IPI), {IPI: 1})]
+    assert Path((0, writes(X)), processes=4).comes_to(*behind, waiting={3: ({IPI},)}) == [{0}]
+    assert Path((0, writes(X)), processes=4).comes_to(*behind) == [{0, 3}]
+
+
+def test_one_that_either_of_two_may_request_does() -> None:
+    path = Path((0, writes(X)), processes=4)
+    behind = [made(0, writes(IPI)), made(2, writes(IPI)), made(3, writes(X), {IPI: 1})]
+    assert path.comes_to(*behind, waiting={3: ({IPI},)}) == [{0, 2, 3}]
 
 
 def test_what_waits_for_two_words_at_once_is_tried_before_each() -> None:

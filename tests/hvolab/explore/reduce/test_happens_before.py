@@ -12,6 +12,7 @@ from hvolab.judge.sight.resource import Kind, Resource, Touched
 X, Y = 8, 16
 LOCK = Word("lock")
 ALL = frozenset({0, 1, 2})
+NOBODY: frozenset[int] = frozenset()
 EMPTY: Mapping[Touched, int] = {}
 
 
@@ -130,14 +131,23 @@ def test_a_step_behind_races_with_all_that_it_may_have_waited_for() -> None:
     made.add(0, writes(pending), frozenset({0, 1}), EMPTY, {})
     made.add(1, writes(flag), frozenset({0, 1}), {flag: 1}, {})  # CLI
     made.add(1, writes(flag), frozenset({0, 1}), {flag: 0}, {})  # STI
-    assert made.would_race_behind(3, reads(flag, pending), wanted) == [0, 1]
+    assert made.would_race_behind(3, reads(flag, pending), wanted, NOBODY) == [0, 1]
 
 
 def test_a_step_behind_could_not_have_come_where_what_it_waits_for_was_otherwise() -> None:
     made = HappensBefore()
     made.add(0, writes(LOCK), ALL, {LOCK: 0}, {LOCK: 0})
     made.add(0, writes(LOCK), ALL, {LOCK: 1}, {})
-    assert made.would_race_behind(1, writes(LOCK), {LOCK: 0}) == [0]
+    assert made.would_race_behind(1, writes(LOCK), {LOCK: 0}, NOBODY) == [0]
+
+
+def test_what_comes_after_steps_of_a_process_behind_races_with_none_of_it_but_who_made_it_wait() -> None:
+    made = HappensBefore()
+    made.add(0, writes(LOCK), ALL, {LOCK: 0}, {})
+    made.add(0, writes(X), ALL, {}, {})
+    made.add(2, writes(Y), ALL, {}, {})
+    assert made.would_race_behind(1, writes(X, Y, LOCK), {LOCK: 0}, NOBODY) == [0, 1, 2]
+    assert made.would_race_behind(1, writes(X, Y, LOCK), {LOCK: 0}, frozenset({0})) == [0, 2]
 
 
 def test_what_has_been_made_without_a_step_begins_whatever_follows() -> None:
