@@ -269,8 +269,7 @@ class PathPicker(Kept):
             self._happened = footprint
             self._made(self._leave_leap(), footprint)
         elif after is not known.after:
-            # What a transaction gives depends on those of others, which no order is told by.
-            assert known.transacts, f"a private step of process {known.process} was another one this time"
+            assert known.may_vary, f"a private step of process {known.process} was another one this time"
             self._leap.begin(None)
             self._explored.end_leap(made + 1)
         else:

@@ -84,6 +84,11 @@ class KnownStep:
     does: Repeated | None
     transacts: bool
 
+    @property
+    def may_vary(self) -> bool:
+        """Whether it may lead elsewhere: a judge's bag that it adds to may have had more in it as well."""
+        return self.transacts or any(isinstance(one, CellName) for one in self.footprint.marks)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuietSteps:
