@@ -58,6 +58,15 @@ from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO
 
 def pieces(cpu: int) -> tuple[Body, ...]:
     """What a CPU may be made to do."""
+    return (*_on_pages(cpu), *_on_directories(), *_on_frames())
+
+
+def within_a_table(cpu: int) -> tuple[Body, ...]:
+    """Those that change the translations of few pages."""
+    return (*_on_pages(cpu), *_on_frames())
+
+
+def _on_pages(cpu: int) -> tuple[Body, ...]:
     return (
         loads(cpu, WORD),
         stores((WORD, 7 + cpu)),
@@ -93,14 +102,24 @@ def pieces(cpu: int) -> tuple[Body, ...]:
         says_it_is_optimized,
         says_it_is_not,
         counts_a_page,
-        # Directories, and the frames of tables.
+    )
+
+
+def _on_directories() -> tuple[Body, ...]:
+    """And on the frames of tables."""
+    return (
         other_table,
         operation(other_table),
         set_pmd_to_the_leaf,
         operation(then(set_pmd_to_the_leaf, flush_page)),
         freed(TABLE),
         zeroes_the_table,
-        # Several operations on one page, and frames that change hands.
+    )
+
+
+def _on_frames() -> tuple[Body, ...]:
+    """Several operations on one page, and frames that change hands."""
+    return (
         operation(then(set_pte(NEW, PAGE_KERNEL), flush_page)),
         operation(set_pte(FRAME, PAGE_KERNEL)),
         maps_for_nobodys_folio,
