@@ -17,6 +17,7 @@ from hvolab.command.status import NOT_COMPLETE, status_of_exploration
 from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.search.depth_first import everything
 from hvolab.explore.search.interface import Freedom, Strategy
 from hvolab.explore.search.randomly import Uniform
 from hvolab.explore.states.visits import EVERY_STATE, NO_STATES
@@ -51,6 +52,17 @@ again:
     mov rdx, [rsi]
     inc rdx
     mov [rsi], rdx
+    mov qword ptr [rdi], 0
+    hlt
+"""
+# The same, as short as can be.
+LOCKS_BRIEFLY = """
+again:
+    mov eax, 1
+    xchg [rdi], rax
+    test rax, rax
+    jne again
+    inc qword ptr [rsi]
     mov qword ptr [rdi], 0
     hlt
 """
@@ -89,6 +101,31 @@ def test_a_loop_ends_a_run_and_what_lies_behind_it_is_shown(name: str) -> None:
     assert some <= seen
     assert walked.coverage.distinct_states <= done.coverage.distinct_states
     assert {one.finding.verdict for one in walked.found} <= {one.finding.verdict for one in done.found}
+
+
+# With so many steps a loop can be gone through once or twice, and then be left.
+BOUNDED = {
+    "one waits for a word that another sets": (ENDING["one waits for a word that another sets"], 10),
+    "each sets its word, then waits for the other's": (
+        ENDING["each sets its word, then waits for the other's"],
+        14,
+    ),
+    "a retry loop against a writer": (ENDING["a retry loop against a writer"], 12),
+    "two retry loops": (ENDING["two retry loops"], 15),
+    "a lock taken by trying": (setup((LOCKS_BRIEFLY, X, Y), (LOCKS_BRIEFLY, X, Y)), 18),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOUNDED)
+def test_in_every_order_of_so_many_steps_nothing_else_is_shown(name: str) -> None:
+    asked, steps = BOUNDED[name]
+    done, seen = shown(asked, Reduced(EVERY_STATE), Budget())
+    unreduced, within = shown(asked, everything(), Budget(steps=steps))
+    assert (done.coverage.complete, unreduced.coverage.stopped_by) == (True, None)
+    assert within
+    assert within == seen
+    assert {one.finding.verdict for one in unreduced.found} == {one.finding.verdict for one in done.found}
 
 
 def test_who_can_step_and_does_not_makes_a_loop_none_for_ever() -> None:
