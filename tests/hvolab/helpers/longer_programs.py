@@ -14,29 +14,30 @@ from small_setups import (
     X,
     Y,
     config_of,
-    flag,
     loads,
     locked,
     note,
     on_the_folio,
     operation,
     reader_section,
+    sets,
     setup_of,
     split,
     stores,
     then,
+    waits,
     without_interrupts,
 )
 
-from emu.addr import PhysAddr, VirtAddr
-from emu.cpu.condition import MemoryIs, Word, WordIs
+from emu.addr import VirtAddr
+from emu.cpu.condition import Word, WordIs
 from emu.cpu.ops import AddWords, Await, CmpXchg, Copy, FetchAdd, Fill, Load, LoadBytes, Store
 from emu.cpu.software import Grain
 from emu.paging.models import CpuModel
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.flush.upstream import UPSTREAM
-from kernel_model.layout import PAGE_OFFSET, PerCpu
+from kernel_model.layout import PerCpu
 
 SHARED = (X, Y)
 GO = Word("go")
@@ -90,13 +91,6 @@ async def waits_to_go(kernel: Kernel) -> None:
     await Await(WordIs(GO, 1))
 
 
-def waits_for(number: int) -> Body:
-    async def body(kernel: Kernel) -> None:
-        await Await(MemoryIs(PhysAddr(flag(number) - PAGE_OFFSET), 1))
-
-    return body
-
-
 @dataclass(frozen=True, slots=True)
 class Writer:
     """Writes programs of one CPU. `within`: what is not to be nested once more."""
@@ -132,8 +126,8 @@ class Writer:
                 copies(self.cpu, va),
                 lets_go,
                 waits_to_go,
-                stores((flag(value), 1)),
-                waits_for(value),
+                sets(value),
+                waits(value),
             )
         )
 
