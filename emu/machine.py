@@ -311,7 +311,7 @@ class Machine(Kept):
 
     def _step_guest(self, cpu: Cpu, context: GuestContext) -> None:
         self.guest_steps += 1
-        result = context.core.step()
+        result = context.core.step(self.routines.instructions)
         match result:
             case Retired(interrupts=interrupts, spin_hint=spin_hint):
                 cpu.interrupts_enabled = interrupts

@@ -15,6 +15,7 @@ from typing import TypeAlias, assert_never
 
 from emu.cpu.ops import Awaitable, Rewrite
 from emu.cpu.routine import Code, ContextKilled, Root, Routine, functions_of
+from emu.guest.known import KnownInstructions
 
 
 class Unrepeatable(ValueError):
@@ -81,10 +82,14 @@ class HistoryNode:
 
 
 class Recall:
-    """What is known of how routines go on. While `checking` each is run as well, and compared."""
+    """What is known of how routines go on. While `checking` each is run as well, and compared.
+
+    And what is known of instructions; while checking, nothing.
+    """
 
     def __init__(self) -> None:
         self.checking = False
+        self._instructions = KnownInstructions()
         self._roots: dict[Root, HistoryNode] = {}
 
     def begin(self, root: Root, code: Callable[[], Code]) -> Routine:
@@ -94,6 +99,10 @@ class Recall:
         except TypeError:
             return code()
         return Recalled(root, node, code, self)
+
+    @property
+    def instructions(self) -> KnownInstructions | None:
+        return None if self.checking else self._instructions
 
     @property
     def nodes(self) -> int:

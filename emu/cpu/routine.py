@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Protocol, TypeAlias
 
+from emu.guest.known import KnownInstructions
+
 # What kernel code is: it yields ops and is sent their results.
 Code: TypeAlias = Coroutine[Any, Any, Any]
 
@@ -47,13 +49,21 @@ class Root:
 
 
 class Routines(Protocol):
-    """How routines are begun. `code` makes the coroutine of what begins so."""
+    """How routines are begun, and what is known of instructions.
+
+    `code` makes the coroutine of what begins so.
+    """
+
+    @property
+    def instructions(self) -> KnownInstructions | None: ...
 
     def begin(self, root: Root, code: Callable[[], Code]) -> Routine: ...
 
 
 class Anew:
-    """Each time the coroutine itself."""
+    """Each time the coroutine itself, and the engine."""
+
+    instructions = None
 
     def begin(self, root: Root, code: Callable[[], Code]) -> Routine:
         del root

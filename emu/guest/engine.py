@@ -105,13 +105,19 @@ _PERMS = {
 
 
 # Beside those: what a program may have set up and a trap must not lose.
-_KEPT = (
-    UC_X86_REG_FS_BASE, UC_X86_REG_GS_BASE, UC_X86_REG_MXCSR,
+_BASES = (UC_X86_REG_FS_BASE, UC_X86_REG_GS_BASE, UC_X86_REG_MXCSR)
+_XMM = (
     UC_X86_REG_XMM0, UC_X86_REG_XMM1, UC_X86_REG_XMM2, UC_X86_REG_XMM3,
     UC_X86_REG_XMM4, UC_X86_REG_XMM5, UC_X86_REG_XMM6, UC_X86_REG_XMM7,
     UC_X86_REG_XMM8, UC_X86_REG_XMM9, UC_X86_REG_XMM10, UC_X86_REG_XMM11,
     UC_X86_REG_XMM12, UC_X86_REG_XMM13, UC_X86_REG_XMM14, UC_X86_REG_XMM15,
 )  # fmt: skip
+_ALL = (*_NUMBERS, *_BASES, *_XMM)
+_FS_AT, _GS_AT, _XMM_AT = (
+    len(_NUMBERS),
+    len(_NUMBERS) + 1,
+    len(_NUMBERS) + len(_BASES),
+)  # their places in the file
 
 
 class EngineError(Exception):
@@ -175,11 +181,15 @@ class Engine:
 
     def __init__(self, memory: PhysicalMemory) -> None:
         self._memory = memory
-        self.values = (ctypes.c_uint64 * len(_NUMBERS))()
-        self._ids = (ctypes.c_int * len(_NUMBERS))(*_NUMBERS)
-        self._pointers = (ctypes.c_void_p * len(_NUMBERS))(
-            *(ctypes.addressof(self.values) + 8 * i for i in range(len(_NUMBERS)))
+        self._file = (ctypes.c_uint64 * (_XMM_AT + 2 * len(_XMM)))()  # all registers, `values` first
+        self.values = (ctypes.c_uint64 * len(_NUMBERS)).from_buffer(self._file)
+        places = [*range(_XMM_AT), *range(_XMM_AT, len(self._file), 2)]
+        self._ids = (ctypes.c_int * len(_ALL))(*_ALL)
+        self._pointers = (ctypes.c_void_p * len(_ALL))(
+            *(ctypes.addressof(self._file) + 8 * place for place in places)
         )
+        self._is_read = False  # the file has what all registers are
+        self._is_ahead = False  # and the instance does not have that yet
         self._callbacks = _Callbacks()
         self._fill_callback = _FILL(self._callbacks.fill)
         self._uc = self._instance()
@@ -187,6 +197,7 @@ class Engine:
 
     def load(self, rip: int, registers: Mapping[str, int]) -> None:
         """Set the named general registers, RIP, and RFLAGS with IF = 1; all else is as in a new instance."""
+        self._is_read = self._is_ahead = False
         self._uc.context_restore(self._pristine)
         for number, name in zip(_NUMBERS, REGISTERS, strict=False):
             self._uc.reg_write(number, registers.get(name, 0) & WORD_MASK)
@@ -195,30 +206,51 @@ class Engine:
 
     def read_registers(self) -> None:
         """Bring `values` up to date."""
-        uclib.uc_reg_read_batch(self._uc._uch, self._ids, self._pointers, len(_NUMBERS))
+        if not self._is_read:
+            self._read(len(_NUMBERS))
 
     def fs_base(self) -> int:
-        base: int = self._uc.reg_read(UC_X86_REG_FS_BASE)
-        return base
+        return self._base(_FS_AT)
 
     def gs_base(self) -> int:
-        base: int = self._uc.reg_read(UC_X86_REG_GS_BASE)
-        return base
+        return self._base(_GS_AT)
+
+    def _base(self, at: int) -> int:
+        self.mark()
+        return self._file[at]
 
     def set_rip(self, rip: int) -> None:
-        self._uc.reg_write(UC_X86_REG_RIP, rip & WORD_MASK)
+        if not self._is_ahead:
+            self._uc.reg_write(UC_X86_REG_RIP, rip & WORD_MASK)
+        self.values[RIP] = rip & WORD_MASK
 
     def mark(self) -> Bookmark:
         """All registers, also those that `values` does not have."""
-        return Bookmark(self._all_registers(), ())
+        if not self._is_read:
+            self._read(len(_ALL))
+            self._is_read = True
+        return Bookmark((bytes(self._file),), ())
 
     def back(self, mark: Bookmark) -> None:
-        """To the registers of that mark, made on whichever instance."""
-        self._uc.context_restore(self._pristine)
-        self._write_all(mark.values)
+        """To the registers of that mark, made on whichever instance. This one gets them when it runs."""
+        (file,) = mark.values
+        assert isinstance(file, bytes)
+        ctypes.memmove(self._file, file, len(file))
+        self._is_read = self._is_ahead = True
+
+    def _read(self, count: int) -> None:
+        uclib.uc_reg_read_batch(self._uc._uch, self._ids, self._pointers, count)
+
+    def _catch_up(self) -> None:
+        """The instance is about to be used."""
+        if self._is_ahead:
+            self._uc.context_restore(self._pristine)
+            uclib.uc_reg_write_batch(self._uc._uch, self._ids, self._pointers, len(_ALL))
+        self._is_read = self._is_ahead = False
 
     def put_back(self, values: Sequence[int]) -> None:
         """Set the registers to what `values` said before an instruction."""
+        self._catch_up()
         for number, value in zip(_NUMBERS, values, strict=True):
             self._uc.reg_write(number, value)
         self.read_registers()
@@ -241,6 +273,7 @@ class Engine:
 
         Raises what a callback raised, or EngineError.
         """
+        self._catch_up()
         if self._translated.setdefault(code_pa, code) != code:
             self._uc.ctl_flush_tb()
             self._translated = {code_pa: code}
@@ -295,19 +328,10 @@ class Engine:
 
     def _replace(self, rip: int) -> None:
         """A new instance with the registers of the old one, at `rip`."""
-        values = self._all_registers()
+        registers = self.mark()
         self._uc, self._translated = self._instance(), {}
-        self._write_all(values)
+        self.back(registers)
         self.set_rip(rip)
-        self.read_registers()
-
-    def _all_registers(self) -> tuple[object, ...]:
-        return tuple(self._uc.reg_read(number) for number in (*_NUMBERS, *_KEPT))
-
-    def _write_all(self, values: tuple[object, ...]) -> None:
-        for number, value in zip((*_NUMBERS, *_KEPT), values, strict=True):
-            self._uc.reg_write(number, value)
-        self.read_registers()
 
     def _instance(self) -> Uc:
         uc = Uc(UC_ARCH_X86, UC_MODE_64)

@@ -27,6 +27,7 @@ from emu.guest.decode import (
     is_whole,
 )
 from emu.guest.engine import RFLAGS, RFLAGS_IF, RFLAGS_ZF, RIP, VECTOR_GP, VECTOR_UD, Engine
+from emu.guest.known import Given, KnownInstructions, Ran
 from emu.kept import Bookmark, Kept
 from emu.memory import PhysicalMemory
 from emu.mmu import STACK_FAULT, Denied, Mmu, NonCanonical, Translation
@@ -144,10 +145,10 @@ class GuestCore(Kept):
         """The instruction executed last, or refused."""
         return GuestSite(self.program, self._site_rip, self._site_text)
 
-    def step(self) -> StepResult:
+    def step(self, known: KnownInstructions | None = None) -> StepResult:
         """Execute one instruction (one iteration of a repeated one), or refuse it whole.
 
-        Raises UnsupportedInstruction for one that is not modelled.
+        The engine runs none that is `known`. Raises UnsupportedInstruction for one that is not modelled.
         """
         self._engine.read_registers()
         rip = VirtAddr(self._engine.values[RIP])
@@ -174,35 +175,68 @@ class GuestCore(Kept):
                 self._engine.set_rip(rip + insn.length)
                 return self._retired(insn)
             case InstructionKind.ENGINE | InstructionKind.INTERRUPT_FLAG:
-                return self._run(rip, insn)
+                return self._run(rip, insn, known)
             case _:
                 assert_never(insn.kind)
 
-    def _run(self, rip: VirtAddr, insn: Decoded) -> StepResult:
+    def _run(self, rip: VirtAddr, insn: Decoded, known: KnownInstructions | None) -> StepResult:
         pieces = self._translate(insn)
         if not isinstance(pieces, list):
             return Refused(pieces)
         self._pieces = pieces
-        return self._execute(rip, insn, pieces)
+        return self._execute(rip, insn, pieces, known)
 
-    def _execute(self, rip: VirtAddr, insn: Decoded, pieces: list[_Piece]) -> StepResult:
+    def _execute(
+        self, rip: VirtAddr, insn: Decoded, pieces: list[_Piece], known: KnownInstructions | None
+    ) -> StepResult:
         before = [self._memory.read(piece.pa, piece.size) for piece in pieces]
         if insn.branch is not None and self._leaves_canonical(insn.branch, pieces, before):
             return self._execute_conditional(rip, insn) if isinstance(insn.branch, Conditional) else _GP
-        vector = self._engine.run(rip, self._code_pa, self._code[: insn.length])
-        if vector is None and self._engine.values[RIP] == rip and not insn.may_stay:
-            self._engine.run_again(rip, insn.length)
+        given = None if known is None else self._given(insn, pieces, before)
+        ran = None if known is None or given is None else known.find(given)
+        vector = None
+        if ran is not None:
+            self._do_again(insn, pieces, ran)
+        else:
+            vector = self._have_run(rip, insn, pieces, before)
+            if known is not None and given is not None and vector is None:
+                known.learn(given, self._ran(pieces))
         if vector is not None:
             return GuestTrap(vector)
-        if not self._compare_failed(insn):
-            for piece, old in zip(pieces, before, strict=True):
-                if piece.access is Access.WRITE:
-                    self._memory.journal.record(piece.pa, old)
         if self._trace.listening:
             self._tell(self.site(), insn, pieces, before)
         else:
             self._trace.next_number += len(pieces)
         return self._retired(insn)
+
+    def _have_run(
+        self, rip: VirtAddr, insn: Decoded, pieces: list[_Piece], before: list[bytes]
+    ) -> int | None:
+        """The engine does it. Returns the vector of an exception it raised, or None."""
+        vector = self._engine.run(rip, self._code_pa, self._code[: insn.length])
+        if vector is None and self._engine.values[RIP] == rip and not insn.may_stay:
+            self._engine.run_again(rip, insn.length)
+        if vector is None and not self._compare_failed(insn):
+            for piece, old in zip(pieces, before, strict=True):
+                if piece.access is Access.WRITE:
+                    self._memory.journal.record(piece.pa, old)
+        return vector
+
+    def _given(self, insn: Decoded, pieces: list[_Piece], before: list[bytes]) -> Given:
+        operands = tuple((piece.pa, old) for piece, old in zip(pieces, before, strict=True))
+        return Given(self._engine.mark(), self._code[: insn.length], operands)
+
+    def _ran(self, pieces: list[_Piece]) -> Ran:
+        """What has been done just now."""
+        left = tuple(self._memory.read(piece.pa, piece.size) for piece in pieces)
+        return Ran(self._engine.mark(), left)
+
+    def _do_again(self, insn: Decoded, pieces: list[_Piece], ran: Ran) -> None:
+        self._engine.back(ran.registers)
+        if not self._compare_failed(insn):
+            for piece, data in zip(pieces, ran.left, strict=True):
+                if piece.access is Access.WRITE:
+                    self._memory.write(piece.pa, data)
 
     def _leaves_canonical(self, branch: Branch, pieces: list[_Piece], before: list[bytes]) -> bool:
         match branch:

@@ -45,8 +45,8 @@ from kernel_model.boot import System, boot
 
 _STEPS_A_LOOK = 256  # a look at the clock costs as much as a step
 _STEPS_A_PLACE = 64  # to keep one costs as much as some steps, to come back to one half as many again
-_LEAST_APART = 16  # of short runs
-_PLACES_A_RUN = 10  # of all runs but the first
+_LEAST_APART = 6  # of short runs
+_PLACES_A_RUN = 40  # of all runs but the first
 _MOST_PLACES = 48  # of a long run; then every other is given up, and those to come are twice as far apart
 
 PickerFor: TypeAlias = Callable[[System], Picker]

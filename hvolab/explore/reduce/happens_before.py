@@ -214,18 +214,19 @@ class HappensBefore:
     def _conflicting(self, footprint: Footprint) -> set[int]:
         """The latest steps in conflict, of each process: others in conflict come before one of them."""
         found: set[int] = set()
+        touched = self._touches.get
         for resource in footprint.reads:
-            if resource in self._touches:
-                touches = self._touches[resource]
+            touches = touched(resource)
+            if touches is not None and (touches.writes or touches.marks):
                 _latest(found, touches.writes, touches.marks)
         for resource in footprint.writes:
-            if resource in self._touches:
-                touches = self._touches[resource]
+            touches = touched(resource)
+            if touches is not None:
                 _latest(found, touches.writes, touches.marks)
                 _latest(found, touches.writes, touches.reads)
         for resource in footprint.marks:
-            if resource in self._touches:
-                touches = self._touches[resource]
+            touches = touched(resource)
+            if touches is not None and (touches.writes or touches.reads):
                 _latest(found, touches.writes, touches.reads)
         return found
 

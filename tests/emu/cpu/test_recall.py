@@ -242,3 +242,12 @@ def test_a_machine_that_recalls_does_what_one_does_that_runs_it_all(
         rig.machine.mark_time_zero()
     for order in orders:
         assert events(recalling, order) == events(plain, order)
+
+
+def test_while_checking_no_instruction_is_known() -> None:
+    recall = Recall()
+    known = recall.instructions
+    recall.checking = True
+    assert recall.instructions is None
+    recall.checking = False
+    assert recall.instructions is known is not None
