@@ -77,7 +77,7 @@ uniform     each CPU as likely (a baseline)  portfolio  several in turn""",
     type=click.IntRange(0),
     default=1024,
     show_default=True,
-    help="MiB for states seen. 0: none.",
+    help="MiB for states seen and steps known. 0: none.",
 )
 @click.option(
     "--nondet",

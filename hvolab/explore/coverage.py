@@ -87,7 +87,7 @@ class Coverage:
         """What it took."""
         line = f"{self.steps - self.saved} steps made; {self.saved} were gone back over, and not made again"
         if self.remembered.full:
-            line += f"; there was memory for no more than {self.remembered.states} states (--memory)"
+            line += f"; memory was full, with {self.remembered.states} states in it (--memory)"
         return line
 
 

@@ -26,6 +26,7 @@ from hvolab.explore.search.interface import Freedom, InMemory, Next
 from hvolab.explore.states.values import Values
 from hvolab.explore.states.visits import Remembers, Visits
 from hvolab.explore.stretches.contention import Contention
+from hvolab.explore.stretches.lives import AllLives
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from kernel_model.boot import System
@@ -43,7 +44,12 @@ class Reduced:
         remembers: Remembers = Remembers(),  # noqa: B008 (frozen)
         blind: Blind = Blind(),  # noqa: B008 (frozen)
     ) -> None:
-        self._explored = Explored(Visits(remembers), Values(remembers.values), Contention(blind.contended))
+        self._explored = Explored(
+            Visits(remembers),
+            Values(remembers.values),
+            Contention(blind.contended),
+            AllLives(remembers.lives),
+        )
         self._blind = blind
         self._tables: Tables | None = None
         self._run: PathPicker | None = None
@@ -64,8 +70,8 @@ class Reduced:
 
     @property
     def remembered(self) -> InMemory:
-        visits = self._explored.visits
-        return InMemory(len(visits), visits.full)
+        visits, lives = self._explored.visits, self._explored.lives
+        return InMemory(len(visits), visits.full or lives.full)
 
     def picker(self, system: System, sight: Sight, freedoms: frozenset[Freedom]) -> Picker:
         """Raises CannotReduce where reduction would not be sound."""

@@ -37,7 +37,7 @@ class Explored:
     visits: Visits
     values: Values
     contention: Contention
-    lives: AllLives = field(default_factory=AllLives)
+    lives: AllLives
     nodes: list[Node] = field(default_factory=list)
     history: HappensBefore = field(default_factory=HappensBefore)
 

@@ -23,12 +23,14 @@ from hvolab.judge.sight.resource import Touched
 class Remembers:
     """At most so many states, of those met one in so many: to look at one costs as much as some steps.
 
-    Where looking does not pay fewer are looked at, down to one in `least`.
+    Where looking does not pay fewer are looked at, down to one in `least`. `lives`: how many lives of
+    processes, what the next step after each is, are remembered beside.
     """
 
-    most: int = 1024 * 512
+    most: int = 1024 * 256
     one_in: int = 4
     least: int = 32
+    lives: int = 1024 * 256
 
     @property
     def values(self) -> int:
@@ -37,12 +39,14 @@ class Remembers:
 
 
 _VALUES_A_STATE = 8
-_STATES_A_MIB = 512  # with what is kept of each: 0.8 to 2 KiB where that was measured
+_STATES_A_MIB = (
+    256  # beside as many lives: 2 KiB each, with all that is kept of them, where that was measured
+)
 
 
 def within(mebibytes: int) -> Remembers:
-    """As many states as take about so much memory."""
-    return Remembers(mebibytes * _STATES_A_MIB)
+    """As many states, and as many lives, as take about so much memory."""
+    return Remembers(mebibytes * _STATES_A_MIB, lives=mebibytes * _STATES_A_MIB)
 
 
 NO_STATES = Remembers(0)

@@ -148,12 +148,6 @@ class Life:
     varies: bool = False
     chain: Chain | None = None
 
-    def then(self, outcome: Hashable) -> Life:
-        found = self.after.get(outcome)
-        if found is None:
-            found = self.after[outcome] = Life()
-        return found
-
     def learn(self, step: KnownStep) -> bool:
         """The next step has been made. Whether it is known to vary now, and was not before."""
         known = next((one for one in self.steps if one.directories == step.directories), None)
@@ -168,9 +162,14 @@ class Life:
 
 
 class AllLives:
-    """Those that processes have had in the runs of a search. What is equal in many of them is kept once."""
+    """Those that processes have had in the runs of a search, at most so many.
 
-    def __init__(self) -> None:
+    What is equal in many of them is kept once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
         self._roots: dict[int, Life] = {}
         self._footprints: dict[Footprint, Footprint] = {}
         self._directories: dict[frozenset[WalkStep], frozenset[WalkStep]] = {}
@@ -179,6 +178,19 @@ class AllLives:
         """Where the life of that process begins."""
         return self._roots.setdefault(process, Life())
 
+    @property
+    def full(self) -> bool:
+        """Whether a life that is not among them will not be remembered for their number."""
+        return 0 < self._most <= self._count
+
+    def then(self, life: Life, outcome: Hashable) -> Life | None:
+        """How that life goes on with this outcome. None where there is no room for one that is new."""
+        found = life.after.get(outcome)
+        if found is None and self._count < self._most:
+            found = life.after[outcome] = Life()
+            self._count += 1
+        return found
+
     def footprint(self, footprint: Footprint) -> Footprint:
         return self._footprints.setdefault(footprint, footprint)
 
@@ -186,6 +198,7 @@ class AllLives:
         return self._directories.setdefault(directories, directories)
 
     def forget(self) -> None:
+        self._count = 0
         self._roots.clear()
         self._footprints.clear()
         self._directories.clear()
@@ -229,7 +242,8 @@ class Lives(Kept):
             now = None
         else:
             touched = self._known.footprint(footprint)
-            now = life.then((seen, touched, tuple(self._stored()), tuple(self._left(touched))))
+            outcome = (seen, touched, tuple(self._stored()), tuple(self._left(touched)))
+            now = self._known.then(life, outcome)
         self._at[process] = now
         return now
 

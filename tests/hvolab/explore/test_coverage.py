@@ -161,7 +161,7 @@ def test_coverage_in_words(coverage: Coverage, text: str) -> None:
 def test_what_it_took_says_where_memory_ended() -> None:
     assert COVERED.work == "42 steps made; 3 were gone back over, and not made again"
     full = replace(COVERED, remembered=InMemory(8, full=True)).work
-    assert full == f"{COVERED.work}; there was memory for no more than 8 states (--memory)"
+    assert full == f"{COVERED.work}; memory was full, with 8 states in it (--memory)"
 
 
 def test_a_word_that_was_changed_and_put_back_makes_no_other_final_state() -> None:

@@ -87,7 +87,7 @@ def test_there_are_at_least_twenty_setups_with_names_of_their_own() -> None:
 def test_reduced_and_unreduced_show_the_same(small: Small) -> None:
     whole = Explored(small.setup, everything())
     assert whole.complete
-    for remembers in (NO_STATES, EVERY_STATE, Remembers()):
+    for remembers in (NO_STATES, EVERY_STATE, Remembers(), Remembers(lives=20)):
         reduced = Explored(small.setup, Reduced(remembers=remembers))
         assert reduced.complete
         assert reduced.findings == whole.findings

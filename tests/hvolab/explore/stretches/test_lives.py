@@ -41,7 +41,7 @@ class Search:
         self.machine.routines = Recall()
         self.contention = Contention()
         self._routine = routine
-        self.known = AllLives()
+        self.known = AllLives(1000)
         self.remembered = 0  # by a judge
 
     def run(self, *footprints: Footprint) -> None:
@@ -266,7 +266,7 @@ def test_a_step_that_leaves_more_than_memory_and_counters_is_not_quiet(name: str
 
 
 def test_what_is_equal_in_many_lives_is_kept_once_and_forgotten_with_them() -> None:
-    known = AllLives()
+    known = AllLives(1000)
     one, other = touching(1), touching(1)
     assert one is not other
     assert known.footprint(one) is known.footprint(other) is one
@@ -276,3 +276,17 @@ def test_what_is_equal_in_many_lives_is_kept_once_and_forgotten_with_them() -> N
     known.forget()
     assert known.footprint(other) is other
     assert known.root(0) is not root
+
+
+def test_beyond_the_limit_no_life_is_remembered() -> None:
+    known = AllLives(2)
+    first = known.then(known.root(0), "a")
+    assert first is not None
+    assert not known.full
+    second = known.then(first, "b")
+    assert second is not None
+    assert known.full
+    assert known.then(second, "c") is None
+    assert known.then(first, "b") is second
+    known.forget()
+    assert not known.full
