@@ -14,7 +14,7 @@ from hvolab.explore.states.values import Values
 from hvolab.explore.states.visits import Remembers, Visits
 from hvolab.explore.stretches.contention import Contention
 from hvolab.explore.stretches.leaps import Leap
-from hvolab.explore.stretches.lives import Chain, KnownStep, Life, quiet_among
+from hvolab.explore.stretches.lives import AllLives, Chain, KnownStep, Life, quiet_among
 
 ENABLED: dict[int, Choice] = {0: Step(0), 2: Step(1)}
 QUIET = Repeated(1, 1, (), (), 0, HistoryNode())
@@ -40,7 +40,7 @@ def leap(*words: int) -> Leap:
 
 def explored() -> Explored:
     """Process 0 steps, and leaps over steps that write 10 to 13; process 2 steps; and process 0 again."""
-    made = Explored(Visits(Remembers()), Values(99), Contention())
+    made = Explored(Visits(Remembers()), Values(99), Contention(), AllLives(99))
     sleeper = {2: reads(99)}
     for process, word, sleep, at, leapt in (
         (0, 1, sleeper, 0, leap(10, 11, 12, 13)),
