@@ -8,7 +8,7 @@
             return await super().vmemmap_remap_range(start, end, walk)
 
 - a variant is a class over `HugetlbVmemmap` or `Hugetlb`, its functions named as the kernel's;
-- a flush policy is a class with `flush_tlb_all` and `flush_tlb_kernel_range`, or one over `UpstreamFlush`;
+- a flush policy is a class over `FlushPolicy` or `UpstreamFlush`, or a `NamedPolicy` of a `table`;
 - a scenario is made with `scenario`, of actors made with `kernel` (an async function over ops) and `guest`
   (assembly text);
 - a judge is a function decorated with `judge`: (state, event, sight) -> (state, problems);
@@ -59,9 +59,11 @@ from kernel_model.core.events import (
     PageAllocated,
     PageFreed,
 )
+from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushEverything, FlushPages
-from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
-from kernel_model.flush.upstream import UpstreamFlush
+from kernel_model.flush.policy import FlushPolicy, NamedPolicy, PolicySetup, StaleRange, Ticket
+from kernel_model.flush.table import What, table
+from kernel_model.flush.upstream import UpstreamFlush, announce, complete
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
 from kernel_model.mm.page import Offset, field
 from kernel_model.pool.hugetlb import Hugetlb
@@ -113,24 +115,31 @@ __all__ = [
     "OperationReturned",
     "PageAllocated",
     "PageFreed",
+    "PolicySetup",
     "Problem",
     "SendIpi",
     "SetInterrupts",
+    "StaleRange",
     "Store",
     "Stored",
     "ThisCpu",
+    "Ticket",
     "UpstreamFlush",
     "Verdict",
     "VirtAddr",
     "VmemmapRemapWalk",
     "WalkFlag",
+    "What",
     "Word",
     "WordIs",
+    "announce",
+    "complete",
     "field",
     "guest",
     "judge",
     "kernel",
     "replace",
     "scenario",
+    "table",
     "vmemmap_page",
 ]

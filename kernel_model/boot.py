@@ -21,7 +21,8 @@ from kernel_model.core.lists import DebugListChecks, ListChecks, Lists
 from kernel_model.core.rcu import Rcu
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
 from kernel_model.core.static_key import StaticKey
-from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
+from kernel_model.flush.policy import NamedPolicy, PolicySetup
+from kernel_model.flush.tlb import KernelTlb
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives, hugetlb_free_vmemmap
 from kernel_model.layout import (
@@ -99,7 +100,7 @@ class Kernel:
 
     hvo: HugetlbVmemmap
     pages: Buddy
-    flush: FlushPolicy
+    flush: KernelTlb
     key: StaticKey
     rcu: Rcu
     lists: Lists
@@ -153,10 +154,8 @@ def boot(config: BootConfig) -> System:
     kernel = _build_kernel(config, pages, image.root)
     _give_frames(pages, config, blocks)
     pages.write_free_lists(image)
-    software = Software(
-        TrapHandlers(image.root).handle,
-        {CALL_FUNCTION_VECTOR: InterruptHandler(smp_call_interrupt, config.policy.grain)},
-    )
+    calls = InterruptHandler(smp_call_interrupt(config.policy.receive), config.policy.grain)
+    software = Software(TrapHandlers(image.root).handle, {CALL_FUNCTION_VECTOR: calls})
     machine = Machine(memory, config.cpus, config.model, image.root, software, ledger=ledger)
     for name, pages_counted in _counters(config, blocks).items():
         machine.counters[name, 0] = pages_counted
@@ -223,7 +222,8 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn) -> Kernel:
     online = frozenset(range(config.cpus))
     checks = DebugListChecks() if config.kernel.debug_list else ListChecks()
     lists = Lists(checks)
-    flush = config.policy.build(FlushSite(online, config.kernel.tlb_single_page_flush_ceiling))
+    setup = PolicySetup(online, config.kernel.tlb_single_page_flush_ceiling)
+    flush = KernelTlb(config.policy.build(setup))
     key = StaticKey(HUGETLB_OPTIMIZE_VMEMMAP_KEY, online)
     rcu = Rcu(sorted(online))
     hstates = _hstates(config)

@@ -34,6 +34,8 @@ def listing() -> dict[str, object]:
                 "name": one.name,
                 "summary": one.summary,
                 "commit": None if (history := history_of(one)) is None else history.commit,
+                "source": one.source,
+                "obligation": one.obligation,
             }
             for one in BUILT_IN.policies.things
         ],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from emu.events import GuestSite, RoutineSite, Site, Stored
 from emu.paging.tlb import TlbEntry
 from hvolab.judge.sight.endings import Ending
 from hvolab.judge.verdict import Where
+from kernel_model.flush.policy import OURS
 
 _ENTRIES = {1: "PTE", 2: "PMD", 3: "PUD", 4: "PGD"}
 
@@ -17,14 +20,17 @@ def place_of(cpu: int, va: int, site: Site | None) -> Where:
     return Where(cpu, int(va), str(site) if site is not None else "", None, None)
 
 
+def of_the_kernel(functions: Sequence[str]) -> Sequence[str]:
+    """Those that Linux has: what the model has cut one into begins with an underscore, or is named."""
+    return [name for name in functions if not name.startswith("_") and name not in OURS] or functions
+
+
 def describe_site(cpu: int, site: Site) -> str:
     """Who and where, in words: the innermost functions of a kernel routine, or a guest instruction."""
     if isinstance(site, GuestSite):
         return f"cpu{cpu} in {site}"
     if isinstance(site, RoutineSite) and site.functions:
-        # What the model has cut a kernel function into begins with an underscore, and is no function there.
-        named = [name for name in site.functions if not name.startswith("_")] or site.functions
-        return f"cpu{cpu} in {' < '.join(reversed(named[-3:]))}"
+        return f"cpu{cpu} in {' < '.join(reversed(of_the_kernel(site.functions)[-3:]))}"
     return f"cpu{cpu} in {site}"
 
 

@@ -7,11 +7,11 @@ or the pool is a variant, one with both flush routines a policy.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import assert_never, cast
+from typing import assert_never
 
 from emu.paging.models import CpuModel
 from hvolab.judge.own import OwnJudge
@@ -21,7 +21,7 @@ from hvolab.subject.axes import BUILT_IN, Axes, Chosen
 from hvolab.subject.blame import LoadError
 from hvolab.subject.costs import CostTable
 from hvolab.subject.scenario import Scenario, Setup
-from kernel_model.flush.policy import FlushPolicy, FlushSite, NamedPolicy
+from kernel_model.flush.policy import FlushPolicy, NamedPolicy
 from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap
 from kernel_model.pool.hugetlb import Hugetlb
@@ -196,9 +196,15 @@ def _thing_of(source: FileRun, found: type) -> Thing | None:
     if issubclass(found, Hugetlb):
         check_overrides(source, found, Hugetlb)
         return NamedVariant(found.__name__, summary, build_pool=found)
-    if issubclass(found, UpstreamFlush) or {"flush_tlb_all", "flush_tlb_kernel_range"} & set(vars(found)):
+    if issubclass(found, FlushPolicy):
         check_overrides(source, found, UpstreamFlush if issubclass(found, UpstreamFlush) else FlushPolicy)
-        return NamedPolicy(found.__name__, summary, cast(Callable[[FlushSite], FlushPolicy], found))
+        own = overridden(found, FlushPolicy)
+        if missing := [name for name in ("dispatch", "rely") if name not in own]:
+            raise LoadError(f"{source.path.name}: {found.__name__} has no {' and no '.join(missing)}")
+        return NamedPolicy(found.__name__, summary, found)
+    if {"flush_tlb_all", "flush_tlb_kernel_range", "dispatch"} & set(vars(found)):
+        wanted = "it has to be a class over FlushPolicy or UpstreamFlush"
+        raise LoadError(f"{source.path.name}: {found.__name__} is no flush policy: {wanted}")
     return None
 
 

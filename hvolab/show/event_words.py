@@ -28,6 +28,7 @@ from emu.events import (
     TlbFilled,
     Trapped,
 )
+from hvolab.judge.describe import of_the_kernel
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationReturned, PageFreed
 
 MOST_FUNCTIONS = 4
@@ -100,9 +101,7 @@ def where_of(event: MachineEvent) -> str:
     site: Site | None = getattr(event, "site", None)
     functions = getattr(site, "functions", None)
     if functions is not None:
-        # What the model has cut a kernel function into begins with an underscore, and is no function there.
-        named = [name for name in functions if not name.startswith("_")] or functions
-        return " < ".join(reversed(named[-MOST_FUNCTIONS:]))
+        return " < ".join(reversed(of_the_kernel(functions)[-MOST_FUNCTIONS:]))
     return "" if site is None else str(site)
 
 

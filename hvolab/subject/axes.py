@@ -17,6 +17,7 @@ from kernel_model.core.history import History
 from kernel_model.core.kconfig import CONFIGS
 from kernel_model.flush.broken import BROKEN
 from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.safe import SAFE
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.mm.failures import (
     AllocationFailures,
@@ -32,7 +33,7 @@ from kernel_model.variants.named import UPSTREAM_HVO, NamedVariant
 
 FORMS = Table.of("kernel form", KernelForm, lambda one: one.value)
 VARIANTS = Table.of("variant", ALL_VARIANTS, lambda one: one.name, "hvolab list variants")
-POLICIES = Table.of("flush policy", (UPSTREAM, *BROKEN), lambda one: one.name)
+POLICIES = Table.of("flush policy", (UPSTREAM, *SAFE, *BROKEN), lambda one: one.name)
 CPU_MODELS = Table.of("CPU model", (*MODELS, *ERRATA), lambda one: one.name)
 CONFIGURATIONS = Table("kernel configuration", CONFIGS)
 ORIGINS = Table.of("memory origin", VmemmapOrigin, lambda one: one.name.lower().replace("_", "-"))

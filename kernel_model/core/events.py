@@ -8,6 +8,7 @@ from typing import TypeAlias
 from emu.addr import Pfn, VirtAddr
 from emu.cpu.ops import Refers
 from kernel_model.core.gfp import Gfp
+from kernel_model.core.sites import FlushSite
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class FlushBegun:
     start: int
     end: int
     cpus: frozenset[int]
+    site: FlushSite = FlushSite.ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from emu.addr import VirtAddr
 from emu.cpu.condition import Acknowledged
 from emu.cpu.ops import Acknowledge, Await, FlushTlb, FlushTlbPages, SendIpi
+from emu.cpu.routine import Code
 
 CALL_FUNCTION_VECTOR = 0xFB
 
@@ -46,16 +48,38 @@ async def run_here(call: RemoteCall) -> None:
             assert_never(call)
 
 
-async def smp_call_interrupt(request: int, payload: object) -> None:
-    """The handler of CALL_FUNCTION_VECTOR: run the function, then acknowledge."""
-    if not isinstance(payload, FlushEverything | FlushPages | SyncCore):
-        raise TypeError(f"vector {CALL_FUNCTION_VECTOR:#x} was sent {payload!r}")
-    await run_here(payload)
+Receive: TypeAlias = Callable[[int, RemoteCall], Coroutine[object, None, None]]
+"""What a CPU does that was interrupted for such a request: it is to acknowledge that."""
+
+
+async def run_and_acknowledge(request: int, call: RemoteCall) -> None:
+    """generic_smp_call_function_single_interrupt(): the function first."""
+    await run_here(call)
     await Acknowledge(request)
 
 
-async def on_each_cpu(targets: frozenset[int], call: RemoteCall) -> None:
-    """Rule L1: send to the others, run it here, then wait for all."""
+def smp_call_interrupt(receive: Receive) -> Callable[[int, object], Code]:
+    """The handler of CALL_FUNCTION_VECTOR. `receive` is asked about flushes."""
+
+    async def smp_call_interrupt(request: int, payload: object) -> None:
+        match payload:
+            case FlushEverything() | FlushPages():
+                await receive(request, payload)
+            case SyncCore():
+                await run_and_acknowledge(request, payload)
+            case _:
+                raise TypeError(f"vector {CALL_FUNCTION_VECTOR:#x} was sent {payload!r}")
+
+    return smp_call_interrupt
+
+
+async def on_each_cpu(targets: frozenset[int], call: RemoteCall) -> int:
+    """Rule L1: send to the others, and run it here. Returns the request, for csd_lock_wait()."""
     request = await SendIpi(targets, CALL_FUNCTION_VECTOR, call)
     await run_here(call)
+    return request
+
+
+async def csd_lock_wait(request: int) -> None:
+    """Wait for all that it was sent to."""
     await Await(Acknowledged(request))

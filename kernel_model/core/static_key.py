@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from emu.addr import VirtAddr
 from emu.cpu.ops import FetchAdd, Load, ThisCpu
-from kernel_model.core.smp import SyncCore, on_each_cpu
+from kernel_model.core.smp import SyncCore, csd_lock_wait, on_each_cpu
 from kernel_model.core.spinlock import JUMP_LABEL_MUTEX, mutex_lock, mutex_unlock
 
 
@@ -31,7 +31,7 @@ class StaticKey:
         await mutex_lock(JUMP_LABEL_MUTEX)
         before = await FetchAdd(self.word, delta)
         if before == patched_at:
-            await on_each_cpu(self._online - {cpu}, SyncCore())
+            await csd_lock_wait(await on_each_cpu(self._online - {cpu}, SyncCore()))
         await mutex_unlock(JUMP_LABEL_MUTEX)
 
     async def enabled(self) -> bool:

@@ -1,40 +1,116 @@
-"""The interface of a flush policy, and what one is told about the machine it runs on."""
+"""What a flush policy is told and asked, and what it does if it says nothing else.
+
+A change of page tables leaves something stale, which is *issued*. Where Linux flushes, the policy
+*dispatches*: it tells CPUs. A ticket stands for that. The kernel *relies* on a ticket before it goes on, and
+where it *releases* pages: these a policy may hold back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from emu.addr import VirtAddr
+from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.cpu.software import Grain
 from kernel_model.core.history import History
+from kernel_model.core.sites import FlushSite
+from kernel_model.core.smp import Receive, run_and_acknowledge
+
+WHOLE_ADDRESS_SPACE = (VirtAddr(0), VirtAddr(1 << 64))
 
 
 @dataclass(frozen=True, slots=True)
-class FlushSite:
+class PolicySetup:
     """The machine as a policy sees it. `ceiling` is tlb_single_page_flush_ceiling, in 4 KiB pages."""
 
     online: frozenset[int]
     ceiling: int
 
 
-class FlushPolicy(Protocol):
-    """Both routines return when the kernel may rely on the flush, and announce begin and completion."""
+@dataclass(frozen=True, slots=True)
+class StaleRange:
+    """CPUs may hold translations of [start, end), in bytes, that the page tables do not have any more.
 
-    async def flush_tlb_all(self) -> None: ...
+    Of the whole address space: nobody says of what.
+    """
 
-    async def flush_tlb_kernel_range(self, start: VirtAddr, end: VirtAddr) -> None:
-        """Flush the 4 KiB pages of [start, end), both in bytes."""
-        ...
+    site: FlushSite
+    start: VirtAddr
+    end: VirtAddr
+
+    @property
+    def pages(self) -> int:
+        """Of 4 KiB."""
+        return (self.end - self.start) >> PAGE_SHIFT
+
+    @classmethod
+    def everywhere_at(cls, site: FlushSite) -> StaleRange:
+        return cls(site, *WHOLE_ADDRESS_SPACE)
+
+    @property
+    def everywhere(self) -> bool:
+        return (self.start, self.end) == WHOLE_ADDRESS_SPACE
+
+    @property
+    def function(self) -> str:
+        """What Linux calls to flush that."""
+        return "flush_tlb_all" if self.everywhere else "flush_tlb_kernel_range"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What was dispatched: the event that announced it, and the request sent to CPUs, if there are any."""
+
+    stale: StaleRange
+    begun: int | None = None
+    request: int | None = None
+
+
+class FlushPolicy:
+    """Of one kernel: made anew for each run. What it remembers is in words of the machine."""
+
+    def __init__(self, setup: PolicySetup) -> None:
+        self._setup = setup
+
+    async def issue(self, stale: StaleRange) -> None:
+        """Page tables have been changed, where Linux does not flush at once."""
+        del stale
+
+    async def dispatch(self, stale: StaleRange) -> Ticket:
+        """Linux flushes that here: announce FlushBegun, and tell CPUs."""
+        raise NotImplementedError
+
+    async def rely(self, ticket: Ticket) -> None:
+        """Return when the kernel may rely on it, which is announced: FlushCompleted."""
+        raise NotImplementedError
+
+    async def release(self, ticket: Ticket | None, free: Callable[[], Awaitable[None]]) -> None:
+        """Pages are to be freed that were mapped before. None: what was dispatched has been relied on."""
+        if ticket is not None:
+            await self.rely(ticket)
+        await free()
+
+
+# What is on the stack of kernel code, by name, and is no function of Linux.
+OURS = frozenset(
+    {"issue", "dispatch", "rely", "release", "announce", "complete"}
+    | {"changed", "flush_tlb_all_and_free", "free_flushed", "<lambda>"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPolicy:
-    """A policy by name, and how to make one for a machine. `history`: of one that a kernel had."""
+    """A policy by name, and how to make one for a machine. `history`: of one that a kernel had.
+
+    `source`: where it is from; `obligation`: what makes it right, or what it fails to do. `receive`: what
+    CPUs do that it interrupts.
+    """
 
     name: str
     summary: str
-    build: Callable[[FlushSite], FlushPolicy]
+    build: Callable[[PolicySetup], FlushPolicy]
     grain: Grain = Grain.ATOMIC  # of the interrupt handler; stepwise where its steps can be told apart
     history: History | None = None
+    source: str = ""
+    obligation: str = ""
+    receive: Receive = run_and_acknowledge

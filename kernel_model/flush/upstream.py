@@ -5,44 +5,56 @@ Rules L1 and L2 of docs/hardware-rules.md.
 
 from __future__ import annotations
 
-from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.cpu.ops import Annotate, ThisCpu
 from kernel_model.core.events import FlushBegun, FlushCompleted
-from kernel_model.core.smp import FlushEverything, FlushPages, RemoteCall, on_each_cpu
-from kernel_model.flush.policy import FlushSite, NamedPolicy
-
-WHOLE_ADDRESS_SPACE = (0, 1 << 64)
+from kernel_model.core.smp import FlushEverything, FlushPages, RemoteCall, csd_lock_wait, on_each_cpu
+from kernel_model.flush.policy import FlushPolicy, NamedPolicy, StaleRange, Ticket
 
 
-class UpstreamFlush:
+class UpstreamFlush(FlushPolicy):
     """Synchronous shootdown of all online CPUs."""
-
-    def __init__(self, site: FlushSite) -> None:
-        self._site = site
-
-    async def flush_tlb_all(self) -> None:
-        await self._flush("flush_tlb_all", *WHOLE_ADDRESS_SPACE, FlushEverything())
-
-    async def flush_tlb_kernel_range(self, start: VirtAddr, end: VirtAddr) -> None:
-        pages = (end - start) >> PAGE_SHIFT
-        call: RemoteCall = FlushPages(start, pages)
-        if pages > self._site.ceiling:
-            call = FlushEverything()
-        await self._flush("flush_tlb_kernel_range", start, end, call)
 
     def targets(self, initiator: int) -> frozenset[int]:
         """The CPUs to interrupt."""
-        return self._site.online - {initiator}
+        return self._setup.online - {initiator}
+
+    def call(self, stale: StaleRange) -> RemoteCall:
+        """What each CPU is to do about it."""
+        if stale.pages > self._setup.ceiling:
+            return FlushEverything()
+        return FlushPages(stale.start, stale.pages)
+
+    async def dispatch(self, stale: StaleRange) -> Ticket:
+        cpu = await ThisCpu()
+        targets = await self._to_interrupt(cpu)
+        begun = await announce(stale, targets | {cpu})
+        request = await on_each_cpu(targets, self.call(stale))
+        return Ticket(stale, begun, request)
+
+    async def rely(self, ticket: Ticket) -> None:
+        if ticket.request is not None:
+            await csd_lock_wait(ticket.request)
+        await complete(ticket)
 
     async def _to_interrupt(self, initiator: int) -> frozenset[int]:
         return self.targets(initiator)
 
-    async def _flush(self, function: str, start: int, end: int, call: RemoteCall) -> None:
-        cpu = await ThisCpu()
-        targets = await self._to_interrupt(cpu)
-        begun = await Annotate(FlushBegun(function, start, end, targets | {cpu}))
-        await on_each_cpu(targets, call)
-        await Annotate(FlushCompleted(begun))
+
+async def complete(ticket: Ticket) -> None:
+    """The kernel may rely on it from here on."""
+    if ticket.begun is not None:
+        await Annotate(FlushCompleted(ticket.begun))
 
 
-UPSTREAM = NamedPolicy("upstream", "interrupt every online CPU, wait for all", UpstreamFlush)
+async def announce(stale: StaleRange, cpus: frozenset[int]) -> int:
+    """That this is being flushed, on these CPUs. Returns the event."""
+    return await Annotate(FlushBegun(stale.function, stale.start, stale.end, cpus, stale.site))
+
+
+UPSTREAM = NamedPolicy(
+    "upstream",
+    "interrupt every online CPU, wait for all",
+    UpstreamFlush,
+    source="arch/x86/mm/tlb.c, v6.12",
+    obligation="every CPU that may hold a translation has acknowledged before anything is relied on",
+)

@@ -29,10 +29,11 @@ from kernel_model.core.gfp import GFP_KERNEL, GFP_PGTABLE_KERNEL, Gfp
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.lists import Lists
 from kernel_model.core.rcu import Rcu
+from kernel_model.core.sites import FlushSite
 from kernel_model.core.spinlock import INIT_MM_PAGE_TABLE_LOCK, spin_lock, spin_unlock
 from kernel_model.core.stack import ListHead
 from kernel_model.core.static_key import StaticKey
-from kernel_model.flush.policy import FlushPolicy
+from kernel_model.flush.tlb import KernelTlb
 from kernel_model.layout import (
     PMD_SIZE,
     STRUCT_PAGE_SIZE,
@@ -119,7 +120,7 @@ class Primitives:
     config: KernelConfig
     pages: Buddy
     lists: Lists
-    flush: FlushPolicy
+    flush: KernelTlb
     rcu: Rcu
     key: StaticKey
     hstates: Sequence[Hstate]  # for_each_hstate()
@@ -158,8 +159,11 @@ class HugetlbVmemmap:
                 await self._split_page(head)
             # smp_wmb(): the PTEs before the PMD that leads to them.
             await pmd_populate_kernel(pmd, table)
-            if not walk.flags & WalkFlag.SPLIT_NO_TLB_FLUSH:
-                await self._flush.flush_tlb_kernel_range(start, VirtAddr(start + PMD_SIZE))
+            end = VirtAddr(start + PMD_SIZE)
+            if walk.flags & WalkFlag.SPLIT_NO_TLB_FLUSH:
+                await self._flush.changed(FlushSite.SPLIT_OF_BATCH, start, end)
+            else:
+                await self._flush.flush_tlb_kernel_range(start, end, FlushSite.SPLIT)
         else:
             await self._pages.free_page(pgtable)  # pte_free_kernel()
         await spin_unlock(INIT_MM_PAGE_TABLE_LOCK)
@@ -216,13 +220,20 @@ class HugetlbVmemmap:
         error = await walk_page_range_novma(self._root, start, end, MmWalkOps(pmd_entry, pte_entry))
         if error:
             return error
-        if walk.remap_pte is not None and not walk.flags & WalkFlag.REMAP_NO_TLB_FLUSH:
-            await self._flush_remapped(start, end, walk)
+        if walk.remap_pte is not None:
+            if walk.flags & WalkFlag.REMAP_NO_TLB_FLUSH:
+                site = FlushSite.RESTORE_OF_BATCH if self._is_restoring(walk) else FlushSite.REMAP_OF_BATCH
+                await self._flush.changed(site, start, end)
+            else:
+                await self._flush_remapped(start, end, walk)
         return 0
 
     async def _flush_remapped(self, start: VirtAddr, end: VirtAddr, walk: VmemmapRemapWalk) -> None:
-        del walk
-        await self._flush.flush_tlb_kernel_range(start, end)
+        site = FlushSite.RESTORE if self._is_restoring(walk) else FlushSite.REMAP
+        await self._flush.flush_tlb_kernel_range(start, end, site)
+
+    def _is_restoring(self, walk: VmemmapRemapWalk) -> bool:
+        return walk.remap_pte == self.vmemmap_restore_pte
 
     async def free_vmemmap_page(self, page: VirtAddr) -> None:
         """Give a page back to where it came from: PG_reserved says memblock, else the buddy allocator."""
@@ -393,7 +404,7 @@ class HugetlbVmemmap:
                 restored += 1
             await self._lists.move(lru(folio), non_hvo_folios)
         if restored:
-            await self._flush.flush_tlb_all()
+            await self._flush.flush_tlb_all(FlushSite.BATCH_RESTORED)
         if not ret:
             ret = restored
         await Annotate(OperationReturned("hugetlb_vmemmap_restore_folios", begun, ret, tuple(taken_up)))
@@ -439,7 +450,7 @@ class HugetlbVmemmap:
         async with ListHead(cpu) as vmemmap_pages:
             await self._lists.init(vmemmap_pages)
             await self._optimize_folio(h, folio, vmemmap_pages, WalkFlag.SYNCHRONIZE_RCU)
-            await self.free_vmemmap_page_list(vmemmap_pages)
+            await self._flush.free_flushed(lambda: self.free_vmemmap_page_list(vmemmap_pages))
         await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folio", begun, None, (folio,)))
 
     async def hugetlb_vmemmap_split_folio(self, h: Hstate, folio: VirtAddr) -> int:
@@ -457,10 +468,14 @@ class HugetlbVmemmap:
             # Out of memory: stop here. The remap below splits on demand, with memory freed by then.
             if await self.hugetlb_vmemmap_split_folio(h, page_of_lru(entry)) == -ENOMEM:
                 break
-        await self._flush.flush_tlb_all()
+        await self._flush.flush_tlb_all(FlushSite.BATCH_SPLIT)
 
         cpu = await ThisCpu()
         async with ListHead(cpu) as vmemmap_pages:
+
+            async def _free() -> None:
+                await self.free_vmemmap_page_list(vmemmap_pages)
+
             await self._lists.init(vmemmap_pages)
             async for entry in self._lists.entries(folio_list):
                 folio = page_of_lru(entry)
@@ -469,12 +484,10 @@ class HugetlbVmemmap:
                 flags = self._after_the_first(flags)
                 # Out of memory with pages in hand: free those and try once more.
                 if ret == -ENOMEM and not await self._lists.empty(vmemmap_pages):
-                    await self._flush.flush_tlb_all()
-                    await self.free_vmemmap_page_list(vmemmap_pages)
+                    await self._flush.flush_tlb_all_and_free(FlushSite.BATCH_SHORT, _free)
                     await self._lists.init(vmemmap_pages)
                     await self._optimize_folio(h, folio, vmemmap_pages, flags)
-            await self._flush.flush_tlb_all()
-            await self.free_vmemmap_page_list(vmemmap_pages)
+            await self._flush.flush_tlb_all_and_free(FlushSite.BATCH_REMAPPED, _free)
         await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folios", begun, None, tuple(taken_up)))
 
     def _after_the_first(self, flags: WalkFlag) -> WalkFlag:

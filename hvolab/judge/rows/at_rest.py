@@ -16,6 +16,7 @@ from hvolab.judge.describe import describe_ending, describe_entry, describe_stor
 from hvolab.judge.rows.invariants import Breach, Invariants
 from hvolab.judge.sight.cells import Bags
 from hvolab.judge.sight.remembered import announced
+from hvolab.judge.sight.requests import Request
 from hvolab.judge.sight.sight import Sight
 from hvolab.judge.told import Told
 from hvolab.judge.verdict import Finding, Verdict
@@ -92,6 +93,13 @@ class AtRest:
             huge_pages = dict.fromkeys((*self._huge_pages, *self._blocks.all()))
             breaches = self._invariants.at_rest(tuple(huge_pages), self._failed.all())
             self._told.unless_known(self._findings(breaches))
+            for request in self._sight.open_requests():
+                self._told.once(self._never_completed(request))
+
+    def _never_completed(self, request: Request) -> Finding:
+        where = place_of(request.cpu, request.what.start, None)
+        cause = "a flush was begun that is never completed: what waits for it waits for ever"
+        return Finding(Verdict.KERNEL, (), where, request.begun, cause, (str(request),))
 
     def _findings(self, breaches: Iterable[Breach]) -> Iterator[Finding]:
         return (self._finding(breach.cpu, breach) for breach in breaches)

@@ -132,7 +132,7 @@ class Uses:
             why.extend(
                 f"an erratum of {model.name}: it does not keep rule {rule.value}" for rule in model.errata
             )
-        elif operation is not None and operation.returned is not None:
+        elif not covering and operation is not None and operation.returned is not None:
             held.append(Verdict.MISSED_FLUSH)
             returned = f"{operation.function} returned at event {operation.returned}"
             why.append(f"{returned} and no flush since that store covers the page")

@@ -58,6 +58,10 @@ class Requests(Kept):
         """Those with `va` in range, in the order they were begun."""
         return [request for request in self._requests.values() if request.in_range(va)]
 
+    def open(self) -> list[Request]:
+        """Those that have not been completed."""
+        return [request for request in self._requests.values() if request.completed is None]
+
     def removed(self, cpu: int, entry: TlbEntry) -> int | None:
         """The event of an invalidation on that CPU that must have removed the entry, if there was one."""
         for moment, number, what in self._invalidated.get(cpu, ()):

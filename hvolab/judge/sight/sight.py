@@ -319,6 +319,10 @@ class Sight(Kept):
         self._watching.watcher.reads(Resource(Kind.OWED, va >> PAGE_SHIFT))
         return self._remembered.requests.of(va)
 
+    def open_requests(self) -> list[Request]:
+        """Flush requests that have not been completed. For a run's end: by then no order matters."""
+        return self._remembered.requests.open()
+
     def covering(self, va: VirtAddr, ending: Ending | None) -> list[Request]:
         """Those of them that began after the store."""
         if ending is None or ending.event is None:

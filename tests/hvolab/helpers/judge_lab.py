@@ -25,7 +25,7 @@ from hvolab.subject.run import run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker, ToEnd, Until
 from kernel_model.boot import BootConfig, Kernel, System
-from kernel_model.flush.policy import FlushSite
+from kernel_model.flush.policy import FlushPolicy, StaleRange, Ticket
 from kernel_model.mm.hstate import HSTATE_2M
 from kernel_model.mm.image import HugePage
 from kernel_model.mm.pgtable import PAGE_KERNEL, mk_pte, set_pte_at
@@ -151,16 +151,13 @@ def oldest(made: Lab) -> Picker:
     return Oldest(made.script, made.system.machine)
 
 
-class SilentFlush:
+class SilentFlush(FlushPolicy):
     """Does nothing and says nothing."""
 
-    def __init__(self, site: FlushSite) -> None:
-        del site
+    async def dispatch(self, stale: StaleRange) -> Ticket:
+        return Ticket(stale)
 
-    async def flush_tlb_all(self) -> None:
-        """Nothing."""
-
-    async def flush_tlb_kernel_range(self, start: VirtAddr, end: VirtAddr) -> None:
+    async def rely(self, ticket: Ticket) -> None:
         """Nothing."""
 
 

@@ -42,8 +42,12 @@ def test_what_is_overridden_is_what_the_original_has() -> None:
             "mine.py:3: P.vmemmap_remap_range takes 1 arguments; it is called with 3",
         ),
         (
+            "from hvolab.api import *\nclass P(FlushPolicy):\n  async def rely(self, ticket): pass",
+            "mine.py: P has no dispatch",
+        ),
+        (
             "from hvolab.api import *\nclass P:\n  async def flush_tlb_all(self): pass",
-            "mine.py: P has no function flush_tlb_kernel_range",
+            "mine.py: P is no flush policy: it has to be a class over FlushPolicy or UpstreamFlush",
         ),
         (OVER_THE_PORT + "  pass", "mine.py: P overrides nothing of HugetlbVmemmap"),
         (

@@ -29,7 +29,7 @@ from hvolab.subject.picker import InOrder
 from hvolab.subject.run import run_on
 from kernel_model.boot import BootConfig, boot
 from kernel_model.flush.broken import LOCAL_ONLY
-from kernel_model.flush.policy import FlushSite, NamedPolicy
+from kernel_model.flush.policy import NamedPolicy, PolicySetup
 from kernel_model.flush.upstream import UPSTREAM, UpstreamFlush
 from kernel_model.mm.failures import EachMayFail, FailAt, FailFrom, FailUntilFreed, NoFailures
 from kernel_model.variants.catalog import NO_RCU_WAIT
@@ -130,8 +130,8 @@ def test_no_two_scenarios_have_one_name() -> None:
 class EverySecond(UpstreamFlush):
     """Leaves everybody out of the fourth flush of its life."""
 
-    def __init__(self, site: FlushSite) -> None:
-        super().__init__(site)
+    def __init__(self, setup: PolicySetup) -> None:
+        super().__init__(setup)
         self.count = 0
 
     def targets(self, initiator: int) -> frozenset[int]:

@@ -16,13 +16,15 @@ from kernel_model.core.smp import (
     FlushPages,
     RemoteCall,
     SyncCore,
+    csd_lock_wait,
     on_each_cpu,
+    run_and_acknowledge,
     smp_call_interrupt,
 )
 
 
 def test_the_handler_refuses_what_it_was_not_made_for() -> None:
-    routine = smp_call_interrupt(7, "flush, please")
+    routine = smp_call_interrupt(run_and_acknowledge)(7, "flush, please")
     with pytest.raises(TypeError, match="vector 0xfb was sent 'flush, please'"):
         routine.send(None)
 
@@ -52,10 +54,14 @@ def test_who_calls_sends_first_then_does_it_itself_then_waits_for_all(
     call: RemoteCall, ops: list[object]
 ) -> None:
     targets = frozenset({1, 2})
-    made = ops_of(on_each_cpu(targets, call), 7)
+
+    async def both() -> None:
+        await csd_lock_wait(await on_each_cpu(targets, call))
+
+    made = ops_of(both(), 7)
     assert made == [SendIpi(targets, CALL_FUNCTION_VECTOR, call), *ops, Await(Acknowledged(7))]
 
 
 @pytest.mark.parametrize(("call", "ops"), HERE, ids=lambda value: type(value).__name__)
 def test_who_is_called_does_it_and_acknowledges_after(call: RemoteCall, ops: list[object]) -> None:
-    assert ops_of(smp_call_interrupt(7, call)) == [*ops, Acknowledge(7)]
+    assert ops_of(smp_call_interrupt(run_and_acknowledge)(7, call)) == [*ops, Acknowledge(7)]

@@ -13,7 +13,7 @@ from emu.choice import Step
 from emu.cpu.condition import Word
 from emu.cpu.ops import Load, Store
 from kernel_model.boot import BootConfig
-from kernel_model.core.smp import FlushEverything, on_each_cpu
+from kernel_model.core.smp import FlushEverything, csd_lock_wait, on_each_cpu
 from kernel_model.core.spinlock import (
     HUGETLB_LOCK,
     INIT_MM_PAGE_TABLE_LOCK,
@@ -134,7 +134,7 @@ def test_a_cpu_that_waits_for_a_lock_takes_interrupts() -> None:
 
     async def hold_and_flush() -> None:
         await spin_lock(LOCK)
-        await on_each_cpu(frozenset({1}), FlushEverything())
+        await csd_lock_wait(await on_each_cpu(frozenset({1}), FlushEverything()))
         await spin_unlock(LOCK)
 
     async def wait() -> None:

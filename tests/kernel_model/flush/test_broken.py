@@ -6,9 +6,20 @@ import pytest
 from hvo_lab import PAGE, VMEMMAP, Lab, lab_2m
 
 from emu.addr import VirtAddr
-from emu.events import Invalidated
+from emu.choice import Step
+from emu.events import Invalidated, IpiAcknowledged, IpiTaken
 from emu.paging.tlb import InvalidateAll, Invlpg
-from kernel_model.flush.broken import FLUSH_ALL_NO_OP, LOCAL_ONLY, NEVER, SKIPS_IDLE, SKIPS_LAST_CPU
+from kernel_model.core.events import FlushCompleted, PageFreed
+from kernel_model.flush.broken import (
+    EARLY_ACK,
+    FLUSH_ALL_NO_OP,
+    LOCAL_ONLY,
+    NEVER,
+    NO_WAIT,
+    RELEASE_BEFORE_FLUSH,
+    SKIPS_IDLE,
+    SKIPS_LAST_CPU,
+)
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.layout import PerCpu
@@ -58,3 +69,38 @@ def test_where_flush_tlb_all_does_nothing_ranges_are_flushed_as_upstream() -> No
     assert dropped(FLUSH_ALL_NO_OP, ALL) == {}
     for pages in (SMALL, LARGE):
         assert dropped(FLUSH_ALL_NO_OP, pages) == dropped(UPSTREAM, pages)
+
+
+def test_who_does_not_wait_goes_on_before_anybody_else_has_flushed() -> None:
+    lab = lab_2m(cpus=2, policy=NO_WAIT)
+    call = lab.start(lab.kernel.flush.flush_tlb_all)
+    while Step(0) in lab.machine.enabled():
+        lab.perform(Step(0))
+    assert call.returned
+    assert len(lab.heard(FlushCompleted)) == 1
+    assert {event.cpu for event in lab.seen(Invalidated)} == {0}
+    assert lab.seen(IpiTaken) == []
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_pages_are_free_before_the_flush_where_it_comes_after(whole: bool) -> None:
+    lab = lab_2m(cpus=2, policy=RELEASE_BEFORE_FLUSH)
+    if whole:
+        lab.optimize_list()
+    else:
+        lab.optimize(lab.config.huge_pages[0])
+    split, freed, after = lab.seen(Invalidated)[:2], lab.heard(PageFreed), lab.seen(Invalidated)[2:]
+    assert (len(split), len(freed), len(after)) == (2, 8, 2)
+    order = [type(event) for event in (*lab.heard(PageFreed, FlushCompleted),)]
+    assert order == [FlushCompleted, *[PageFreed] * 8, FlushCompleted]
+
+
+def test_an_early_answer_comes_before_the_flush_and_what_waits_goes_on_between() -> None:
+    lab = lab_2m(cpus=2, policy=EARLY_ACK)
+    lab.call(lab.kernel.flush.flush_tlb_all)
+    seen = [event for event in lab.recent() if isinstance(event, IpiAcknowledged | Invalidated)]
+    assert [(type(event), event.cpu) for event in seen] == [
+        (Invalidated, 0),
+        (IpiAcknowledged, 1),
+        (Invalidated, 1),
+    ]

@@ -8,7 +8,7 @@ from hvo_lab import MIB, Lab
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import FlushBegun
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
-from kernel_model.flush.policy import FlushSite, NamedPolicy
+from kernel_model.flush.policy import NamedPolicy, PolicySetup
 from kernel_model.flush.upstream import UPSTREAM, UpstreamFlush
 
 
@@ -27,4 +27,4 @@ def test_a_policy_of_ones_own_is_twenty_lines() -> None:
     lab.call(lab.kernel.flush.flush_tlb_all)
     assert lab.heard(FlushBegun)[0].cpus == frozenset({0})
     assert (len(lab.invalidations(0)), len(lab.invalidations(1))) == (1, 0)
-    assert UpstreamFlush(FlushSite(frozenset({0, 1, 5}), 33)).targets(5) == frozenset({0, 1})
+    assert UpstreamFlush(PolicySetup(frozenset({0, 1, 5}), 33)).targets(5) == frozenset({0, 1})

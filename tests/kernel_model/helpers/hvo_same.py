@@ -15,7 +15,8 @@ from emu.addr import Pfn, VirtAddr, frame_start
 from emu.events import Annotated, MachineEvent, RoutineSite, TlbFilled
 from kernel_model.boot import BootConfig, Kernel
 from kernel_model.core.kconfig import KernelConfig
-from kernel_model.flush.policy import FlushSite, NamedPolicy
+from kernel_model.flush.policy import OURS, NamedPolicy, PolicySetup
+from kernel_model.flush.tlb import KernelTlb
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, Primitives
 from kernel_model.layout import PerCpu
@@ -170,7 +171,8 @@ def run(story: Story, variant: NamedVariant | NamedPolicy = UPSTREAM_HVO) -> lis
 def _upstream(lab: Lab) -> Kernel:
     """The kernel of that machine, its HVO, pool and flushes upstream's."""
     own, config = lab.kernel, lab.config.kernel
-    flush = UPSTREAM.build(FlushSite(frozenset({0, 1}), config.tlb_single_page_flush_ceiling))
+    setup = PolicySetup(frozenset({0, 1}), config.tlb_single_page_flush_ceiling)
+    flush = KernelTlb(UPSTREAM.build(setup))
     root = frame_start(lab.machine.cpus[0].mmu.root)
     parts = (own.pages, own.lists, flush, own.rcu, own.key)
     hvo = HugetlbVmemmap(Primitives(config, *parts, HSTATES, root))
@@ -220,7 +222,7 @@ def _word(event: MachineEvent) -> str:
     site = getattr(event, "site", None)
     if not isinstance(site, RoutineSite):
         return kind
-    place = next(name for name in reversed(site.functions) if name[0] not in "_<")
+    place = next(name for name in reversed(site.functions) if name[0] not in "_<" and name not in OURS)
     return f"{place.replace('hugetlb_vmemmap_optimized', 'optimized')}: {kind}"
 
 

@@ -28,6 +28,7 @@ from kernel_model.core.events import (
     PageAllocated,
     PageFreed,
 )
+from kernel_model.core.sites import FlushSite
 from kernel_model.mm.failures import AllocationFailures, EachMayFail, FailAt, FailFrom, NoFailures
 
 # Three folios, each in a PMD of its own. Without failures the allocations are: 0, 1, 2 a table each,
@@ -156,7 +157,9 @@ def test_a_large_folio_is_rolled_back_and_retried_with_the_old_head_page() -> No
     before = lab.state()
     lab.optimize_list(huge.hstate)
     assert lab.optimized(huge)
-    half = FlushBegun("flush_tlb_kernel_range", huge.folio, huge.folio + 512 * PAGE, frozenset({0, 1}))
+    half = FlushBegun(
+        "flush_tlb_kernel_range", huge.folio, huge.folio + 512 * PAGE, frozenset({0, 1}), FlushSite.RESTORE
+    )
     flushes = [(flush.function, (flush.end - flush.start) // PAGE) for flush in lab.heard(FlushBegun)]
     everything = ("flush_tlb_all", (1 << 64) // PAGE)
     # After the split pass; the rollback's; before the retry; the split on demand; the last.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hvo_lab import PAGE, REGION, lab_2m, lab_of_order, pages_of, region_of
 from hvo_story import (
@@ -27,6 +29,7 @@ from kernel_model.core.events import (
     PageFreed,
 )
 from kernel_model.core.kconfig import KernelConfig
+from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import FlushEverything, FlushPages
 from kernel_model.core.spinlock import INIT_MM_PAGE_TABLE_LOCK
 from kernel_model.variants.catalog import FREE_BEFORE_FLUSH
@@ -180,7 +183,9 @@ def test_the_range_flush_is_by_page_up_to_33_pages(order: int, pages: int, how: 
     lab.restore(huge)
     (flush,) = lab.heard(FlushBegun)
     end = huge.folio + pages * PAGE
-    assert flush == FlushBegun("flush_tlb_kernel_range", huge.folio, end, frozenset({0, 1, 2}))
+    assert flush == FlushBegun(
+        "flush_tlb_kernel_range", huge.folio, end, frozenset({0, 1, 2}), FlushSite.RESTORE
+    )
     expected = Invlpg(huge.folio, 0, pages) if how is FlushPages else InvalidateAll()
     assert [lab.invalidations(cpu) for cpu in range(3)] == [[expected]] * 3
 
@@ -200,9 +205,11 @@ def test_each_pmd_of_a_large_folio_is_flushed_when_it_is_split() -> None:
     lab.optimize(huge)
     cpus = frozenset({0, 1})
     assert lab.heard(FlushBegun) == [
-        FlushBegun("flush_tlb_kernel_range", huge.folio, huge.folio + REGION, cpus),
-        FlushBegun("flush_tlb_kernel_range", huge.folio + REGION, huge.folio + 2 * REGION, cpus),
-        FlushBegun("flush_tlb_kernel_range", huge.folio, huge.folio + 2 * REGION, cpus),
+        FlushBegun("flush_tlb_kernel_range", huge.folio, huge.folio + REGION, cpus, FlushSite.SPLIT),
+        FlushBegun(
+            "flush_tlb_kernel_range", huge.folio + REGION, huge.folio + 2 * REGION, cpus, FlushSite.SPLIT
+        ),
+        FlushBegun("flush_tlb_kernel_range", huge.folio, huge.folio + 2 * REGION, cpus, FlushSite.REMAP),
     ]
     assert lab.invalidations(1) == [InvalidateAll()] * 3
 
@@ -266,12 +273,13 @@ def test_a_list_costs_two_full_flushes_whatever_its_length(count: int) -> None:
     lab.mark()
     lab.optimize_list()
     everyone = FlushBegun("flush_tlb_all", *EVERYWHERE, frozenset({0, 1, 2}))
-    assert lab.heard(FlushBegun) == [everyone] * 2
+    sites = (FlushSite.BATCH_SPLIT, FlushSite.BATCH_REMAPPED)
+    assert lab.heard(FlushBegun) == [replace(everyone, site=site) for site in sites]
     assert [lab.invalidations(cpu) for cpu in range(3)] == [[InvalidateAll()] * 2] * 3
     assert len(lab.heard(GracePeriodBegun)) == (1 if count else 0)
     lab.mark()
     assert lab.restore_list() == count
-    assert lab.heard(FlushBegun) == ([everyone] if count else [])
+    assert lab.heard(FlushBegun) == ([replace(everyone, site=FlushSite.BATCH_RESTORED)] if count else [])
     assert len(lab.heard(GracePeriodBegun)) == (1 if count else 0)
 
 

@@ -29,6 +29,7 @@ from kernel_model.core.events import (
     PageAllocated,
     PageFreed,
 )
+from kernel_model.core.sites import FlushSite
 from kernel_model.mm.failures import FailAt, FailFrom
 from kernel_model.mm.image import HugePage
 
@@ -85,8 +86,12 @@ def check_rollback(order: int, failing: int, *, fresh_head: bool) -> None:
 
     everyone = frozenset({0, 1})
     regions = list(regions_of(huge))[:failing]
-    splits = [FlushBegun("flush_tlb_kernel_range", va, va + REGION, everyone) for va in regions]
-    undone = FlushBegun("flush_tlb_kernel_range", huge.folio, huge.folio + walked * PAGE, everyone)
+    splits = [
+        FlushBegun("flush_tlb_kernel_range", va, va + REGION, everyone, FlushSite.SPLIT) for va in regions
+    ]
+    undone = FlushBegun(
+        "flush_tlb_kernel_range", huge.folio, huge.folio + walked * PAGE, everyone, FlushSite.RESTORE
+    )
     assert lab.heard(FlushBegun) == [*splits, *([undone] if walked else [])]
 
     assert len(lab.heard(GracePeriodBegun)) == 1

@@ -16,6 +16,7 @@ from emu.addr import VirtAddr
 from emu.events import MachineEvent
 from kernel_model.flush.broken import BROKEN
 from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.safe import SAFE
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, WalkFlag
 from kernel_model.mm.hstate import Hstate
 from kernel_model.variants.catalog import VARIANTS
@@ -38,6 +39,7 @@ RESTORED = (
     "shrink after an error",
     "dissolve",
 )
+FLUSHED = (*REMAPPED, *LISTED, *RESTORED, "roll back", "optimize a list, switched off")
 DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "upstream": {},
     "flush-all-no-op": {
@@ -239,6 +241,38 @@ DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "shrink after an error",
         ),
     },
+    "no-wait": {"in another order": FLUSHED},
+    "early-ack": {"in another order": FLUSHED},
+    # Everything is flushed, after whatever is freed and where there is nothing to free.
+    "release-before-flush": {
+        "flush_tlb_kernel_range: FlushBegun -> free_vmemmap_page_list: Loaded ...": (*REMAPPED,),
+        "hugetlb_vmemmap_optimize_folio: OperationReturned -> "
+        "hugetlb_vmemmap_optimize_folio: FlushBegun ...": (
+            "optimize what is",
+            "optimize, switched off",
+            *NOT_REMAPPED,
+            "roll back",
+        ),
+        "in another order": (*LISTED, "optimize a list, switched off"),
+    },
+    "full": {"other values": (*REMAPPED, "restore", "dissolve")},
+    "per-folio": {
+        "hugetlb_vmemmap_optimize_folios: Loaded -> vmemmap_split_pmd: FlushBegun ...": (
+            "optimize a list",
+            "grow",
+        ),
+        "flush_tlb_all: FlushBegun -> init: Stored ...": (
+            "optimize a list, the first is",
+            "optimize a list, switched off",
+            "optimize a list, and again",
+        ),
+        "folio_clear_optimized: Stored -> vmemmap_remap_range: FlushBegun ...": (
+            "restore a list",
+            "shrink",
+            "shrink, memory for one",
+            "shrink after an error",
+        ),
+    },
     "no-flush-after-remap": {
         "flush_tlb_kernel_range: FlushBegun -> free_vmemmap_page_list: Loaded ...": (*REMAPPED,),
     },
@@ -318,14 +352,14 @@ def deviations(of: NamedVariant | NamedPolicy) -> dict[str, str]:
     return {name: text for name, text in told.items() if text}
 
 
-@pytest.mark.parametrize("of", [*VARIANTS, *BROKEN], ids=lambda one: one.name)
+@pytest.mark.parametrize("of", [*VARIANTS, *SAFE, *BROKEN], ids=lambda one: one.name)
 def test_a_deviation_does_nothing_otherwise_but_what_its_name_says(of: NamedVariant | NamedPolicy) -> None:
     expected = {name: text for text, names in DEVIATIONS[of.name].items() for name in names}
     assert deviations(of) == expected
 
 
 def test_no_variant_is_left_out() -> None:
-    assert set(DEVIATIONS) == {one.name for one in (*VARIANTS, *BROKEN)}
+    assert set(DEVIATIONS) == {one.name for one in (*VARIANTS, *SAFE, *BROKEN)}
 
 
 def test_a_warning_that_is_left_out_is_told() -> None:

@@ -12,7 +12,7 @@ from hvolab.judge.verdict import Verdict
 from hvolab.subject.outcome import Deadlocked
 from kernel_model.boot import Kernel
 from kernel_model.core.lists import LIST_POISON1
-from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.policy import NamedPolicy, Ticket
 from kernel_model.mm.page import PageFlag
 
 # --- kernel ---------------------------------------------------------------------------------------------
@@ -81,8 +81,8 @@ def test_each_warning_counts_once_a_run() -> None:
 class NeverAcknowledged(SilentFlush):
     """Waits for an acknowledgement that nobody gives."""
 
-    async def flush_tlb_kernel_range(self, start: VirtAddr, end: VirtAddr) -> None:
-        del start, end
+    async def rely(self, ticket: Ticket) -> None:
+        del ticket
         await Await(WordIs(Word("acknowledged"), 1))
 
 

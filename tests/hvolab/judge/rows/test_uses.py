@@ -42,7 +42,8 @@ from hvolab.subject.script import ToEnd, Until
 from kernel_model.boot import Kernel
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
-from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.policy import NamedPolicy, StaleRange, Ticket
+from kernel_model.flush.upstream import UpstreamFlush, announce
 from kernel_model.layout import PMD_SIZE, VMEMMAP_START, direct_map, pfn_to_page
 from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_TABLE, page_table
 
@@ -277,6 +278,35 @@ def test_until_the_operation_returns_it_may_still_flush() -> None:
     done = lab(optimize(0), reader(), script=script, policy=SILENT).run()
     assert only_use(done).verdict is Verdict.LEGAL
     assert {one.cause[:2] for one in done.findings} == {"I1", "I2"}  # it has not
+
+
+class NeverCompletes(UpstreamFlush):
+    """Tells CPUs, none of which does anything; and never says that it is complete."""
+
+    async def dispatch(self, stale: StaleRange) -> Ticket:
+        return Ticket(stale, await announce(stale, frozenset()))
+
+    async def rely(self, ticket: Ticket) -> None:
+        """Nothing."""
+
+
+def test_a_flush_that_was_issued_and_is_not_complete_is_not_missed_when_its_operation_returns() -> None:
+    script = (Until(0, SetsPte(HEAD)), Until(1, Loads(WORD)), ToEnd(0), ToEnd(1))
+    policy = NamedPolicy("never-completes", "", NeverCompletes)
+    done = lab(optimize(0), reader(), script=script, policy=policy).run()
+    shown = {verdict for one in done.findings for verdict in (one.verdict, *one.also)}
+    assert Verdict.MISSED_FLUSH not in shown
+    assert done.findings[0].verdict is Verdict.USE_AFTER_FREE
+    assert done.findings[0].why[2].startswith("pending: flush_tlb_kernel_range by cpu0, begun at event ")
+
+
+def test_a_flush_that_nothing_completes_any_more_is_told_at_the_end() -> None:
+    policy = NamedPolicy("never-completes", "", NeverCompletes)
+    done = lab(optimize(0), policy=policy).run()
+    cause = "a flush was begun that is never completed: what waits for it waits for ever"
+    never = [one for one in done.findings if one.cause == cause]
+    assert [one.verdict for one in never] == [Verdict.KERNEL] * 2
+    assert never[0].why[0].endswith("for cpus none; not completed")
 
 
 def flush_of(start: int, end: int) -> Body:
