@@ -60,11 +60,18 @@ from kernel_model.core.events import (
     PageFreed,
 )
 from kernel_model.core.sites import FlushSite
-from kernel_model.core.smp import CALL_FUNCTION_VECTOR, FlushEverything, FlushPages
+from kernel_model.core.smp import (
+    CALL_FUNCTION_VECTOR,
+    FlushEverything,
+    FlushPages,
+    csd_lock_wait,
+    on_each_cpu,
+)
 from kernel_model.flush.policy import FlushPolicy, NamedPolicy, PolicySetup, StaleRange, Ticket
 from kernel_model.flush.table import What, table
 from kernel_model.flush.upstream import UpstreamFlush, announce, complete
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
+from kernel_model.layout import PerCpu
 from kernel_model.mm.page import Offset, field
 from kernel_model.pool.hugetlb import Hugetlb
 from kernel_model.variants.named import NamedVariant
@@ -115,6 +122,7 @@ __all__ = [
     "OperationReturned",
     "PageAllocated",
     "PageFreed",
+    "PerCpu",
     "PolicySetup",
     "Problem",
     "SendIpi",
@@ -134,10 +142,12 @@ __all__ = [
     "WordIs",
     "announce",
     "complete",
+    "csd_lock_wait",
     "field",
     "guest",
     "judge",
     "kernel",
+    "on_each_cpu",
     "replace",
     "scenario",
     "table",

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "why": "Explain the findings of one run, or its stale uses.",
     "step": "Go through one run event by event.",
     "explore": "Run many schedules of one scenario.",
+    "matrix": "Flush policies beside scenarios.",
     "compare": "Say where two dumps differ.",
     "demo": "Five short stories, and a table of all scenarios.",
 }
@@ -40,6 +41,8 @@ def _subcommand(name: str) -> click.Command | None:
             from hvolab.command.stepping.step import step_command as found
         case "explore":
             from hvolab.command.explore import explore_command as found
+        case "matrix":
+            from hvolab.command.matrix import matrix_command as found
         case "compare":
             from hvolab.command.compare import compare_command as found
         case "demo":

@@ -1,0 +1,180 @@
+"""`hvolab matrix`: flush policies beside scenarios: which are safe, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from emu.machine import MOST_CPUS
+from hvolab.catalog import CATALOGUE, SCENARIOS
+from hvolab.command.exploring.telling import Quiet, Stops
+from hvolab.command.status import INTERRUPTED, NOT_COMPLETE, OUR_ERROR, WRONG
+from hvolab.explore.interrupts import held_interrupts
+from hvolab.judge.verdict import Verdict
+from hvolab.load.user_file import UserFile, load
+from hvolab.matrix.cell import CellDone
+from hvolab.matrix.results import Results, ResultsError, as_text
+from hvolab.matrix.view import show_matrix
+from hvolab.matrix.work import CellWork, MatrixAxes, Spent, Task, tasks
+from hvolab.subject.axes import CPU_MODELS, POLICIES
+from hvolab.subject.blame import LoadError
+from hvolab.subject.scenario import Group, Scenario
+from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.upstream import UPSTREAM
+
+GROUPS = tuple(group.name.lower() for group in Group)
+
+
+@click.command(
+    "matrix",
+    short_help="Flush policies beside scenarios.",
+    epilog="""\b
+Example:  hvolab matrix
+          hvolab matrix --policies upstream,never --scenarios flush-reader
+          hvolab matrix --load mine.py --keep results.json
+""",
+)
+@click.option("--policies", metavar="NAMES", help="These, with commas. Else all, or with --load yours.")
+@click.option("--scenarios", metavar="NAMES", help="These, by name, with commas. Else a group.")
+@click.option(
+    "--group", type=click.Choice(GROUPS), default="flush", show_default=True, help="The scenarios of a kind."
+)
+@click.option("--cpu-models", metavar="NAMES", default="lazy", show_default=True, help="CPUs, with commas.")
+@click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs. Else each scenario's own.")
+@click.option(
+    "--seconds", type=click.IntRange(1), default=60, show_default=True, help="At most so long for each cell."
+)
+@click.option(
+    "--memory", type=click.IntRange(0), default=1024, show_default=True, help="MiB for each, as of explore."
+)
+@click.option("--load", "option", metavar="FILE.py[:NAME]", help="Your own policies: docs/your-own.md.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Keep each cell in that file when it is done, and do none again that is there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+def matrix_command(
+    policies: str | None,
+    scenarios: str | None,
+    group: str,
+    cpu_models: str,
+    cpus: int | None,
+    seconds: int,
+    memory: int,
+    option: str | None,
+    keep: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> int:
+    """Explore every policy on every scenario: which are safe, and what they cost.
+
+    Exit status: 1 when something was found, 4 when nothing was and some cells are not complete.
+    """
+    files = {} if option is None else _policies_of(option)
+    names = _names(policies) or ([UPSTREAM.name, *files] if files else [*POLICIES.names])
+    wanted = MatrixAxes(
+        _known_policies(names, files),
+        _scenarios(scenarios, group),
+        _lazy_models(cpu_models),
+        cpus,
+        files,
+    )
+    results = Results(keep)
+    try:
+        results.load()
+        results.write()  # what cannot be written is said before anything is explored
+        done, asked = _explored(wanted, Spent(seconds, memory), results)
+    except ResultsError as error:
+        raise click.BadParameter(str(error), param_hint="--keep") from None
+    if as_json:
+        click.echo(as_text(done), nl=False)
+    elif done:
+        show_matrix(Console(), done)
+    if len(done) < asked:
+        click.echo(f"interrupted: {asked - len(done)} of {asked} cells are left", err=True)
+        return INTERRUPTED
+    return status_of_cells(done)
+
+
+def status_of_cells(cells: Sequence[CellDone]) -> int:
+    """As of one exploration that was all of them."""
+    if any(Verdict.MODEL_ERROR in done.verdicts for done in cells):
+        return OUR_ERROR
+    if any(done.verdicts for done in cells):
+        return WRONG
+    return NOT_COMPLETE if any(done.coverage.stopped_by for done in cells) else 0
+
+
+def _explored(wanted: MatrixAxes, spent: Spent, results: Results) -> tuple[list[CellDone], int]:
+    """Cell by cell, until an interrupt comes; and how many there are."""
+    every, done = [*tasks(wanted)], list[CellDone]()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    with held_interrupts() as interrupts, progress:
+        shown = progress.add_task("")
+        for number, task in enumerate(every, 1):
+            what = f"{number} of {len(every)}: {task.cell.policy} x {task.cell.scenario}"
+            progress.update(shown, description=what)
+            one = _cell(task, spent, results)
+            if one is not None:
+                done.append(one)
+            if one is None or interrupts.asked:
+                break
+    return done, len(every)
+
+
+def _cell(task: Task, spent: Spent, results: Results) -> CellDone | None:
+    """None where an interrupt came. Raises ResultsError, LoadError."""
+    if task.reason:
+        return CellDone(task.cell, "", reason=task.reason)
+    work = CellWork(task, spent)
+    known = results.find(work.made_from)
+    if known is not None:
+        return known
+    exploration, done = work.explore(Quiet(Stops()))
+    if exploration.coverage.interrupted:
+        return None
+    results.keep(done)
+    return done
+
+
+def _names(text: str | None) -> list[str]:
+    return [] if text is None else [*dict.fromkeys(name.strip() for name in text.split(",") if name.strip())]
+
+
+def _policies_of(option: str) -> Mapping[str, UserFile]:
+    """The file, by each of its policies. Raises LoadError."""
+    loaded = load(option)
+    names = [thing.name for thing in loaded.things if isinstance(thing, NamedPolicy)]
+    if len(names) < len(loaded.things):
+        raise LoadError(f"{option} brings more than flush policies, which a matrix is of: say FILE.py:NAME")
+    return dict.fromkeys(names, loaded)
+
+
+def _known_policies(names: Sequence[str], files: Mapping[str, UserFile]) -> list[str]:
+    """Raises UnknownName."""
+    for name in names:
+        if name not in files:
+            POLICIES.find(name)
+    return [*names]
+
+
+def _scenarios(names: str | None, group: str) -> list[Scenario]:
+    """Raises UnknownName."""
+    if names is not None:
+        return [CATALOGUE.find(name) for name in _names(names)]
+    return [chosen for chosen in SCENARIOS if chosen.group.name.lower() == group]
+
+
+def _lazy_models(names: str) -> list[str]:
+    """Raises UnknownName, BadParameter."""
+    lazy = [model.name for model in CPU_MODELS.things if model.is_lazy]
+    for name in _names(names):
+        if not CPU_MODELS.find(name).is_lazy:
+            said = f"{name} has the TLB of a real CPU, and explores no orders; there are: {', '.join(lazy)}"
+            raise click.BadParameter(said, param_hint="--cpu-models")
+    return _names(names)

@@ -1,0 +1,1 @@
+"""Many explorations at once: flush policies beside scenarios, a cell each."""

@@ -1,0 +1,150 @@
+"""A matrix on a screen: a letter a cell, what is wrong with a replay line, what policies cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import assert_never
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hvolab.judge.verdict import Verdict
+from hvolab.matrix.cell import NOTHING_FOUND, CellDone
+from hvolab.subject.costs import Costs
+
+NOTHING, OPEN, NOT_ASKED = ".", "?", "-"
+_MEANS = {
+    NOTHING: "nothing found, everything explored",
+    OPEN: "nothing found, not everything explored",
+    NOT_ASKED: "not applicable",
+}
+_COLUMN = 3  # characters
+
+
+def letter(done: CellDone) -> str:
+    """Of its verdict."""
+    if done.reason:
+        return NOT_ASKED
+    if not done.verdicts:
+        return NOTHING if done.verdict == NOTHING_FOUND else OPEN
+    return _letter(done.verdicts[0])
+
+
+def _letter(verdict: Verdict) -> str:
+    match verdict:
+        case Verdict.MODEL_ERROR:
+            return "!"
+        case Verdict.TLB_MULTIHIT:
+            return "T"
+        case Verdict.MISSED_FLUSH:
+            return "F"
+        case Verdict.USE_AFTER_FREE:
+            return "A"
+        case Verdict.LOST_UPDATE:
+            return "U"
+        case Verdict.WRITE_PROTECT:
+            return "W"
+        case Verdict.WRONG_METADATA:
+            return "M"
+        case Verdict.KERNEL:
+            return "K"
+        case Verdict.OWN_JUDGE:
+            return "J"
+        case Verdict.SPURIOUS | Verdict.OWN_TEXT | Verdict.EQUIVALENT | Verdict.LEGAL:
+            raise ValueError(f"{verdict.value} is nothing wrong")
+        case _:
+            assert_never(verdict)
+
+
+def show_matrix(console: Console, cells: Sequence[CellDone]) -> None:
+    """All of it. `cells` in any order; those of one CPU model make one table."""
+    for model in dict.fromkeys(done.cell.cpu_model for done in cells):
+        _show_model(console, model, [done for done in cells if done.cell.cpu_model == model])
+    for letters, means in _legend(cells):
+        console.print(f"[bold]{escape(letters)}[/bold]  {escape(means)}", highlight=False)
+    for done in cells:
+        if done.verdicts:
+            _show_wrong(console, done)
+        elif done.reason:
+            said = f"{done.cell.policy} x {done.cell.scenario}: {done.reason}"
+            console.print(f"[bold]-[/bold]  {escape(said)}", highlight=False)
+    console.print(_cost_table(cells))
+    console.print(f"[bold]covered[/bold]  {escape(coverage_of(cells))}", highlight=False, soft_wrap=True)
+
+
+def coverage_of(cells: Sequence[CellDone]) -> str:
+    """How many cells were explored to their end, and what ended the others."""
+    asked = [done for done in cells if not done.reason]
+    stopped = Counter(done.coverage.stopped_by for done in asked if done.coverage.stopped_by)
+    line = f"{len(asked) - stopped.total()} of {len(asked)} cells to their end"
+    return line + "".join(f"; {count} stopped by {what}" for what, count in stopped.items())
+
+
+def _show_model(console: Console, model: str, cells: Sequence[CellDone]) -> None:
+    scenarios = [*dict.fromkeys(done.cell.scenario for done in cells)]
+    policies = [*dict.fromkeys(done.cell.policy for done in cells)]
+    title = f"CPUs: {model}"
+    width = max(1, (console.width - max(map(len, (title, *policies))) - 2) // _COLUMN)
+    by_place = {(done.cell.policy, done.cell.scenario): done for done in cells}
+    for start in range(0, len(scenarios), width):
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column(title, no_wrap=True)
+        some = scenarios[start : start + width]
+        for number, _ in enumerate(some, start + 1):
+            table.add_column(str(number), justify="right", min_width=_COLUMN - 1)
+        for policy in policies:
+            table.add_row(policy, *(_coloured(by_place.get((policy, name))) for name in some))
+        console.print(table)
+        names = ", ".join(f"{number} {name}" for number, name in enumerate(some, start + 1))
+        console.print(escape(names), highlight=False)
+
+
+def _coloured(done: CellDone | None) -> str:
+    if done is None:
+        return " "
+    colour = "red" if done.verdicts else "green" if letter(done) == NOTHING else "yellow"
+    return f"[{colour}]{escape(letter(done))}[/{colour}]"
+
+
+def _legend(cells: Sequence[CellDone]) -> Iterator[tuple[str, str]]:
+    """The letters that are there, and what they mean."""
+    used = {letter(done): done for done in cells}
+    for one, means in _MEANS.items():
+        if one in used:
+            yield one, means
+    for one, done in sorted(used.items()):
+        if one not in _MEANS:
+            yield one, done.verdict
+
+
+def _show_wrong(console: Console, done: CellDone) -> None:
+    also = ", ".join(verdict.value for verdict in done.verdicts[1:])
+    said = f"{done.cell.policy} x {done.cell.scenario}: {done.verdict}{f' (also {also})' if also else ''}"
+    console.print(f"[bold red]{escape(letter(done))}[/]  {escape(said)}", highlight=False)
+    console.print(f"   [dim]{escape(done.replay)}[/dim]", highlight=False, soft_wrap=True)
+
+
+def _cost_table(cells: Sequence[CellDone]) -> Table:
+    """Of all scenarios that every policy was asked for, together."""
+    policies = [*dict.fromkeys(done.cell.policy for done in cells)]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("what it costs", no_wrap=True)
+    for column in ("flushes", "interrupts", "INVLPG", "whole TLB", "RCU waits"):
+        table.add_column(column, justify="right")
+    for policy in policies:
+        cost = _sum([done.costs for done in cells if done.cell.policy == policy])
+        counts = (cost.flushes, cost.interrupts, cost.invlpgs, cost.full_flushes, cost.grace_periods)
+        table.add_row(policy, *map(str, counts))
+    return table
+
+
+def _sum(costs: Sequence[Costs]) -> Costs:
+    return Costs(
+        sum(one.grace_periods for one in costs),
+        sum(one.flushes for one in costs),
+        sum(one.interrupts for one in costs),
+        sum(one.invlpgs for one in costs),
+        sum(one.full_flushes for one in costs),
+    )

@@ -1,0 +1,134 @@
+"""What a matrix explores, and exploring one cell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from emu.paging.models import SKYLAKE
+from hvolab.explore.audience import Audience, Found
+from hvolab.explore.budget import Budget
+from hvolab.explore.explorer import Exploration, explore
+from hvolab.explore.reduce.dpor import Reduced
+from hvolab.explore.retell.shrink import NotShown, shrink
+from hvolab.explore.search.interface import Freedom
+from hvolab.explore.states.visits import within
+from hvolab.judge.verdict import Verdict
+from hvolab.load.applied import applied, tried
+from hvolab.load.user_file import NOTHING_LOADED, UserFile
+from hvolab.matrix.cell import Cell, CellCoverage, CellDone, worst_first
+from hvolab.show.report import Invocation
+from hvolab.subject.axes import Chosen
+from hvolab.subject.costs import Costs
+from hvolab.subject.fingerprint import fingerprint, stamped
+from hvolab.subject.outcome import Limits
+from hvolab.subject.picker import InOrder
+from hvolab.subject.run import run
+from hvolab.subject.scenario import Scenario, Setup
+from hvolab.subject.schedule import Schedule
+from kernel_model.boot import boot
+from kernel_model.variants.named import UPSTREAM_HVO
+
+_SHRINKING = 60  # runs
+FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How much a cell may cost: seconds, and MiB for states seen and steps known."""
+
+    seconds: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixAxes:
+    """The axes. `files`: the user's file that brings a policy, by the policy's name."""
+
+    policies: Sequence[str]
+    scenarios: Sequence[Scenario]
+    cpu_models: Sequence[str]
+    cpus: int | None
+    files: Mapping[str, UserFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A cell that is to be explored. `reason`: why it cannot be."""
+
+    cell: Cell
+    scenario: Scenario
+    chosen: Chosen
+    loaded: UserFile
+    reason: str = ""
+
+
+def tasks(asked: MatrixAxes) -> Iterator[Task]:
+    """Scenario by scenario, so that a row of policies is told together."""
+    for model in asked.cpu_models:
+        for scenario in asked.scenarios:
+            for policy in asked.policies:
+                yield _task(asked, policy, scenario, model)
+
+
+def _task(asked: MatrixAxes, policy: str, scenario: Scenario, model: str) -> Task:
+    cpus = max(2, scenario.cpus_min) if asked.cpus is None else asked.cpus
+    chosen = Chosen(variant=UPSTREAM_HVO.name, policy=policy, cpu_model=model)
+    reason = ""
+    if cpus < scenario.cpus_min:
+        reason = f"it has actors on {scenario.cpus_min} CPUs"
+    loaded = asked.files.get(policy, NOTHING_LOADED)
+    return Task(Cell(policy, scenario.name, model, cpus), scenario, chosen, loaded, reason)
+
+
+class CellWork:
+    """One cell: the setup, what a result of it is known by, and the exploration."""
+
+    def __init__(self, task: Task, spent: Spent) -> None:
+        """Raises UnknownName, LoadError."""
+        self._task = task
+        self._spent = spent
+        setup = applied(task.scenario.build(task.cell.cpus), task.chosen, task.loaded)
+        self._setup: Setup = tried(setup, task.loaded)
+        told = f"{fingerprint(self._setup)} {task.cell} {spent.seconds} s {spent.memory} MiB"
+        self.made_from = sha256(told.encode()).hexdigest()[:16]
+
+    def explore(self, audience: Audience) -> tuple[Exploration, CellDone]:
+        """Every order that can matter, and one run for the costs. Raises what exploring raises."""
+        budget = Budget(seconds=float(self._spent.seconds))
+        done = explore(self._setup, Reduced(within(self._spent.memory)), FREEDOMS, budget, audience)
+        coverage = done.coverage
+        verdicts = worst_first(one.finding.verdict for one in done.found if _counts(one.finding.verdict))
+        first = next((one for one in done.found if one.finding.verdict in verdicts[:1]), None)
+        covered = CellCoverage(
+            str(coverage),
+            "" if coverage.complete else coverage.stopped_by or "the step budget of a run",
+            coverage.schedules,
+            coverage.remembered.states,
+        )
+        replay = "" if first is None else self._invocation().replay(self._shortened(first))
+        return done, CellDone(self._task.cell, self.made_from, verdicts, covered, self._costs(), replay)
+
+    def _shortened(self, one: Found) -> Schedule:
+        """As short as it comes in a few runs; as it was found where it does not show the same any more."""
+        key = one.finding.verdict, one.finding.where
+        try:
+            found = shrink(boot(self._setup.boot), self._setup, one.schedule, key, Budget(runs=_SHRINKING))
+        except NotShown:
+            return one.schedule
+        return stamped(found.schedule, self._setup)
+
+    def _costs(self) -> Costs:
+        """Of one run on CPUs with a TLB of a real one's shape."""
+        setup = replace(self._setup, boot=replace(self._setup.boot, model=SKYLAKE))
+        return run(setup, lambda _system: InOrder(), (), Limits()).costs
+
+    def _invocation(self) -> Invocation:
+        options = {**self._task.chosen.options, "--load": self._task.loaded.option or None}
+        words = tuple(word for name, value in options.items() if value is not None for word in (name, value))
+        return Invocation(self._task.scenario, self._task.cell.cpus, words)
+
+
+def _counts(verdict: Verdict) -> bool:
+    return verdict.is_violation or verdict is Verdict.MODEL_ERROR

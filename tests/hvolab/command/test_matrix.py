@@ -1,0 +1,129 @@
+"""`hvolab matrix`: what it prints, keeps, refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from command_line import hvolab
+
+from hvolab.command.matrix import status_of_cells
+from hvolab.judge.verdict import Verdict
+from hvolab.matrix.cell import Cell, CellCoverage, CellDone
+
+ROOT = Path(__file__).resolve().parents[3]
+ASKED = ("matrix", "--scenarios", "flush-sleeper", "--policies", "upstream,skips-idle")
+
+
+def test_json_is_what_the_schema_says_and_a_kept_cell_is_not_explored_again(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    first = hvolab(*ASKED, "--json", "--keep", kept)
+    assert first.status == 1
+    document = json.loads(first.out)
+    schema = json.loads((ROOT / "hvolab" / "schema" / "matrix.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(document)
+    assert [(cell["policy"], cell["verdict"]) for cell in document["cells"]] == [
+        ("upstream", "nothing found"),
+        ("skips-idle", "violation: missed-flush"),
+    ]
+    assert kept.read_text(encoding="ascii") == first.out
+    # Had it been explored again, it would say what it came to, and not what is in the file.
+    document["cells"][0]["coverage"]["schedules"] = 77_777
+    kept.write_text(json.dumps(document), encoding="ascii")
+    again = json.loads(hvolab(*ASKED, "--json", "--keep", kept).out)
+    assert again["cells"][0]["coverage"]["schedules"] == 77_777
+    assert again["cells"][1] == document["cells"][1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--policies", "upsteam"), "there is no flush policy 'upsteam'; did you mean upstream?"),
+        (("--scenarios", "flush-raeder"), "there is no scenario 'flush-raeder'; did you mean flush-reader"),
+        (
+            ("--cpu-models", "skylake"),
+            "skylake has the TLB of a real CPU, and explores no orders; there are: lazy",
+        ),
+        (("--keep", "/nowhere/at/all.json"), "cannot write /nowhere/at/all.json: No such file or directory"),
+        (("--group", "flsh"), "'flsh' is not one of"),
+        (("--load", "/nowhere.py"), "cannot read /nowhere.py: No such file or directory"),
+    ],
+)
+def test_a_slip_is_one_line(options: tuple[str, ...], said: str) -> None:
+    done = hvolab("matrix", *options)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert said in done.err
+
+
+def test_a_file_that_brings_more_than_policies_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from hvolab.api import *\n"
+        "class P(UpstreamFlush):\n  def targets(self, initiator): return frozenset()\n"
+        "class V(HugetlbVmemmap):\n  async def _fill_head(self, to, walk): pass\n",
+        encoding="utf-8",
+    )
+    done = hvolab("matrix", "--load", mine)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "brings more than flush policies, which a matrix is of: say FILE.py:NAME" in done.err
+
+
+def test_each_policy_of_a_file_is_a_row_beside_upstream(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from hvolab.api import *\n"
+        "class Nobody(UpstreamFlush):\n  def targets(self, initiator): return frozenset()\n"
+        "SPLITS = NamedPolicy('splits', 'all', table({FlushSite.SPLIT: What.EVERYTHING}))\n",
+        encoding="utf-8",
+    )
+    done = hvolab("matrix", "--load", mine, "--scenarios", "flush-sleeper", "--json")
+    cells = json.loads(done.out)["cells"]
+    assert {cell["policy"]: cell["verdict"] for cell in cells} == {
+        "upstream": "nothing found",
+        "Nobody": "violation: missed-flush",
+        "splits": "nothing found",
+    }
+    replay = next(cell["replay"] for cell in cells if cell["policy"] == "Nobody")
+    assert f"--policy Nobody --cpu-model lazy --load {mine}" in replay
+
+
+def test_interrupted_it_keeps_what_is_done_and_goes_on_from_there(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    words = [*ASKED[:3], "--policies", "skips-idle,no-wait,never,upstream", "--keep", str(kept), "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "hvolab", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        while not (kept.exists() and json.loads(kept.read_text(encoding="ascii"))["cells"]):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    done = json.loads(out)["cells"]
+    assert process.returncode == 130
+    assert f"interrupted: {4 - len(done)} of 4 cells are left" in err.decode()
+    assert 1 <= len(done) < 4
+    whole = json.loads(hvolab(*words).out)["cells"]
+    assert whole[: len(done)] == done
+    assert len(whole) == 4
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "stopped", "status"),
+    [
+        ((), "", 0),
+        ((), "the budget of 1 s", 4),
+        ((Verdict.KERNEL,), "the budget of 1 s", 1),
+        ((Verdict.MODEL_ERROR, Verdict.KERNEL), "", 3),
+    ],
+)
+def test_the_exit_status_is_that_of_the_worst_cell(
+    verdicts: tuple[Verdict, ...], stopped: str, status: int
+) -> None:
+    cell = Cell("p", "s", "lazy", 2)
+    fine = CellDone(cell, "", coverage=CellCoverage("", "", 1, 1))
+    other = CellDone(cell, "", verdicts, CellCoverage("", stopped, 1, 1))
+    assert status_of_cells([fine, other]) == status
