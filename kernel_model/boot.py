@@ -156,7 +156,8 @@ def boot(config: BootConfig) -> System:
     pages.write_free_lists(image)
     calls = InterruptHandler(smp_call_interrupt(config.policy.receive), config.policy.grain)
     software = Software(TrapHandlers(image.root).handle, {CALL_FUNCTION_VECTOR: calls})
-    machine = Machine(memory, config.cpus, config.model, image.root, software, ledger=ledger)
+    model = config.policy.hardware(config.model)
+    machine = Machine(memory, config.cpus, model, image.root, software, ledger=ledger)
     for name, pages_counted in _counters(config, blocks).items():
         machine.counters[name, 0] = pages_counted
     machine.mark_time_zero()

@@ -46,10 +46,11 @@ _LEAF = {1: PageSize.KIB4, 2: PageSize.MIB2, 3: PageSize.GIB1}
 
 
 class Memory(Enum):
-    """Whether using a version forgets the older ones."""
+    """Which older versions there are: whether using one forgets those before it."""
 
     SET = "any version of the window, also an older one after a newer one"
     SINGLE = "one entry per page and size: the version used last, or one current since that use"
+    NONE = "none: a store to a page table is seen by every TLB at once, as by every cache"
 
 
 class DirectoryCache(Enum):
@@ -162,12 +163,11 @@ class LazyTlb(Kept):
 
     def fill(self, entry: TlbEntry, va: VirtAddr, port: Port) -> None:
         self.used(entry, va, port)
-        self._read.clear()
+        self._read = {step.pa >> PAGE_SHIFT for step in entry.steps}
         emptied = self._happened.emptied(page_start(va), entry.pcid)
         if self._unchanged(entry.steps, emptied, emptied.stores):
             older: tuple[TlbEntry, ...] = ()
             ends = self._ends_kept(va)
-            self._read.update(step.pa >> PAGE_SHIFT for step in entry.steps)
         else:
             older = tuple(self._older(va, entry.pcid))
             ends = self._dead_ends(va)
@@ -192,7 +192,7 @@ class LazyTlb(Kept):
         return tuple(sorted(held, key=lambda entry: (entry.page, entry.size, entry.pcid, entry.moment)))
 
     def _still_true(self, known: _Known) -> bool:
-        if known.own != self._happened.count or self._spec.memory is not Memory.SET:
+        if known.own != self._happened.count or self._spec.memory is Memory.SINGLE:
             return False
         stores_to = self._memory.journal.stores_to
         for table, count in known.tables:  # noqa: SIM110 (a generator costs more than the loop)
@@ -219,6 +219,8 @@ class LazyTlb(Kept):
         return True
 
     def _older(self, va: VirtAddr, pcid: int) -> Iterator[TlbEntry]:
+        if self._spec.memory is Memory.NONE:
+            return
         now = self._happened.now()
         emptied = self._happened.emptied(page_start(va), pcid)
         oldest = bisect_right(self._periods, emptied, key=lambda period: period.since) - 1

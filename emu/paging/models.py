@@ -6,7 +6,7 @@ are the rules' numbers in docs/hardware-rules.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from emu.addr import PageSize
@@ -123,6 +123,17 @@ LAZY_SINGLE = CpuModel(
 LAZY_NO_PSC = CpuModel(
     "lazy-no-psc", LazySpec(directories=DirectoryCache.NONE), summary="lazy, without paging-structure caches"
 )
+COHERENT = CpuModel(
+    "coherent",
+    LazySpec(Memory.NONE, DirectoryCache.NONE),
+    summary="TLBs that see each store to a page table, as no x86 CPU has them (UNITD, HPCA 2010)",
+)
+
+
+def coherent(model: CpuModel) -> CpuModel:
+    """The same CPU with TLBs that are kept coherent by hardware: no software has to flush them."""
+    return replace(model, tlb=COHERENT.tlb, psc=COHERENT.psc)
+
 
 # Alder and Raptor Lake with PCIDs: INVLPG leaves global entries (worked around in Linux by ce0b15d11ad8).
 _SPARES_GLOBALS = frozenset({Rule.INVLPG_REMOVES_GLOBALS})
@@ -148,6 +159,7 @@ MODELS: tuple[CpuModel, ...] = (
     LAZY,
     LAZY_SINGLE,
     LAZY_NO_PSC,
+    COHERENT,
 )
 # CPUs that do not do what the manual says, or make a machine check of what others allow.
 ERRATA: tuple[CpuModel, ...] = (LAZY_ALDER_LAKE, LAZY_ERRATUM_383)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.cpu.software import Grain
+from emu.paging.models import CpuModel
 from kernel_model.core.history import History
 from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import Receive, run_and_acknowledge
@@ -66,6 +67,11 @@ class Ticket:
     request: int | None = None
 
 
+def any_cpu(model: CpuModel) -> CpuModel:
+    """Whatever it is."""
+    return model
+
+
 class FlushPolicy:
     """Of one kernel: made anew for each run. What it remembers is in words of the machine."""
 
@@ -103,7 +109,7 @@ class NamedPolicy:
     """A policy by name, and how to make one for a machine. `history`: of one that a kernel had.
 
     `source`: where it is from; `obligation`: what makes it right, or what it fails to do. `receive`: what
-    CPUs do that it interrupts.
+    CPUs do that it interrupts. `hardware`: what the CPUs have to be.
     """
 
     name: str
@@ -114,3 +120,4 @@ class NamedPolicy:
     source: str = ""
     obligation: str = ""
     receive: Receive = run_and_acknowledge
+    hardware: Callable[[CpuModel], CpuModel] = any_cpu

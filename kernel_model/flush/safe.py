@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emu.paging.models import coherent
 from kernel_model.core.sites import FlushSite
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.table import What, table
@@ -31,4 +32,13 @@ PER_FOLIO = NamedPolicy(
     obligation="that of upstream",
 )
 
-SAFE: tuple[NamedPolicy, ...] = (FULL, PER_FOLIO)
+IDEAL = NamedPolicy(
+    "ideal",
+    "nobody flushes: CPUs whose TLBs hardware keeps coherent, the least that it can cost",
+    table(dict.fromkeys(FlushSite, What.SETTLED)),
+    source="Romanescu, Lebeck, Sorin, Bracy: UNified Instruction/Translation/Data coherence, HPCA 2010",
+    obligation="a store to a page table is seen by every TLB before the next access",
+    hardware=coherent,
+)
+
+SAFE: tuple[NamedPolicy, ...] = (FULL, PER_FOLIO, IDEAL)

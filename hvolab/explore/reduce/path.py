@@ -416,4 +416,4 @@ class PathPicker(Kept):
         """
         spec = self._model.tlb
         obeys = self._model.rules == ALL_RULES
-        return obeys and isinstance(spec, LazySpec) and spec.memory is Memory.SET
+        return obeys and isinstance(spec, LazySpec) and spec.memory is not Memory.SINGLE

@@ -37,7 +37,7 @@ class StepsSeen:
         self._tables = tables
         spec = machine.cpus[0].mmu.model.tlb
         # With one entry a page each use counts.
-        self._repeats = isinstance(spec, LazySpec) and spec.memory is Memory.SET and sight.comparable
+        self._repeats = isinstance(spec, LazySpec) and spec.memory is not Memory.SINGLE and sight.comparable
         self._events: list[MachineEvent] = []
         self._first = 0  # number of the first event
         self._stores = 0  # in the journal before the step

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
+import pytest
 from lazy_setups import OTHER_TABLE, on_table, replaced_directory
 from paging_rig import (
     FRAME,
@@ -33,7 +37,7 @@ from emu.addr import PageSize, Pfn, VirtAddr
 from emu.choice import VersionQuestion
 from emu.events import Source
 from emu.mmu import Denied, Mmu, Translation
-from emu.paging.models import LAZY, LAZY_SINGLE, CpuModel
+from emu.paging.models import COHERENT, LAZY, LAZY_SINGLE, SKYLAKE, CpuModel, coherent
 from emu.paging.pte import Pte, PteBit
 from emu.paging.tlb import InvalidateAll, InvalidateNonGlobal, Invlpg, Port
 from emu.paging.walk import Access, Control, FaultCode, PageFault
@@ -444,3 +448,45 @@ def test_a_leaf_that_leads_out_of_memory_gives_no_version() -> None:
     found = access(mmu, VA)
     assert isinstance(found, Translation), found
     assert found.pa < rig.memory.size
+
+
+# --- coherent ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [COHERENT, coherent(SKYLAKE)], ids=lambda model: model.name)
+@pytest.mark.parametrize("seed", range(20))
+def test_a_coherent_cpu_uses_what_one_that_was_just_switched_on_would(model: CpuModel, seed: int) -> None:
+    """Leaves, rights, directories change under it, nothing is ever flushed, and nothing is asked."""
+    random = Random(seed)
+    rig = PagingRig()
+    pas = [rig.map(VA + number * PAGE, FRAME + number) for number in range(3)]
+    mmu = rig.mmu(model)
+    mmu.answerer = picks = Pick()
+    for _ in range(60):
+        match random.randrange(3):
+            case 0:
+                rig.set(random.choice(pas), leaf(random.randrange(1, 9), random.choice([RO, RW])))
+            case 1:
+                rig.set(random.choice(pas), Pte(0))
+            case _:
+                va = VA + random.randrange(3) * PAGE
+                how = random.choice([Access.READ, Access.WRITE])
+                assert came_to(mmu, va, how) == came_to(rig.mmu(SKYLAKE), va, how)
+    assert picks.asked == []
+    assert mmu.tlb.entries() == ()
+
+
+def test_only_the_tlb_of_a_coherent_cpu_is_another() -> None:
+    assert coherent(SKYLAKE) == replace(SKYLAKE, tlb=COHERENT.tlb, psc=COHERENT.psc)
+    assert coherent(LAZY).is_lazy
+
+
+def came_to(mmu: Mmu, va: int, how: Access) -> object:
+    """The frame, or the fault."""
+    match access(mmu, va, how):
+        case Translation(pa=pa):
+            return pa
+        case Denied(fault=fault):
+            return fault
+        case found:
+            raise AssertionError(found)

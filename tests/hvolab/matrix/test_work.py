@@ -22,6 +22,7 @@ EXPECTED = {
     "upstream": ("everybody has answered before anything is freed", (GREEN, GREEN, GREEN)),
     "full": ("more is flushed than by upstream", (GREEN, GREEN, GREEN)),
     "per-folio": ("none of them is a batch: this is upstream", (GREEN, GREEN, GREEN)),
+    "ideal": ("no TLB has what the page tables have not", (GREEN, GREEN, GREEN)),
     "local-only": ("the reader's CPU is never told", (MISSED, MISSED, MISSED)),
     "skips-last-cpu": ("the reader's CPU is the last", (MISSED, MISSED, MISSED)),
     "skips-idle": ("one reader says it is idle, the others never do", (GREEN, GREEN, MISSED)),

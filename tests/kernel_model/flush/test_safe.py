@@ -5,9 +5,10 @@ from __future__ import annotations
 from flush_seen import dropped, flushed
 from hvo_lab import Lab, lab_2m
 
+from emu.paging.models import coherent
 from kernel_model.core.sites import FlushSite
 from kernel_model.flush.policy import NamedPolicy
-from kernel_model.flush.safe import FULL, PER_FOLIO
+from kernel_model.flush.safe import FULL, IDEAL, PER_FOLIO
 from kernel_model.flush.upstream import UPSTREAM
 
 TWO = (0x4000, 0x4200)
@@ -40,3 +41,11 @@ def test_full_never_flushes_a_range() -> None:
     lab.optimize(lab.config.huge_pages[0])
     assert flushed(lab) == [(FlushSite.SPLIT, 512), (FlushSite.REMAP, 8)]
     assert dropped(lab, 0) == dropped(lab, 1) == [None, None]
+
+
+def test_where_hardware_keeps_tlbs_coherent_nobody_flushes_or_waits() -> None:
+    lab = lab_2m(*TWO, cpus=2, policy=IDEAL)
+    lab.optimize_list()
+    lab.restore_list()
+    assert flushed(lab) == dropped(lab, 0) == dropped(lab, 1) == []
+    assert {cpu.mmu.model for cpu in lab.machine.cpus} == {coherent(lab.config.model)}

@@ -204,11 +204,14 @@ def _kept(events: list[MachineEvent]) -> list[MachineEvent]:
     return [event for event in events if not isinstance(event, TlbFilled)]
 
 
+_HOW = ("site", "entry", "to_entry", "source_entry", "source", "begun", "request")
+
+
 def _same(event: MachineEvent) -> object:
     """An event without where in the code it was made, how it was translated, and numbers of other events."""
     of = event.payload if isinstance(event, Annotated) else event
     names = of._fields if isinstance(of, tuple) else [one.name for one in fields(of)]  # type: ignore[arg-type]
-    kept = [name for name in names if name not in ("site", "entry", "source", "begun", "request")]
+    kept = [name for name in names if name not in _HOW]
     return event.cpu, type(of), [getattr(of, name) for name in kept]
 
 

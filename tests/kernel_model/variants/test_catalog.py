@@ -256,6 +256,26 @@ DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "in another order": (*LISTED, "optimize a list, switched off"),
     },
     "full": {"other values": (*REMAPPED, "restore", "dissolve")},
+    "ideal": {
+        "flush_tlb_kernel_range: FlushBegun -> entry_get: Loaded ...": (
+            "optimize",
+            "optimize a page in use",
+            "optimize, no head page",
+            "optimize hotplugged",
+            "roll back",
+        ),
+        "flush_tlb_kernel_range: FlushBegun -> free_vmemmap_page_list: Loaded ...": (
+            "optimize in a split PMD",
+        ),
+        "flush_tlb_kernel_range: FlushBegun -> folio_clear_optimized: Stored ...": ("restore", "dissolve"),
+        "flush_tlb_all: FlushBegun -> init: Stored ...": (*LISTED, "optimize a list, switched off"),
+        "flush_tlb_all: FlushBegun -> hugetlb_vmemmap_restore_folios: OperationReturned ...": (
+            "restore a list",
+            "shrink",
+            "shrink, memory for one",
+            "shrink after an error",
+        ),
+    },
     "per-folio": {
         "hugetlb_vmemmap_optimize_folios: Loaded -> vmemmap_split_pmd: FlushBegun ...": (
             "optimize a list",
