@@ -67,9 +67,17 @@ from kernel_model.core.smp import (
     csd_lock_wait,
     on_each_cpu,
 )
-from kernel_model.flush.policy import FlushPolicy, NamedPolicy, PolicySetup, StaleRange, Ticket
+from kernel_model.flush.policy import (
+    FlushPolicy,
+    NamedPolicy,
+    PolicySetup,
+    StaleRange,
+    Ticket,
+    announce,
+    complete,
+)
 from kernel_model.flush.table import What, table
-from kernel_model.flush.upstream import UpstreamFlush, announce, complete
+from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
 from kernel_model.layout import PerCpu
 from kernel_model.mm.page import Offset, field

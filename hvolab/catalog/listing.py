@@ -50,6 +50,7 @@ def _scenario(scenario: Scenario) -> dict[str, object]:
     return {
         "name": scenario.name,
         "group": scenario.group.name.lower(),
+        "flush": scenario.is_flush_scenario,
         "question": scenario.question,
         "expected": scenario.expected,
         "verdicts": sorted(verdict.value for verdict in scenario.verdicts),

@@ -26,7 +26,8 @@ from hvolab.subject.scenario import Group, Scenario
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 
-GROUPS = tuple(group.name.lower() for group in Group)
+ALL_FLUSH = "all-flush"
+GROUPS = (ALL_FLUSH, *(group.name.lower() for group in Group if group is not Group.OWN))
 
 
 @click.command(
@@ -41,7 +42,11 @@ Example:  hvolab matrix
 @click.option("--policies", metavar="NAMES", help="These, with commas. Else all, or with --load yours.")
 @click.option("--scenarios", metavar="NAMES", help="These, by name, with commas. Else a group.")
 @click.option(
-    "--group", type=click.Choice(GROUPS), default="flush", show_default=True, help="The scenarios of a kind."
+    "--group",
+    type=click.Choice(GROUPS),
+    default="flush",
+    show_default=True,
+    help="The scenarios of a kind. all-flush: where one CPU uses a translation that another changes.",
 )
 @click.option("--cpu-models", metavar="NAMES", default="lazy", show_default=True, help="CPUs, with commas.")
 @click.option("--cpus", type=click.IntRange(1, MOST_CPUS), help="Number of CPUs. Else each scenario's own.")
@@ -167,6 +172,8 @@ def _scenarios(names: str | None, group: str) -> list[Scenario]:
     """Raises UnknownName."""
     if names is not None:
         return [CATALOGUE.find(name) for name in _names(names)]
+    if group == ALL_FLUSH:
+        return [chosen for chosen in SCENARIOS if chosen.is_flush_scenario]
     return [chosen for chosen in SCENARIOS if chosen.group.name.lower() == group]
 
 

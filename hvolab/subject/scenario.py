@@ -44,6 +44,9 @@ class Group(Enum):
     OWN = "your own: from a file named with --load"
 
 
+FLUSH_GROUPS = frozenset({Group.STALE, Group.FAULT, Group.RACE, Group.FLUSH, Group.HARDWARE})
+
+
 @dataclass(frozen=True, slots=True)
 class GuestActor:
     """A guest program on a CPU, its arguments by name."""
@@ -119,6 +122,12 @@ class Scenario:
     build: Callable[[int], Setup]
     bugs: tuple[Bug, ...] = ()
     costlier: tuple[NamedVariant, ...] = ()
+    flush: bool = False  # beside those of FLUSH_GROUPS
+
+    @property
+    def is_flush_scenario(self) -> bool:
+        """Whether one CPU uses a translation of vmemmap that another changes."""
+        return self.flush or self.group in FLUSH_GROUPS
 
 
 class NoGuest(ValueError):

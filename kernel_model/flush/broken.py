@@ -11,7 +11,7 @@ from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import RemoteCall, run_here
 from kernel_model.flush.policy import NamedPolicy, PolicySetup, StaleRange, Ticket
 from kernel_model.flush.table import TableFlush, What, table
-from kernel_model.flush.upstream import UpstreamFlush, complete
+from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.layout import PerCpu
 
 _WAITS = "every CPU that may hold a translation has to be told before anything is relied on"
@@ -58,7 +58,7 @@ class DoesNotWait(UpstreamFlush):
     """Interrupts every CPU, and waits for none."""
 
     async def rely(self, ticket: Ticket) -> None:
-        await complete(ticket)
+        """At once."""
 
 
 class ReleasesBeforeFlush(UpstreamFlush):
@@ -72,7 +72,7 @@ class ReleasesBeforeFlush(UpstreamFlush):
     async def release(self, ticket: Ticket | None, free: Callable[[], Awaitable[None]]) -> None:
         del ticket
         await free()
-        await self.rely(await super().dispatch(StaleRange.everywhere_at(FlushSite.ELSEWHERE)))
+        await self.flush(StaleRange.everywhere_at(FlushSite.ELSEWHERE))
 
 
 async def acknowledge_first(request: int, call: RemoteCall) -> None:
@@ -131,7 +131,7 @@ NO_WAIT = NamedPolicy(
 )
 RELEASE_BEFORE_FLUSH = NamedPolicy(
     "release-before-flush",
-    "pages are freed, and then flushed",
+    "pages are freed, and then everything is flushed",
     ReleasesBeforeFlush,
     source="the order that mmu_gather is there to prevent",
     obligation="a frame is free only when no CPU can use it any more",

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from emu.addr import PAGE_SHIFT, VirtAddr
+from emu.cpu.ops import Annotate
 from emu.cpu.software import Grain
 from emu.paging.models import CpuModel
+from kernel_model.core.events import FlushBegun, FlushCompleted
 from kernel_model.core.history import History
 from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import Receive, run_and_acknowledge
@@ -67,6 +69,19 @@ class Ticket:
     request: int | None = None
 
 
+async def announce(stale: StaleRange, cpus: frozenset[int]) -> int:
+    """That this is being flushed, on these CPUs. Returns the event."""
+    return await Annotate(FlushBegun(stale.function, stale.start, stale.end, cpus, stale.site))
+
+
+async def complete(ticket: Ticket) -> None:
+    """The kernel relies on it from here on. Raises TypeError for what is no ticket."""
+    if not isinstance(ticket, Ticket):
+        raise TypeError(f"dispatch() has to return a Ticket, not {ticket!r}")
+    if ticket.begun is not None:
+        await Annotate(FlushCompleted(ticket.begun))
+
+
 def any_cpu(model: CpuModel) -> CpuModel:
     """Whatever it is."""
     return model
@@ -87,19 +102,26 @@ class FlushPolicy:
         raise NotImplementedError
 
     async def rely(self, ticket: Ticket) -> None:
-        """Return when the kernel may rely on it, which is announced: FlushCompleted."""
+        """Return when the kernel may rely on it. From then on it does."""
         raise NotImplementedError
 
     async def release(self, ticket: Ticket | None, free: Callable[[], Awaitable[None]]) -> None:
         """Pages are to be freed that were mapped before. None: what was dispatched has been relied on."""
         if ticket is not None:
             await self.rely(ticket)
+            await complete(ticket)
         await free()
+
+    async def flush(self, stale: StaleRange) -> None:
+        """All of it, and rely on it."""
+        ticket = await self.dispatch(stale)
+        await self.rely(ticket)
+        await complete(ticket)
 
 
 # What is on the stack of kernel code, by name, and is no function of Linux.
 OURS = frozenset(
-    {"issue", "dispatch", "rely", "release", "announce", "complete"}
+    {"issue", "dispatch", "rely", "release", "flush", "announce", "complete"}
     | {"changed", "flush_tlb_all_and_free", "free_flushed", "<lambda>"}
 )
 

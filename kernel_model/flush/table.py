@@ -8,8 +8,8 @@ from typing import assert_never
 
 from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import FlushEverything, RemoteCall
-from kernel_model.flush.policy import FlushPolicy, PolicySetup, StaleRange, Ticket
-from kernel_model.flush.upstream import UpstreamFlush, announce
+from kernel_model.flush.policy import FlushPolicy, PolicySetup, StaleRange, Ticket, announce
+from kernel_model.flush.upstream import UpstreamFlush
 
 
 class What(Enum):
@@ -37,7 +37,7 @@ class TableFlush(UpstreamFlush):
 
     async def issue(self, stale: StaleRange) -> None:
         if stale.site.defers:
-            await self.rely(await self.dispatch(stale))
+            await self.flush(stale)
 
     async def dispatch(self, stale: StaleRange) -> Ticket:
         match self.what(stale):

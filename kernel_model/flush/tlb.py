@@ -20,15 +20,13 @@ class KernelTlb:
         await self.policy.issue(StaleRange(site, start, end))
 
     async def flush_tlb_all(self, site: FlushSite = FlushSite.ELSEWHERE) -> None:
-        ticket = await self.policy.dispatch(StaleRange.everywhere_at(site))
-        await self.policy.rely(ticket)
+        await self.policy.flush(StaleRange.everywhere_at(site))
 
     async def flush_tlb_kernel_range(
         self, start: VirtAddr, end: VirtAddr, site: FlushSite = FlushSite.ELSEWHERE
     ) -> None:
         """Flush the 4 KiB pages of [start, end), both in bytes."""
-        ticket = await self.policy.dispatch(StaleRange(site, start, end))
-        await self.policy.rely(ticket)
+        await self.policy.flush(StaleRange(site, start, end))
 
     async def flush_tlb_all_and_free(self, site: FlushSite, free: Callable[[], Awaitable[None]]) -> None:
         """flush_tlb_all() before pages that were mapped are freed."""

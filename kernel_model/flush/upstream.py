@@ -5,10 +5,9 @@ Rules L1 and L2 of docs/hardware-rules.md.
 
 from __future__ import annotations
 
-from emu.cpu.ops import Annotate, ThisCpu
-from kernel_model.core.events import FlushBegun, FlushCompleted
+from emu.cpu.ops import ThisCpu
 from kernel_model.core.smp import FlushEverything, FlushPages, RemoteCall, csd_lock_wait, on_each_cpu
-from kernel_model.flush.policy import FlushPolicy, NamedPolicy, StaleRange, Ticket
+from kernel_model.flush.policy import FlushPolicy, NamedPolicy, StaleRange, Ticket, announce
 
 
 class UpstreamFlush(FlushPolicy):
@@ -34,21 +33,9 @@ class UpstreamFlush(FlushPolicy):
     async def rely(self, ticket: Ticket) -> None:
         if ticket.request is not None:
             await csd_lock_wait(ticket.request)
-        await complete(ticket)
 
     async def _to_interrupt(self, initiator: int) -> frozenset[int]:
         return self.targets(initiator)
-
-
-async def complete(ticket: Ticket) -> None:
-    """The kernel may rely on it from here on."""
-    if ticket.begun is not None:
-        await Annotate(FlushCompleted(ticket.begun))
-
-
-async def announce(stale: StaleRange, cpus: frozenset[int]) -> int:
-    """That this is being flushed, on these CPUs. Returns the event."""
-    return await Annotate(FlushBegun(stale.function, stale.start, stale.end, cpus, stale.site))
 
 
 UPSTREAM = NamedPolicy(

@@ -98,6 +98,7 @@ SPLIT_NEIGHBOURS = Scenario(
             """,
         ),
     ),
+    flush=True,
 )
 
 SPLIT_WRITER = Scenario(
@@ -110,6 +111,7 @@ SPLIT_WRITER = Scenario(
     frozenset(),
     split_writer,
     (bug(variants.SPLIT_READ_ONLY, Verdict.WRITE_PROTECT, "cpu0 to its end\ncpu1 to its end"),),
+    flush=True,
 )
 
 HOTPLUGGED = Scenario(
@@ -143,6 +145,7 @@ KEY_OPTIMIZE = Scenario(
             """,
         ),
     ),
+    flush=True,
 )
 
 KEY_RESTORE = Scenario(
@@ -166,6 +169,7 @@ KEY_RESTORE = Scenario(
             "cpu1 translates 0xffffea0000101000 to pfn 0x4201 ro",
         ),
     ),
+    flush=True,
 )
 
 ERROR_WHILE_GROWING = Scenario(

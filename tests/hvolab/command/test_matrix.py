@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from command_line import hvolab
 
+from hvolab.catalog import SCENARIOS
 from hvolab.command.matrix import status_of_cells
 from hvolab.judge.verdict import Verdict
 from hvolab.matrix.cell import Cell, CellCoverage, CellDone
@@ -127,3 +128,11 @@ def test_the_exit_status_is_that_of_the_worst_cell(
     fine = CellDone(cell, "", coverage=CellCoverage("", "", 1, 1))
     other = CellDone(cell, "", verdicts, CellCoverage("", stopped, 1, 1))
     assert status_of_cells([fine, other]) == status
+
+
+def test_a_flush_scenario_is_one_in_which_a_cpu_uses_what_another_changes() -> None:
+    found = {one.name for one in SCENARIOS if one.is_flush_scenario}
+    whole = {
+        one.name for one in SCENARIOS if one.group.name in ("STALE", "FAULT", "RACE", "FLUSH", "HARDWARE")
+    }
+    assert found == whole | {"split-neighbours", "split-writer", "key-optimize", "key-restore"}

@@ -42,8 +42,8 @@ from hvolab.subject.script import ToEnd, Until
 from kernel_model.boot import Kernel
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
-from kernel_model.flush.policy import NamedPolicy, StaleRange, Ticket
-from kernel_model.flush.upstream import UpstreamFlush, announce
+from kernel_model.flush.policy import NamedPolicy, StaleRange, Ticket, announce
+from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.layout import PMD_SIZE, VMEMMAP_START, direct_map, pfn_to_page
 from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_TABLE, page_table
 
