@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from emu.machine import MOST_CPUS
 from hvolab.catalog import CATALOGUE, SCENARIOS
 from hvolab.command.exploring.telling import Quiet, Stops
-from hvolab.command.status import INTERRUPTED, NOT_COMPLETE, OUR_ERROR, WRONG
+from hvolab.command.status import BAD_INPUT, INTERRUPTED, NOT_COMPLETE, OUR_ERROR, WRONG
 from hvolab.explore.interrupts import held_interrupts
 from hvolab.judge.verdict import Verdict
 from hvolab.load.user_file import UserFile, load
-from hvolab.matrix.cell import CellDone
-from hvolab.matrix.results import Results, ResultsError, as_text
+from hvolab.matrix.cell import SCHEMA, CellDone
+from hvolab.matrix.results import Results, ResultsError
 from hvolab.matrix.view import show_matrix
 from hvolab.matrix.work import CellWork, MatrixAxes, Spent, Task, tasks
 from hvolab.subject.axes import CPU_MODELS, POLICIES
@@ -39,7 +41,9 @@ Example:  hvolab matrix
           hvolab matrix --load mine.py --keep results.json
 """,
 )
-@click.option("--policies", metavar="NAMES", help="These, with commas. Else all, or with --load yours.")
+@click.option(
+    "--policies", metavar="NAMES", help="These, with commas. Else all; with --load upstream and yours."
+)
 @click.option("--scenarios", metavar="NAMES", help="These, by name, with commas. Else a group.")
 @click.option(
     "--group",
@@ -60,7 +64,7 @@ Example:  hvolab matrix
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Keep each cell in that file when it is done, and do none again that is there.",
+    help="Keep each cell in that file, a line each, when it is done; do none again that is there.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 def matrix_command(
@@ -88,59 +92,68 @@ def matrix_command(
         cpus,
         files,
     )
+    every = [*tasks(wanted)]
+    if all(task.reason for task in every):
+        raise click.UsageError("no cell can be explored: ask for other --scenarios, or more --cpus")
     results = Results(keep)
     try:
-        results.load()
-        results.write()  # what cannot be written is said before anything is explored
-        done, asked = _explored(wanted, Spent(seconds, memory), results)
+        results.open()
+        done = _explored(every, Spent(seconds, memory), results)
     except ResultsError as error:
         raise click.BadParameter(str(error), param_hint="--keep") from None
     if as_json:
-        click.echo(as_text(done), nl=False)
+        document = {"schema": SCHEMA, "cells": [one.save() for one in done]}
+        click.echo(json.dumps(document, indent=1))
     elif done:
-        show_matrix(Console(), done)
-    if len(done) < asked:
-        click.echo(f"interrupted: {asked - len(done)} of {asked} cells are left", err=True)
+        show_matrix(Console(), done, len(every))
+    if left := len(every) - len(done):
+        click.echo(f"interrupted: {left} of {len(every)} cells are left", err=True)
         return INTERRUPTED
     return status_of_cells(done)
 
 
 def status_of_cells(cells: Sequence[CellDone]) -> int:
-    """As of one exploration that was all of them."""
+    """As of one exploration that was all of them; 2 where there was an error in a file."""
     if any(Verdict.MODEL_ERROR in done.verdicts for done in cells):
         return OUR_ERROR
+    if any(done.failed for done in cells):
+        return BAD_INPUT
     if any(done.verdicts for done in cells):
         return WRONG
     return NOT_COMPLETE if any(done.coverage.stopped_by for done in cells) else 0
 
 
-def _explored(wanted: MatrixAxes, spent: Spent, results: Results) -> tuple[list[CellDone], int]:
-    """Cell by cell, until an interrupt comes; and how many there are."""
-    every, done = [*tasks(wanted)], list[CellDone]()
+def _explored(every: Sequence[Task], spent: Spent, results: Results) -> list[CellDone]:
+    """Cell by cell, until an interrupt comes."""
+    done: list[CellDone] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with held_interrupts() as interrupts, progress:
         shown = progress.add_task("")
         for number, task in enumerate(every, 1):
             what = f"{number} of {len(every)}: {task.cell.policy} x {task.cell.scenario}"
-            progress.update(shown, description=what)
+            progress.update(shown, description=escape(what))
             one = _cell(task, spent, results)
             if one is not None:
                 done.append(one)
             if one is None or interrupts.asked:
                 break
-    return done, len(every)
+    return done
 
 
 def _cell(task: Task, spent: Spent, results: Results) -> CellDone | None:
-    """None where an interrupt came. Raises ResultsError, LoadError."""
+    """None where an interrupt came. Raises ResultsError."""
     if task.reason:
         return CellDone(task.cell, "", reason=task.reason)
-    work = CellWork(task, spent)
-    known = results.find(work.made_from)
-    if known is not None:
-        return known
-    exploration, done = work.explore(Quiet(Stops()))
+    try:
+        work = CellWork(task, spent)
+        known = results.find(work.made_from)
+        if known is not None and known.cell == task.cell:
+            return known
+        exploration, done = work.explore(Quiet(Stops()))
+    except LoadError as error:
+        return CellDone(task.cell, "", error=str(error))
     if exploration.coverage.interrupted:
         return None
     results.keep(done)
@@ -155,6 +168,8 @@ def _policies_of(option: str) -> Mapping[str, UserFile]:
     """The file, by each of its policies. Raises LoadError."""
     loaded = load(option)
     names = [thing.name for thing in loaded.things if isinstance(thing, NamedPolicy)]
+    if odd := [name for name in names if not name.isprintable() or "," in name]:
+        raise LoadError(f"{option}: {odd[0]!r} cannot be a name: it would not fit in a line, or a list")
     if len(names) < len(loaded.things):
         raise LoadError(f"{option} brings more than flush policies, which a matrix is of: say FILE.py:NAME")
     return dict.fromkeys(names, loaded)

@@ -8,7 +8,7 @@ from hvolab.explore.explorer import Exploration
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.outcome import Completed, Deadlocked, OutOfSteps, OutOfTime, Run
 
-WRONG, OUR_ERROR, NOT_COMPLETE, INTERRUPTED = 1, 3, 4, 130
+WRONG, BAD_INPUT, OUR_ERROR, NOT_COMPLETE, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 def status_of(done: Run) -> int:

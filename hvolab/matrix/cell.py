@@ -10,9 +10,11 @@ from hvolab.checked.place import MAX_COUNT, Place
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.costs import NO_COSTS, Costs
 
+SCHEMA = 1
 NOTHING_FOUND = "nothing found"
 NOT_COMPLETE = "not complete"
 NOT_APPLICABLE = "not applicable"
+FAILED = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class CellDone:
 
     `verdicts`: of all that was found, each once, the first in the order of Verdict first. `costs` are those
     of one run in which each CPU goes to its end. `replay`: the command that shows the first verdict.
-    `reason`: why it was not explored.
+    `reason`: why it was not explored; `error`: what the policy's file did wrong, in a line.
     """
 
     cell: Cell
@@ -54,10 +56,18 @@ class CellDone:
     costs: Costs = NO_COSTS
     replay: str = ""
     reason: str = ""
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether exploring it came to an error, and to no result."""
+        return self.error != ""
 
     @property
     def verdict(self) -> str:
         """In one: the worst that was found, or why that is nothing."""
+        if self.failed:
+            return FAILED
         if self.reason:
             return NOT_APPLICABLE
         if self.verdicts:
@@ -75,11 +85,15 @@ class CellDone:
             "costs": asdict(self.costs),
             "replay": self.replay,
             "reason": self.reason,
+            "error": self.error,
         }
 
     @classmethod
     def load(cls, place: Place) -> CellDone:
-        """Raises InputError."""
+        """One that was explored. Raises InputError."""
+        for name in ("reason", "error"):
+            if place.field(name).text():
+                raise place.field(name).error("what was not explored is not kept")
         cell = Cell(
             place.field("policy").text(),
             place.field("scenario").text(),
@@ -99,18 +113,22 @@ class CellDone:
             ),
             Costs(**{name: costs.field(name).count() for name in asdict(NO_COSTS)}),
             place.field("replay").text(),
-            place.field("reason").text(),
         )
 
 
 def _verdict(place: Place) -> Verdict:
-    known = {verdict.value: verdict for verdict in Verdict}
+    known = {verdict.value: verdict for verdict in Verdict if is_wrong(verdict)}
     if place.text() not in known:
-        raise place.wanted("a verdict")
+        raise place.wanted("a violation")
     return known[place.text()]
 
 
+def is_wrong(verdict: Verdict) -> bool:
+    """Whether a cell in which that is found is not safe, or the emulation is not."""
+    return verdict.is_violation or verdict is Verdict.MODEL_ERROR
+
+
 def worst_first(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    """Each once, in the order in which they are tried."""
-    found = frozenset(verdicts)
+    """Those that are wrong, each once, in the order in which they are tried."""
+    found = frozenset(filter(is_wrong, verdicts))
     return tuple(verdict for verdict in Verdict if verdict in found)

@@ -1,30 +1,27 @@
-"""The file that a matrix is kept in, cell by cell, so that it can be interrupted, or killed, and go on.
+"""The file that a matrix is kept in, a line a cell, so that it can be interrupted, or killed, and go on.
 
-It is written beside its place and then moved there, after each cell: it is whole at every moment.
+A line is written at once, and under a lock: several matrices may keep theirs in one file. What a process that
+was killed has left of a line is cut off.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from hvolab.checked.error import InputError
-from hvolab.checked.load import DEFAULT_LIMITS, load_json, one_line
+from hvolab.checked.load import one_line
 from hvolab.checked.place import Place
 from hvolab.matrix.cell import CellDone
 
-SCHEMA = 1
+_MOST = 64 << 20  # bytes
 
 
 class ResultsError(ValueError):
     """The file cannot be read or written. One line."""
-
-
-def as_text(cells: Iterable[CellDone]) -> str:
-    """What the file holds, and what `--json` prints."""
-    return json.dumps({"schema": SCHEMA, "cells": [one.save() for one in cells]}, indent=1) + "\n"
 
 
 class Results:
@@ -34,17 +31,17 @@ class Results:
         self._path = path
         self._done: dict[str, CellDone] = {}
 
-    def load(self) -> None:
-        """What was kept before; nothing when there is no file. Raises ResultsError."""
-        if self._path is None or not self._path.exists():
+    def open(self) -> None:
+        """What was kept before; the file is made when there is none. Raises ResultsError."""
+        if self._path is None:
             return
-        try:
-            place = Place(one_line(self._path), "", load_json(self._path, DEFAULT_LIMITS))
-            place.field("schema").integer(SCHEMA, SCHEMA)
-            for one in place.field("cells").items():
-                self._done[one.field("made_from").text()] = CellDone.load(one)
-        except InputError as error:
-            raise ResultsError(f"these are no results of a matrix: {error}") from None
+        name = one_line(self._path)
+        if self._path.exists() and not self._path.is_file():
+            raise ResultsError(f"{name} is no file")
+        self._write(b"")
+        for number, line in enumerate(self._read().splitlines(), 1):
+            done = _cell(f"{name}, line {number}", line)
+            self._done[done.made_from] = done
 
     def find(self, made_from: str) -> CellDone | None:
         return self._done.get(made_from)
@@ -52,18 +49,48 @@ class Results:
     def keep(self, done: CellDone) -> None:
         """Raises ResultsError when the file cannot be written."""
         self._done[done.made_from] = done
-        self.write()
+        self._write(json.dumps(done.save()).encode("ascii") + b"\n")
 
-    def write(self) -> None:
-        """Raises ResultsError when the file cannot be written."""
+    def _read(self) -> bytes:
+        assert self._path is not None
+        try:
+            with self._path.open("rb") as file:
+                found = file.read(_MOST + 1)
+        except OSError as error:
+            raise ResultsError(f"cannot read {one_line(self._path)}: {error.strerror}") from None
+        if len(found) > _MOST:
+            raise ResultsError(f"{one_line(self._path)} has more than {_MOST} bytes")
+        if found and b"\n" not in found:
+            raise ResultsError(f"these are no results of a matrix: {one_line(self._path)}: no line is whole")
+        return found[: found.rfind(b"\n") + 1]
+
+    def _write(self, line: bytes) -> None:
+        """After the last whole line."""
         if self._path is None:
             return
-        beside = self._path.with_name(self._path.name + ".new")
         try:
-            with beside.open("w", encoding="ascii") as file:
-                file.write(as_text(self._done.values()))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
+            with self._path.open("ab+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if line:
+                    _cut_off(file)
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
         except OSError as error:
             raise ResultsError(f"cannot write {one_line(self._path)}: {error.strerror}") from None
+
+
+def _cut_off(file: BinaryIO) -> None:
+    """What comes after the last end of a line."""
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _cell(name: str, line: bytes) -> CellDone:
+    try:
+        return CellDone.load(Place(name, "", json.loads(line)))
+    except InputError as error:
+        said = str(error)
+    except (ValueError, RecursionError):
+        said = f"{name}: no JSON"
+    raise ResultsError(f"these are no results of a matrix: {said}")

@@ -14,17 +14,20 @@ from hvolab.judge.verdict import Verdict
 from hvolab.matrix.cell import NOTHING_FOUND, CellDone
 from hvolab.subject.costs import Costs
 
-NOTHING, OPEN, NOT_ASKED = ".", "?", "-"
+NOTHING, OPEN, NOT_ASKED, FAILED = ".", "?", "-", "E"
 _MEANS = {
     NOTHING: "nothing found, everything explored",
     OPEN: "nothing found, not everything explored",
     NOT_ASKED: "not applicable",
+    FAILED: "an error in the policy's file",
 }
 _COLUMN = 3  # characters
 
 
 def letter(done: CellDone) -> str:
     """Of its verdict."""
+    if done.failed:
+        return FAILED
     if done.reason:
         return NOT_ASKED
     if not done.verdicts:
@@ -58,27 +61,29 @@ def _letter(verdict: Verdict) -> str:
             assert_never(verdict)
 
 
-def show_matrix(console: Console, cells: Sequence[CellDone]) -> None:
-    """All of it. `cells` in any order; those of one CPU model make one table."""
-    for model in dict.fromkeys(done.cell.cpu_model for done in cells):
+def show_matrix(console: Console, cells: Sequence[CellDone], asked: int) -> None:
+    """All of it, of so many asked for. `cells` in any order; those of one CPU model make one table."""
+    models = [*dict.fromkeys(done.cell.cpu_model for done in cells)]
+    for model in models:
         _show_model(console, model, [done for done in cells if done.cell.cpu_model == model])
     for letters, means in _legend(cells):
         console.print(f"[bold]{escape(letters)}[/bold]  {escape(means)}", highlight=False)
     for done in cells:
         if done.verdicts:
             _show_wrong(console, done)
-        elif done.reason:
-            said = f"{done.cell.policy} x {done.cell.scenario}: {done.reason}"
-            console.print(f"[bold]-[/bold]  {escape(said)}", highlight=False)
-    console.print(_cost_table(cells))
-    console.print(f"[bold]covered[/bold]  {escape(coverage_of(cells))}", highlight=False, soft_wrap=True)
+        elif done.error or done.reason:
+            said = f"{_name(done)}: {done.error or done.reason}"
+            console.print(f"[bold]{letter(done)}[/bold]  {escape(said)}", highlight=False)
+    console.print(_cost_table([done for done in cells if done.cell.cpu_model == models[0]]))
+    told = coverage_of(cells, asked)
+    console.print(f"[bold]covered[/bold]  {escape(told)}", highlight=False, soft_wrap=True)
 
 
-def coverage_of(cells: Sequence[CellDone]) -> str:
-    """How many cells were explored to their end, and what ended the others."""
-    asked = [done for done in cells if not done.reason]
-    stopped = Counter(done.coverage.stopped_by for done in asked if done.coverage.stopped_by)
-    line = f"{len(asked) - stopped.total()} of {len(asked)} cells to their end"
+def coverage_of(cells: Sequence[CellDone], asked: int) -> str:
+    """How many of so many cells were explored to their end, and what ended the others."""
+    explored = [done for done in cells if not (done.reason or done.failed)]
+    stopped = Counter(done.coverage.stopped_by for done in explored if done.coverage.stopped_by)
+    line = f"{len(explored) - stopped.total()} of {asked} cells to their end"
     return line + "".join(f"; {count} stopped by {what}" for what, count in stopped.items())
 
 
@@ -90,12 +95,12 @@ def _show_model(console: Console, model: str, cells: Sequence[CellDone]) -> None
     by_place = {(done.cell.policy, done.cell.scenario): done for done in cells}
     for start in range(0, len(scenarios), width):
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column(title, no_wrap=True)
+        table.add_column(escape(title), no_wrap=True)
         some = scenarios[start : start + width]
         for number, _ in enumerate(some, start + 1):
             table.add_column(str(number), justify="right", min_width=_COLUMN - 1)
         for policy in policies:
-            table.add_row(policy, *(_coloured(by_place.get((policy, name))) for name in some))
+            table.add_row(escape(policy), *(_coloured(by_place.get((policy, name))) for name in some))
         console.print(table)
         names = ", ".join(f"{number} {name}" for number, name in enumerate(some, start + 1))
         console.print(escape(names), highlight=False)
@@ -119,24 +124,30 @@ def _legend(cells: Sequence[CellDone]) -> Iterator[tuple[str, str]]:
             yield one, done.verdict
 
 
+def _name(done: CellDone) -> str:
+    return f"{done.cell.policy} x {done.cell.scenario}, {done.cell.cpu_model}"
+
+
 def _show_wrong(console: Console, done: CellDone) -> None:
     also = ", ".join(verdict.value for verdict in done.verdicts[1:])
-    said = f"{done.cell.policy} x {done.cell.scenario}: {done.verdict}{f' (also {also})' if also else ''}"
+    said = f"{_name(done)}: {done.verdict}{f' (also {also})' if also else ''}"
     console.print(f"[bold red]{escape(letter(done))}[/]  {escape(said)}", highlight=False)
     console.print(f"   [dim]{escape(done.replay)}[/dim]", highlight=False, soft_wrap=True)
 
 
 def _cost_table(cells: Sequence[CellDone]) -> Table:
-    """Of all scenarios that every policy was asked for, together."""
+    """Of all scenarios that every policy has been explored on, together."""
     policies = [*dict.fromkeys(done.cell.policy for done in cells)]
+    counts_for = Counter(done.cell.scenario for done in cells if not (done.reason or done.failed))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("what it costs", no_wrap=True)
-    for column in ("flushes", "interrupts", "INVLPG", "whole TLB", "RCU waits"):
+    for column in ("requests", "interrupts", "INVLPG", "whole TLB", "RCU waits"):
         table.add_column(column, justify="right")
     for policy in policies:
-        cost = _sum([done.costs for done in cells if done.cell.policy == policy])
+        own = [done for done in cells if done.cell.policy == policy]
+        cost = _sum([done.costs for done in own if counts_for[done.cell.scenario] == len(policies)])
         counts = (cost.flushes, cost.interrupts, cost.invlpgs, cost.full_flushes, cost.grace_periods)
-        table.add_row(policy, *map(str, counts))
+        table.add_row(escape(policy), *map(str, counts))
     return table
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from hashlib import sha256
+from pathlib import Path
 
 from emu.paging.models import SKYLAKE
 from hvolab.explore.audience import Audience, Found
@@ -14,7 +16,7 @@ from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.retell.shrink import NotShown, shrink
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.states.visits import within
-from hvolab.judge.verdict import Verdict
+from hvolab.judge.verdict import Finding, Verdict
 from hvolab.load.applied import applied, tried
 from hvolab.load.user_file import NOTHING_LOADED, UserFile
 from hvolab.matrix.cell import Cell, CellCoverage, CellDone, worst_first
@@ -91,7 +93,8 @@ class CellWork:
         self._spent = spent
         setup = applied(task.scenario.build(task.cell.cpus), task.chosen, task.loaded)
         self._setup: Setup = tried(setup, task.loaded)
-        told = f"{fingerprint(self._setup)} {task.cell} {spent.seconds} s {spent.memory} MiB"
+        cost = f"{spent.seconds} s {spent.memory} MiB"
+        told = f"{code_digest()} {fingerprint(self._setup)} {task.cell} {cost} {task.loaded.option}"
         self.made_from = sha256(told.encode()).hexdigest()[:16]
 
     def explore(self, audience: Audience) -> tuple[Exploration, CellDone]:
@@ -99,8 +102,8 @@ class CellWork:
         budget = Budget(seconds=float(self._spent.seconds))
         done = explore(self._setup, Reduced(within(self._spent.memory)), FREEDOMS, budget, audience)
         coverage = done.coverage
-        verdicts = worst_first(one.finding.verdict for one in done.found if _counts(one.finding.verdict))
-        first = next((one for one in done.found if one.finding.verdict in verdicts[:1]), None)
+        verdicts = worst_first(verdict for one in done.found for verdict in _verdicts(one.finding))
+        first = next((one for one in done.found if {*verdicts[:1]} & _verdicts(one.finding)), None)
         covered = CellCoverage(
             str(coverage),
             "" if coverage.complete else coverage.stopped_by or "the step budget of a run",
@@ -130,5 +133,16 @@ class CellWork:
         return Invocation(self._task.scenario, self._task.cell.cpus, words)
 
 
-def _counts(verdict: Verdict) -> bool:
-    return verdict.is_violation or verdict is Verdict.MODEL_ERROR
+def _verdicts(finding: Finding) -> set[Verdict]:
+    return {finding.verdict, *finding.also}
+
+
+@cache
+def code_digest() -> str:
+    """Of all of this project's code: what another has come to counts for nothing."""
+    digest, root = sha256(), Path(__file__).resolve().parents[2]
+    for package in ("emu", "firmware", "hvolab", "kernel_model"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

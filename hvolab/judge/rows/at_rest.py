@@ -51,6 +51,7 @@ class AtRest:
         self._huge_pages = tuple(huge_pages)
         self._invariants = Invariants(sight)
         self._failed: Bags[Pfn] = sight.bags("frames with memory errors")
+        self._killed: Bags[int] = sight.bags("CPUs on which a context was killed")
         self._blocks: Bags[HugePage] = sight.bags("blocks that were allocated")
 
     def observe(self, number: int, event: MachineEvent) -> None:
@@ -68,6 +69,8 @@ class AtRest:
                     self._blocks.add(HugePage(pfn, known.get(order, Hstate("", order))))
             case MemoryFailed(pfn=pfn):
                 self._failed.add(pfn)
+            case Oops() | KernelBug():
+                self._killed.add(event.cpu)
             case (
                 FlushBegun()
                 | FlushCompleted()
@@ -78,8 +81,6 @@ class AtRest:
                 | GracePeriodEnded()
                 | OperationBegun()
                 | SpuriousFault()
-                | Oops()
-                | KernelBug()
                 | KernelWarning()
                 | BadPage()
             ):
@@ -93,6 +94,7 @@ class AtRest:
             huge_pages = dict.fromkeys((*self._huge_pages, *self._blocks.all()))
             breaches = self._invariants.at_rest(tuple(huge_pages), self._failed.all())
             self._told.unless_known(self._findings(breaches))
+        if not self._killed.all():
             for request in self._sight.open_requests():
                 self._told.once(self._never_completed(request))
 

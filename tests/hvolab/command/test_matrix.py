@@ -32,10 +32,10 @@ def test_json_is_what_the_schema_says_and_a_kept_cell_is_not_explored_again(tmp_
         ("upstream", "nothing found"),
         ("skips-idle", "violation: missed-flush"),
     ]
-    assert kept.read_text(encoding="ascii") == first.out
+    assert [json.loads(line) for line in kept.read_text(encoding="ascii").splitlines()] == document["cells"]
     # Had it been explored again, it would say what it came to, and not what is in the file.
     document["cells"][0]["coverage"]["schedules"] = 77_777
-    kept.write_text(json.dumps(document), encoding="ascii")
+    kept.write_text("".join(json.dumps(cell) + "\n" for cell in document["cells"]), encoding="ascii")
     again = json.loads(hvolab(*ASKED, "--json", "--keep", kept).out)
     assert again["cells"][0]["coverage"]["schedules"] == 77_777
     assert again["cells"][1] == document["cells"][1]
@@ -52,13 +52,49 @@ def test_json_is_what_the_schema_says_and_a_kept_cell_is_not_explored_again(tmp_
         ),
         (("--keep", "/nowhere/at/all.json"), "cannot write /nowhere/at/all.json: No such file or directory"),
         (("--group", "flsh"), "'flsh' is not one of"),
+        (("--scenarios", ","), "no cell can be explored: ask for other --scenarios, or more --cpus"),
+        (("--cpus", "1"), "no cell can be explored: ask for other --scenarios, or more --cpus"),
+        (("--keep", "."), "File '.' is a directory"),
         (("--load", "/nowhere.py"), "cannot read /nowhere.py: No such file or directory"),
     ],
 )
 def test_a_slip_is_one_line(options: tuple[str, ...], said: str) -> None:
     done = hvolab("matrix", *options)
-    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert (done.status, done.err.count("\n")) == (2, 1)
     assert said in done.err
+
+
+def test_a_policy_that_raises_in_one_cell_ends_no_other(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from hvolab.api import *\n"
+        "class Raises(UpstreamFlush):\n"
+        "  async def rely(self, ticket):\n"
+        "    if await Load(PerCpu(1).idle): raise ValueError('asleep')\n",
+        encoding="utf-8",
+    )
+    kept = tmp_path / "kept"
+    names = "flush-reader,flush-sleeper"
+    done = hvolab("matrix", "--load", mine, "--scenarios", names, "--json", "--keep", kept)
+    cells = json.loads(done.out)["cells"]
+    assert done.status == 2
+    assert [(cell["policy"], cell["verdict"]) for cell in cells][-2:] == [
+        ("upstream", "nothing found"),
+        ("Raises", "error"),
+    ]
+    assert "asleep" in cells[-1]["error"]
+    assert len(kept.read_text(encoding="ascii").splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", ["a\\nb", "a,b"])
+def test_a_name_that_fits_in_no_line_is_refused(tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        f"from hvolab.api import *\nP = NamedPolicy('{name}', '', UpstreamFlush)\n", encoding="utf-8"
+    )
+    done = hvolab("matrix", "--load", mine)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "cannot be a name" in done.err
 
 
 def test_a_file_that_brings_more_than_policies_is_refused(tmp_path: Path) -> None:
@@ -99,7 +135,7 @@ def test_interrupted_it_keeps_what_is_done_and_goes_on_from_there(tmp_path: Path
     with subprocess.Popen(
         [sys.executable, "-m", "hvolab", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as process:
-        while not (kept.exists() and json.loads(kept.read_text(encoding="ascii"))["cells"]):
+        while not (kept.exists() and "\n" in kept.read_text(encoding="ascii")):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()

@@ -25,7 +25,8 @@ from hvolab.subject.run import run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker, ToEnd, Until
 from kernel_model.boot import BootConfig, Kernel, System
-from kernel_model.flush.policy import FlushPolicy, StaleRange, Ticket
+from kernel_model.flush.policy import FlushPolicy, StaleRange, Ticket, announce
+from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.mm.hstate import HSTATE_2M
 from kernel_model.mm.image import HugePage
 from kernel_model.mm.pgtable import PAGE_KERNEL, mk_pte, set_pte_at
@@ -155,6 +156,17 @@ class SilentFlush(FlushPolicy):
     """Does nothing and says nothing."""
 
     async def dispatch(self, stale: StaleRange) -> Ticket:
+        return Ticket(stale)
+
+    async def rely(self, ticket: Ticket) -> None:
+        """Nothing."""
+
+
+class NeverCompletes(UpstreamFlush):
+    """Begins what nobody completes."""
+
+    async def dispatch(self, stale: StaleRange) -> Ticket:
+        await announce(stale, frozenset())
         return Ticket(stale)
 
     async def rely(self, ticket: Ticket) -> None:

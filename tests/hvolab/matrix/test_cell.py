@@ -31,17 +31,21 @@ DONE = CellDone(
         (replace(DONE, verdicts=(), coverage=CellCoverage("", "the budget of 1 s", 3, 9)), "not complete"),
         (replace(DONE, coverage=CellCoverage("", "the budget of 1 s", 3, 9)), "violation: missed-flush"),
         (CellDone(CELL, "", reason="it has actors on 3 CPUs"), "not applicable"),
+        (CellDone(CELL, "", error="mine.py raised"), "error"),
     ],
 )
 def test_in_a_word_it_is_the_worst_that_was_found_or_why_that_is_nothing(
     done: CellDone, verdict: str
 ) -> None:
     assert done.verdict == verdict == done.save()["verdict"]
-    assert CellDone.load(Place("file", "", done.save())) == done
+
+
+def test_a_cell_that_was_explored_is_loaded_as_it_was_saved() -> None:
+    assert CellDone.load(Place("file", "", DONE.save())) == DONE
 
 
 def test_the_worst_is_the_first_of_the_table_of_verdicts() -> None:
-    found = [Verdict.KERNEL, Verdict.USE_AFTER_FREE, Verdict.KERNEL, Verdict.MISSED_FLUSH]
+    found = [Verdict.KERNEL, Verdict.USE_AFTER_FREE, Verdict.LEGAL, Verdict.KERNEL, Verdict.MISSED_FLUSH]
     assert worst_first(found) == (Verdict.MISSED_FLUSH, Verdict.USE_AFTER_FREE, Verdict.KERNEL)
 
 
@@ -49,7 +53,7 @@ def test_the_worst_is_the_first_of_the_table_of_verdicts() -> None:
     ("field", "value", "said"),
     [
         ("cpus", 0, "cpus: expected an integer from 1"),
-        ("verdicts", ["nonsense"], "verdicts[0]: expected a verdict, found 'nonsense'"),
+        ("verdicts", ["nonsense"], "verdicts[0]: expected a violation, found 'nonsense'"),
         ("policy", 3, "policy: expected a string, found 3"),
         ("costs", {}, "costs: missing field 'grace_periods'"),
     ],

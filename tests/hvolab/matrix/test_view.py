@@ -26,38 +26,42 @@ CELLS = (
     done("wrong", "one", Verdict.MISSED_FLUSH, Verdict.KERNEL),
     done("right", "two", coverage=CUT),
     CellDone(Cell("wrong", "two", "lazy", 1), "", reason="it has actors on 2 CPUs"),
+    done("right", "three [/b]"),
+    CellDone(Cell("wrong", "three [/b]", "lazy", 1), "", error="mine.py raised"),
 )
 
 
-def shown(cells: tuple[CellDone, ...], width: int = 80) -> str:
+def shown(cells: tuple[CellDone, ...], asked: int, width: int = 80) -> str:
     out = StringIO()
-    show_matrix(Console(file=out, width=width, color_system=None), cells)
+    show_matrix(Console(file=out, width=width, color_system=None), cells, asked)
     return out.getvalue()
 
 
 def test_a_matrix_says_what_is_wrong_what_was_not_explored_and_what_it_costs() -> None:
-    assert shown(CELLS).splitlines() == [
-        "CPUs: lazy  1  2",
-        "right       .  ?",
-        "wrong       F  -",
-        "1 one, 2 two",
+    assert shown(CELLS, 9).splitlines() == [
+        "CPUs: lazy  1  2  3",
+        "right       .  ?  .",
+        "wrong       F  -  E",
+        "1 one, 2 two, 3 three [/b]",
         ".  nothing found, everything explored",
         "?  nothing found, not everything explored",
         "-  not applicable",
+        "E  an error in the policy's file",
         "F  violation: missed-flush",
-        "F  wrong x one: violation: missed-flush (also violation: kernel)",
+        "F  wrong x one, lazy: violation: missed-flush (also violation: kernel)",
         "   hvolab run one --policy wrong",
-        "-  wrong x two: it has actors on 2 CPUs",
-        "what it costs flushes interrupts INVLPG whole TLB RCU waits",
-        "right               4          6      8        10         2",
-        "wrong               2          3      4         5         1",
-        "covered  2 of 3 cells to their end; 1 stopped by the budget of 1 s",
+        "-  wrong x two, lazy: it has actors on 2 CPUs",
+        "E  wrong x three [/b], lazy: mine.py raised",
+        "what it costs requests interrupts INVLPG whole TLB RCU waits",
+        "right                2          3      4         5         1",
+        "wrong                2          3      4         5         1",
+        "covered  3 of 9 cells to their end; 1 stopped by the budget of 1 s",
     ]
 
 
 def test_more_scenarios_than_fit_are_shown_below_each_other() -> None:
     cells = tuple(done("right", f"scenario-{number}") for number in range(60))
-    lines = shown(cells).splitlines()
+    lines = shown(cells, 60).splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("right  ") and "." in line for line in lines) == 3
 
@@ -76,5 +80,5 @@ def test_what_is_nothing_wrong_has_none() -> None:
 
 
 def test_coverage_counts_what_was_asked_for_and_what_ended_the_others() -> None:
-    assert coverage_of(CELLS) == "2 of 3 cells to their end; 1 stopped by the budget of 1 s"
-    assert coverage_of(CELLS[:2]) == "2 of 2 cells to their end"
+    assert coverage_of(CELLS, 9) == "3 of 9 cells to their end; 1 stopped by the budget of 1 s"
+    assert coverage_of(CELLS[:2], 2) == "2 of 2 cells to their end"

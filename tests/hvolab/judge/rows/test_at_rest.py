@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from judge_lab import Lab, NeverCompletes, lab
 
 from emu.addr import VirtAddr
 from emu.cpu.ops import Annotate, FetchAndNot, FetchOr
@@ -10,12 +11,15 @@ from emu.events import Annotated, MachineEvent
 from emu.paging.models import SKYLAKE
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES, optimize, optimize_list, restore_list
 from hvolab.catalog.races import NEIGHBOUR
-from hvolab.judge.verdict import Finding
+from hvolab.judge.verdict import Finding, Verdict
 from hvolab.subject.picker import InOrder
 from hvolab.subject.run import collect, run
 from hvolab.subject.scenario import KernelActor, Setup
 from kernel_model.boot import BootConfig, Kernel
+from kernel_model.core.bug import bug
 from kernel_model.core.events import OperationBegun, OperationReturned
+from kernel_model.flush.policy import NamedPolicy, Ticket
+from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap
 from kernel_model.mm.image import HugePage
 from kernel_model.mm.page import HugetlbFlag, Offset, field
@@ -91,3 +95,36 @@ def test_each_folio_taken_up_is_named_at_the_return(actor) -> None:
     named = [one.folios for one in payloads if isinstance(one, OperationReturned)]
     both = (HUGE_PAGE.folio, NEIGHBOUR.folio)
     assert named == [both[:1] if actor is optimize else both]
+
+
+def test_a_flush_that_nothing_completes_any_more_is_told_at_the_end() -> None:
+    policy = NamedPolicy("never-completes", "", NeverCompletes)
+    done = lab(optimize(0), policy=policy).run()
+    cause = "a flush was begun that is never completed: what waits for it waits for ever"
+    never = [one for one in done.findings if one.cause == cause]
+    assert [one.verdict for one in never] == [Verdict.KERNEL] * 2
+    assert never[0].why[0].endswith("for cpus none; not completed")
+
+
+def test_where_there_is_no_operation_it_is_told_as_well() -> None:
+    async def flushes(_made: Lab, kernel: Kernel) -> None:
+        await kernel.flush.flush_tlb_all()
+
+    policy = NamedPolicy("never-completes", "", NeverCompletes)
+    (finding,) = lab((0, "flush", flushes), policy=policy).run().findings
+    assert finding.cause.startswith("a flush was begun that is never completed")
+
+
+def test_what_is_not_complete_because_its_cpu_was_killed_is_no_finding_of_its_own() -> None:
+    class Dies(UpstreamFlush):
+        async def rely(self, ticket: Ticket) -> None:
+            del ticket
+            await bug("rely", "BUG()")
+
+    async def flushes(_made: Lab, kernel: Kernel) -> None:
+        await kernel.flush.flush_tlb_all()
+
+    policy = NamedPolicy("dies", "", Dies)
+    done = lab((0, "flush", flushes), policy=policy).run()
+    assert [finding.verdict for finding in done.findings] == [Verdict.KERNEL]
+    assert not done.findings[0].cause.startswith("a flush was begun")

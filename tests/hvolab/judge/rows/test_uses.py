@@ -18,6 +18,7 @@ from judge_lab import (
     WORD,
     Body,
     Lab,
+    NeverCompletes,
     SilentFlush,
     after_split,
     cached_then,
@@ -42,7 +43,7 @@ from hvolab.subject.script import ToEnd, Until
 from kernel_model.boot import Kernel
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun, OperationReturned
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
-from kernel_model.flush.policy import NamedPolicy, StaleRange, Ticket, announce
+from kernel_model.flush.policy import NamedPolicy, Ticket
 from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.layout import PMD_SIZE, VMEMMAP_START, direct_map, pfn_to_page
 from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, PAGE_TABLE, page_table
@@ -280,16 +281,6 @@ def test_until_the_operation_returns_it_may_still_flush() -> None:
     assert {one.cause[:2] for one in done.findings} == {"I1", "I2"}  # it has not
 
 
-class NeverCompletes(UpstreamFlush):
-    """Tells CPUs, none of which does anything; and never says that it is complete."""
-
-    async def dispatch(self, stale: StaleRange) -> Ticket:
-        return Ticket(stale, await announce(stale, frozenset()))
-
-    async def rely(self, ticket: Ticket) -> None:
-        """Nothing."""
-
-
 def test_a_flush_that_was_issued_and_is_not_complete_is_not_missed_when_its_operation_returns() -> None:
     script = (Until(0, SetsPte(HEAD)), Until(1, Loads(WORD)), ToEnd(0), ToEnd(1))
     policy = NamedPolicy("never-completes", "", NeverCompletes)
@@ -300,13 +291,19 @@ def test_a_flush_that_was_issued_and_is_not_complete_is_not_missed_when_its_oper
     assert done.findings[0].why[2].startswith("pending: flush_tlb_kernel_range by cpu0, begun at event ")
 
 
-def test_a_flush_that_nothing_completes_any_more_is_told_at_the_end() -> None:
-    policy = NamedPolicy("never-completes", "", NeverCompletes)
-    done = lab(optimize(0), policy=policy).run()
-    cause = "a flush was begun that is never completed: what waits for it waits for ever"
-    never = [one for one in done.findings if one.cause == cause]
-    assert [one.verdict for one in never] == [Verdict.KERNEL] * 2
-    assert never[0].why[0].endswith("for cpus none; not completed")
+def test_who_goes_on_before_the_others_have_flushed_relies_on_it_all_the_same() -> None:
+    """Completion is when rely() returns, not when a policy likes to say so."""
+
+    class NoWait(UpstreamFlush):
+        async def rely(self, ticket: Ticket) -> None:
+            """At once."""
+
+    script = cached_then(Finishes("remap"))
+    policy = NamedPolicy("no-wait", "", NoWait)
+    done = lab(
+        (0, "split", split), (0, "remap", remap_and_flush), reader(), script=script, policy=policy
+    ).run()
+    assert only_finding(done).verdict is Verdict.MISSED_FLUSH
 
 
 def flush_of(start: int, end: int) -> Body:
