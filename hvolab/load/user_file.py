@@ -1,7 +1,7 @@
 """What a user's file has: variants, flush policies, CPU models, scenarios, judges, cost tables.
 
 `load` takes FILE.py or FILE.py:NAME. What is meant by a name is told from what it is: a class over the port
-or the pool is a variant, one with both flush routines a policy.
+or the pool is a variant, one over FlushPolicy a policy.
 """
 
 from __future__ import annotations
