@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeAlias
 
 from emu.addr import VirtAddr
@@ -63,6 +64,13 @@ class VersionQuestion:
         return self.dead_ends[number] if number < len(self.dead_ends) else None
 
 
+class About(Enum):
+    """What a decision is about."""
+
+    OUTCOME = "how something comes out that software cannot know"
+    ARRIVAL = "whether an interrupt comes that nothing can hold back"
+
+
 @dataclass(frozen=True, slots=True)
 class DecideQuestion:
     """How does a `Decide` of the software come out? Option 0 is the ordinary one."""
@@ -71,6 +79,7 @@ class DecideQuestion:
     label: str
     options: int
     default: int = 0
+    about: About = About.OUTCOME
 
 
 Question: TypeAlias = VersionQuestion | DecideQuestion

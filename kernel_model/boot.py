@@ -18,6 +18,7 @@ from emu.memory import PhysicalMemory
 from emu.paging.models import SKYLAKE, CpuModel
 from kernel_model.core.kconfig import KernelConfig
 from kernel_model.core.lists import DebugListChecks, ListChecks, Lists
+from kernel_model.core.nmi import Nmi, beset
 from kernel_model.core.rcu import Rcu
 from kernel_model.core.smp import CALL_FUNCTION_VECTOR, smp_call_interrupt
 from kernel_model.core.static_key import StaticKey
@@ -75,7 +76,7 @@ class BootConfig:
 
     `inherited` is what the kernel has done already: split others of them, filled its pool; the folios there
     are among the `huge_pages`. `failures` counts positions from time zero, `boot_failures` those before it,
-    when a pool is filled.
+    when a pool is filled. `nmi`: one that may come while a CPU is in the handler of another interrupt.
     """
 
     memory_bytes: int
@@ -92,6 +93,7 @@ class BootConfig:
     pool: PoolAtBoot = PoolAtBoot.LISTED
     boot_failures: AllocationFailures = field(default_factory=NoFailures)
     inherited: Inherited = field(default_factory=Inherited)
+    nmi: Nmi | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,10 @@ def boot(config: BootConfig) -> System:
     kernel = _build_kernel(config, pages, image.root)
     _give_frames(pages, config, blocks)
     pages.write_free_lists(image)
-    calls = InterruptHandler(smp_call_interrupt(config.policy.receive), config.policy.grain)
+    handler = smp_call_interrupt(config.policy.receive)
+    if config.nmi is not None:
+        handler = beset(handler, config.nmi)
+    calls = InterruptHandler(handler, config.policy.grain)
     software = Software(TrapHandlers(image.root).handle, {CALL_FUNCTION_VECTOR: calls})
     model = config.policy.hardware(config.model)
     machine = Machine(memory, config.cpus, model, image.root, software, ledger=ledger)

@@ -116,8 +116,8 @@ class Executor:
                 self._trace.add(IpiAcknowledged(cpu.number, request))
             case Await(then=changes) | AddWords(changes=changes):
                 self._add(changes)
-            case Decide(label=label, options=options):
-                return self.answerer.answer(DecideQuestion(cpu.number, label, options))
+            case Decide(label=label, options=options, about=about):
+                return self.answerer.answer(DecideQuestion(cpu.number, label, options, about=about))
             case Annotate(payload=payload):
                 return self._trace.add(Annotated(cpu.number, cpu.site(), payload))
             case ThisCpu():

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Self, TypeAlias, TypeVar
 
 from emu.addr import VirtAddr
+from emu.choice import About
 from emu.cpu.condition import Condition, Word
 from emu.ledger import Transaction
 
@@ -178,6 +179,7 @@ class Decide(Awaitable[int]):
 
     label: str
     options: int = 2
+    about: About = About.OUTCOME
 
 
 class Refers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hvolab.catalog.bugs.all import BUGS
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
+from hvolab.catalog.nmi import NMI_WALKER
 from hvolab.catalog.pool import POOL
 from hvolab.catalog.races import (
     COMPOUND_HEAD,
@@ -57,6 +58,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     KPAGEFLAGS,
     COMPACTION,
     GUP_FAST,
+    NMI_WALKER,
     *POOL,
     *BUGS,
 )

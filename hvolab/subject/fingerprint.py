@@ -55,6 +55,8 @@ def _boot(config: BootConfig) -> PlainValue:
         at_boot["boot_failures"] = _failures(config.boot_failures)
     if config.inherited != Inherited():
         at_boot["inherited"] = _inherited(config.inherited)
+    if config.nmi is not None:
+        at_boot["nmi"] = config.nmi.name
     return at_boot | {
         "memory_bytes": config.memory_bytes,
         "cpus": config.cpus,

@@ -24,7 +24,7 @@ from hvolab.explore.reduce.alternatives import Alternatives
 from hvolab.explore.reduce.explored import Blind, Explored
 from hvolab.explore.reduce.node import AnswerBranch, Node
 from hvolab.explore.reduce.waiting import waiting_at
-from hvolab.explore.search.interface import Freedom, NoProgress, Redundant, SeenBefore
+from hvolab.explore.search.interface import Freedom, NoProgress, Redundant, SeenBefore, freedom_of
 from hvolab.explore.states.past import Past
 from hvolab.explore.states.reader import StateReader
 from hvolab.explore.states.visits import Visit
@@ -96,8 +96,7 @@ class PathPicker(Kept):
         return choice
 
     def answer(self, question: Question) -> int:
-        freedom = Freedom.TLB if isinstance(question, VersionQuestion) else Freedom.ALLOC
-        if freedom not in self._freedoms or question.options == 1:
+        if freedom_of(question) not in self._freedoms or question.options == 1:
             return question.default
         if isinstance(question, VersionQuestion):
             self._recorder.offered((*question.entries, *question.dead_ends))

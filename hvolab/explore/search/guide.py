@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from emu.choice import Choice, Question, TakeInterrupt, VersionQuestion
+from emu.choice import Choice, Question, TakeInterrupt
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
-from hvolab.explore.search.interface import AnswerPoint, Freedom, InMemory, Next, Point, SchedulePoint
+from hvolab.explore.search.interface import (
+    AnswerPoint,
+    Freedom,
+    InMemory,
+    Next,
+    Point,
+    SchedulePoint,
+    freedom_of,
+)
 from hvolab.judge.sight.sight import Sight
 from hvolab.subject.picker import Picker
 from kernel_model.boot import System
@@ -77,8 +85,7 @@ class Guide:
         return self._last
 
     def answer(self, question: Question) -> int:
-        freedom = Freedom.TLB if isinstance(question, VersionQuestion) else Freedom.ALLOC
-        if freedom not in self._freedoms or question.options == 1:
+        if freedom_of(question) not in self._freedoms or question.options == 1:
             return question.default
         # The default is the last option of the point and is tried last: the unusual first.
         others = [n for n in range(question.options) if n != question.default]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, assert_never
 
-from emu.choice import Choice
+from emu.choice import About, Choice, DecideQuestion, Question, VersionQuestion
 from hvolab.checked.json_value import Json
 from hvolab.checked.place import Place
 from hvolab.judge.sight.sight import Sight
@@ -21,6 +21,20 @@ class Freedom(Enum):
     IRQ = "irq"  # when a pending interrupt is taken; otherwise at once
     TLB = "tlb"  # which version of a translation is used; otherwise a walk made now
     ALLOC = "alloc"  # whether an allocation fails; otherwise none does
+
+
+_DECIDED = {About.OUTCOME: Freedom.ALLOC, About.ARRIVAL: Freedom.IRQ}
+
+
+def freedom_of(question: Question) -> Freedom:
+    """Which it takes to answer otherwise than usual."""
+    match question:
+        case VersionQuestion():
+            return Freedom.TLB
+        case DecideQuestion(about=about):
+            return _DECIDED[about]
+        case _:
+            assert_never(question)
 
 
 @dataclass(frozen=True, slots=True)
