@@ -36,8 +36,7 @@ class TableFlush(UpstreamFlush):
         return FlushEverything() if self.what(stale) is What.EVERYTHING else super().call(stale)
 
     async def issue(self, stale: StaleRange) -> None:
-        if stale.site.defers:
-            await self.flush(stale)
+        await self.flush(stale)
 
     async def dispatch(self, stale: StaleRange) -> Ticket:
         match self.what(stale):

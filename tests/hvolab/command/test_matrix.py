@@ -21,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[3]
 ASKED = ("matrix", "--scenarios", "flush-sleeper", "--policies", "upstream,skips-idle")
 
 
+def refused(file: Path) -> str:
+    """What is said of it, in one line."""
+    done = hvolab("matrix", "--load", file)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    return done.err
+
+
 def test_json_is_what_the_schema_says_and_a_kept_cell_is_not_explored_again(tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     first = hvolab(*ASKED, "--json", "--keep", kept)
@@ -92,9 +99,7 @@ def test_a_name_that_fits_in_no_line_is_refused(tmp_path: Path, name: str) -> No
     mine.write_text(
         f"from hvolab.api import *\nP = NamedPolicy('{name}', '', UpstreamFlush)\n", encoding="utf-8"
     )
-    done = hvolab("matrix", "--load", mine)
-    assert (done.status, done.err.count("\n")) == (2, 1)
-    assert "cannot be a name" in done.err
+    assert "cannot be a name" in refused(mine)
 
 
 def test_a_file_that_brings_more_than_policies_is_refused(tmp_path: Path) -> None:
@@ -105,9 +110,7 @@ def test_a_file_that_brings_more_than_policies_is_refused(tmp_path: Path) -> Non
         "class V(HugetlbVmemmap):\n  async def _fill_head(self, to, walk): pass\n",
         encoding="utf-8",
     )
-    done = hvolab("matrix", "--load", mine)
-    assert (done.status, done.err.count("\n")) == (2, 1)
-    assert "brings more than flush policies, which a matrix is of: say FILE.py:NAME" in done.err
+    assert "brings more than flush policies, which a matrix is of: say FILE.py:NAME" in refused(mine)
 
 
 def test_each_policy_of_a_file_is_a_row_beside_upstream(tmp_path: Path) -> None:
