@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from emu.addr import PageSize, PhysAddr, VirtAddr
 from emu.paging.dead_end import DeadEnd
-from emu.paging.tlb import Invalidation, TlbEntry
+from emu.paging.tlb import Broadcast, Invalidation, TlbEntry
 from emu.paging.walk import Access, PageFault
 
 
@@ -150,6 +150,25 @@ class Invalidated:
 
 
 @dataclass(frozen=True, slots=True)
+class BroadcastSent:
+    """INVLPGB: this is to be invalidated on all CPUs, as of now, when that CPU's TLBSYNC has ended."""
+
+    cpu: int
+    site: Site
+    what: Broadcast
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastCompleted:
+    """TLBSYNC: all CPUs have carried out `what`, each as of its event in `begun`."""
+
+    cpu: int
+    site: Site
+    begun: tuple[int, ...]
+    what: tuple[Broadcast, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Faulted:
     """#PF. `entry` is the cached translation that denied the access, None when a walk did.
 
@@ -246,6 +265,8 @@ MachineEvent: TypeAlias = (
     | TlbFilled
     | MultiHitSeen
     | Invalidated
+    | BroadcastSent
+    | BroadcastCompleted
     | Faulted
     | BusErrorSeen
     | Trapped

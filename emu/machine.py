@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable
 from typing import assert_never
 
 from emu.addr import Pfn, VirtAddr, page_start
+from emu.broadcast import Broadcasts
 from emu.choice import Answerer, Choice, Step, TakeInterrupt
 from emu.cpu.apic import Apic
 from emu.cpu.condition import Word
@@ -53,7 +54,7 @@ class Machine(Kept):
     """`cpus` CPUs (1 to 256) of one model, all with CR3 at `root`. `ledger`: what software knows already."""
 
     kept = ("words", "counters", "steps", "guest_steps")
-    parts = ("trace", "apic", "_threads")
+    parts = ("trace", "apic", "_broadcasts", "_threads")
 
     def __init__(
         self,
@@ -79,7 +80,10 @@ class Machine(Kept):
         )
         self.steps = self.guest_steps = 0
         self._counters_at_zero: Counter[tuple[str, int]] = Counter()
-        self._executor = Executor(memory, self.trace, self.apic, self.words, self.counters, self.ledger)
+        self._broadcasts = Broadcasts(tuple(cpu.mmu for cpu in self.cpus), self.trace)
+        self._executor = Executor(
+            memory, self.trace, self.apic, self._broadcasts, self.words, self.counters, self.ledger
+        )
         self._waiting = Waiting(
             self.words, memory, self.apic, lambda number: self.cpus[number].interrupts_enabled
         )
@@ -105,6 +109,7 @@ class Machine(Kept):
         for cpu in self.cpus:
             cpu.mmu.reset()  # its moments are those of the journal
         self.apic.reset()
+        self._broadcasts.reset()
         self.trace.reset()
         self.steps = self.guest_steps = 0
         self._counters_at_zero = self.counters.copy()
@@ -119,6 +124,7 @@ class Machine(Kept):
         for cpu in self.cpus:
             cpu.mmu.reset()
         self.apic.reset()
+        self._broadcasts.reset()
         self.words.clear()
         self.counters.clear()
         self.counters.update(self._counters_at_zero)
@@ -149,7 +155,8 @@ class Machine(Kept):
         words = frozenset((word, value) for word, value in self.words.items() if value)
         counters = frozenset((key, value) for key, value in self.counters.items() if value)
         cpus = (cpu.state(names, self.memory.journal) for cpu in self.cpus)
-        return (words, counters, self.ledger.state(), self.apic.state(names), *cpus)
+        fabric = (self.apic.state(names), self._broadcasts.state())
+        return (words, counters, self.ledger.state(), *fabric, *cpus)
 
     def back(self, mark: Bookmark) -> None:
         """To what it was then. Who listens still does."""

@@ -18,7 +18,18 @@ from emu.paging.geometry import Geometry, GeometryTlb
 from emu.paging.lazy import LazyTlb
 from emu.paging.models import CpuModel, MultiHit, PermissionMiss
 from emu.paging.psc import PagingStructureCache
-from emu.paging.tlb import FaultedAt, Invalidation, NewRoot, Port, Rule, Tlb, TlbEntry, Usable, entry_from
+from emu.paging.tlb import (
+    Broadcast,
+    FaultedAt,
+    Invalidation,
+    NewRoot,
+    Port,
+    Rule,
+    Tlb,
+    TlbEntry,
+    Usable,
+    entry_from,
+)
 from emu.paging.walk import (
     TOP_LEVEL,
     Access,
@@ -168,6 +179,11 @@ class Mmu(Kept):
             self._trace.add(Invalidated(self.cpu, what))
         else:
             self._trace.skip()
+
+    def carry_out(self, what: Broadcast, place: int, event: int) -> None:
+        """The broadcast that began at that place in the TLB's course; `event` is the number of its end."""
+        self.tlb.carry_out(what, place, event)
+        self._psc.invalidate(what)
 
     def load_root(self, root: Pfn, pcid: int) -> None:
         """MOV CR3 with bit 63 clear."""

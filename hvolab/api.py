@@ -34,16 +34,19 @@ from emu.cpu.ops import (
     Fill,
     FlushTlb,
     FlushTlbPages,
+    Invlpgb,
+    InvlpgbAll,
     Load,
     LoadBytes,
     SendIpi,
     SetInterrupts,
     Store,
     ThisCpu,
+    TlbSync,
 )
-from emu.events import Faulted, Invalidated, IpiTaken, Loaded, Stored
+from emu.events import BroadcastCompleted, BroadcastSent, Faulted, Invalidated, IpiTaken, Loaded, Stored
 from emu.paging.lazy import DirectoryCache, LazySpec, Memory
-from emu.paging.models import LAZY, LAZY_SINGLE, SKYLAKE, CpuModel
+from emu.paging.models import LAZY, LAZY_SINGLE, SKYLAKE, CpuModel, with_invlpgb
 from hvolab.catalog.common import HUGE_PAGE
 from hvolab.judge.own import Problem
 from hvolab.judge.verdict import Verdict
@@ -94,6 +97,8 @@ __all__ = [
     "AllOf",
     "Annotate",
     "Await",
+    "BroadcastCompleted",
+    "BroadcastSent",
     "CmpXchg",
     "Copy",
     "CostTable",
@@ -117,6 +122,8 @@ __all__ = [
     "Hugetlb",
     "HugetlbVmemmap",
     "Invalidated",
+    "Invlpgb",
+    "InvlpgbAll",
     "IpiTaken",
     "LazySpec",
     "Load",
@@ -140,6 +147,7 @@ __all__ = [
     "Stored",
     "ThisCpu",
     "Ticket",
+    "TlbSync",
     "UpstreamFlush",
     "Verdict",
     "VirtAddr",
@@ -160,4 +168,5 @@ __all__ = [
     "scenario",
     "table",
     "vmemmap_page",
+    "with_invlpgb",
 ]

@@ -228,7 +228,8 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn) -> Kernel:
     online = frozenset(range(config.cpus))
     checks = DebugListChecks() if config.kernel.debug_list else ListChecks()
     lists = Lists(checks)
-    setup = PolicySetup(online, config.kernel.tlb_single_page_flush_ceiling)
+    most = config.policy.hardware(config.model).invlpgb_count_max
+    setup = PolicySetup(online, config.kernel.tlb_single_page_flush_ceiling, most)
     flush = KernelTlb(config.policy.build(setup))
     key = StaticKey(HUGETLB_OPTIMIZE_VMEMMAP_KEY, online)
     rcu = Rcu(sorted(online))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from emu.addr import PAGE_BYTES, PAGE_MASK, WORD_MASK, VirtAddr
+from emu.broadcast import Broadcasts
 from emu.choice import Answerer, DecideQuestion, Defaults
 from emu.cpu.apic import Apic
 from emu.cpu.condition import Word
@@ -26,6 +27,8 @@ from emu.cpu.ops import (
     Fill,
     FlushTlb,
     FlushTlbPages,
+    Invlpgb,
+    InvlpgbAll,
     Load,
     LoadBytes,
     Op,
@@ -35,6 +38,7 @@ from emu.cpu.ops import (
     StackRoom,
     Store,
     ThisCpu,
+    TlbSync,
     Transact,
     WordOp,
 )
@@ -77,6 +81,7 @@ class Executor:
         memory: PhysicalMemory,
         trace: Trace,
         apic: Apic,
+        broadcasts: Broadcasts,
         words: Counter[Word],
         counters: Counter[tuple[str, int]],
         ledger: Ledger,
@@ -85,6 +90,7 @@ class Executor:
         self._memory = memory
         self._trace = trace
         self._apic = apic
+        self._broadcasts = broadcasts
         self._words = words
         self._counters = counters
         self._ledger = ledger
@@ -106,6 +112,12 @@ class Executor:
                 cpu.mmu.invalidate(Invlpg(va, cpu.mmu.pcid, pages))
             case FlushTlb():
                 cpu.mmu.invalidate(InvalidateAll())
+            case Invlpgb(va=va, pages=pages):
+                self._broadcasts.send(cpu.number, cpu.site(), Invlpg(va, cpu.mmu.pcid, pages))
+            case InvlpgbAll():
+                self._broadcasts.send(cpu.number, cpu.site(), InvalidateAll())
+            case TlbSync():
+                self._broadcasts.complete(cpu.number, cpu.site())
             case SetInterrupts(enabled=enabled):
                 were, cpu.interrupts_enabled = cpu.interrupts_enabled, enabled
                 return were

@@ -136,6 +136,24 @@ class FlushTlb(Awaitable[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Invlpgb(Awaitable[None]):
+    """INVLPGB of `pages` 4 KiB pages from `va` on, globals included, on all CPUs (R14)."""
+
+    va: VirtAddr
+    pages: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class InvlpgbAll(Awaitable[None]):
+    """INVLPGB of everything, globals included, on all CPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlbSync(Awaitable[None]):
+    """TLBSYNC: every INVLPGB that this CPU has executed is done on all CPUs."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetInterrupts(Awaitable[bool]):
     """STI or CLI: make IF `enabled`; returns what it was."""
 
@@ -242,6 +260,9 @@ Op: TypeAlias = (
     | Rewrite
     | FlushTlbPages
     | FlushTlb
+    | Invlpgb
+    | InvlpgbAll
+    | TlbSync
     | SetInterrupts
     | SendIpi
     | Acknowledge

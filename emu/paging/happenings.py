@@ -12,7 +12,7 @@ from emu.addr import PageSize, VirtAddr
 from emu.kept import Kept
 from emu.memory import Journal, Moment
 from emu.paging.psc import drops
-from emu.paging.tlb import Invalidation, Rule, TlbEntry, removes, removes_all
+from emu.paging.tlb import Invalidation, Invlpg, Rule, TlbEntry, removes, removes_all
 
 
 class Time(NamedTuple):
@@ -30,10 +30,23 @@ BEGINNING = Time(0, 0)
 _NEVER_EMPTIED = (0, BEGINNING)
 
 
+class _CarriedOut(NamedTuple):
+    """It emptied the paging-structure caches too, at any time from its begin to its end, by their places."""
+
+    what: Invalidation
+    begun: int
+    ended: int
+
+    def drops_for(self, va: VirtAddr) -> int:
+        """When it does at the latest. What else a page that it is of was walked for by then, it removes."""
+        is_of = not isinstance(self.what, Invlpg) or self.what.holds(va)
+        return self.begun if is_of else self.ended
+
+
 class Happenings(Kept):
     """Asked again, each question looks only at what has happened since, however far back the answer is."""
 
-    kept = ("_moments", "_events", "_what", "_drops", "_emptied", "_removed", "_floor")
+    kept = ("_moments", "_events", "_what", "_drops", "_emptied", "_removed", "_floor", "_carried_out")
 
     def __init__(self, journal: Journal, rules: frozenset[Rule]) -> None:
         self._journal = journal
@@ -44,8 +57,9 @@ class Happenings(Kept):
         """Nothing has happened yet."""
         self._moments: list[Moment] = []  # after how many stores each came
         self._events: list[int] = []
-        self._what: list[Invalidation | None] = []  # None: CR3 was loaded
+        self._what: list[Invalidation | None] = []  # None: CR3 was loaded, or one is only expected
         self._drops: list[int] = []  # which of them emptied the paging-structure caches
+        self._carried_out: list[_CarriedOut] = []
         # Answers given, each with how much had happened then.
         self._emptied: dict[tuple[VirtAddr, int], tuple[int, Time]] = {}
         self._removed: dict[tuple[VirtAddr, PageSize, bool, int], tuple[int, int]] = {}
@@ -74,6 +88,20 @@ class Happenings(Kept):
         self._events.append(event)
         self._what.append(what)
 
+    def expected(self, event: int) -> int:
+        """One will be carried out later as if it were now. Returns its place among them."""
+        self._add(None, event)
+        return len(self._what) - 1
+
+    def carried_out(self, what: Invalidation, place: int, event: int) -> None:
+        """The one that was expected at that place has been. Answers given before count no more."""
+        self._what[place] = what
+        self._emptied.clear()
+        self._removed.clear()
+        if drops(what, self._rules):
+            self._carried_out.append(_CarriedOut(what, place, len(self._what)))
+        self._add(None, event)
+
     def everything_removed(self) -> None:
         """The last one left nothing at all."""
         self._floor = self.now()
@@ -86,17 +114,20 @@ class Happenings(Kept):
         """The last moment before that store: what the CPU did after as many stores came before it."""
         return Time(index, bisect_right(self._moments, index))
 
-    def directory_end(self, end: Time) -> Time:
-        """Until when a directory entry read until `end` could still start a walk."""
+    def directory_end(self, end: Time, va: VirtAddr) -> Time:
+        """Until when a directory entry read until `end` could still start a walk that `va` may use."""
         at = bisect_right(self._drops, end.own - 1)
-        if at == len(self._drops):
+        dropped = self._drops[at : at + 1]
+        dropped += [one.drops_for(va) for one in self._carried_out if one.begun >= end.own]
+        if not dropped:
             return self.now()
-        own = self._drops[at]
+        own = min(dropped)
         return Time(self._moments[own], own)
 
     def dropped_at(self) -> Moment:
         """The number of stores made before the paging-structure caches were emptied last."""
-        return self._moments[self._drops[-1]] if self._drops else 0
+        own = max((*self._drops[-1:], *(one.begun for one in self._carried_out)), default=None)
+        return 0 if own is None else self._moments[own]
 
     def emptied(self, page: VirtAddr, pcid: int) -> Time:
         """Since when nothing older can be used for a page under a PCID, of whatever kind."""

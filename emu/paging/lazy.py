@@ -182,6 +182,12 @@ class LazyTlb(Kept):
             self._last_used.clear()
             del self._periods[:-1]
 
+    def expect(self, event: int) -> int:
+        return self._happened.expected(event)
+
+    def carry_out(self, what: Invalidation, place: int, event: int) -> None:
+        self._happened.carried_out(what, place, event)
+
     def evict(self, entry: TlbEntry) -> None:
         """Nothing is held, so nothing is lost: an access need not choose an old version."""
 
@@ -281,7 +287,7 @@ class LazyTlb(Kept):
                 if level == 1 or (level < TOP_LEVEL and entry.page_size):
                     yield Version(Walk(va, path, _LEAF[level], below), start, end, ended=change is not None)
                 else:
-                    until = last if change is None else min(self._directory_end(change), last)
+                    until = last if change is None else min(self._directory_end(change, va), last)
                     for found in self._versions(va, level - 1, entry.pfn, below, path, start, until):
                         ended = found.ended or change is not None
                         yield Version(found.walk, found.first, found.last, ended)
@@ -297,12 +303,12 @@ class LazyTlb(Kept):
         """Those of a page that has one version only: an INVLPG that emptied it has dropped them too."""
         return () if Rule.INVLPG_EMPTIES_PSC in self._rules else self._dead_ends(va)
 
-    def _directory_end(self, change: Moment) -> Time:
+    def _directory_end(self, change: Moment, va: VirtAddr) -> Time:
         """Until when a directory entry that store `change` overwrote could still start a walk."""
         end = self._happened.before_store(change)
         if self._spec.directories is DirectoryCache.NONE:
             return end
-        return self._happened.directory_end(end)
+        return self._happened.directory_end(end, va)
 
 
 def _slot(entry: TlbEntry) -> Slot:

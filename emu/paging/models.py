@@ -47,6 +47,7 @@ class CpuModel:
     rules: frozenset[Rule] = field(default=ALL_RULES)
     errata: frozenset[Rule] = frozenset()
     summary: str = ""
+    invlpgb_count_max: int = 0  # pages that one INVLPGB takes (R14); 0: the CPU has none
 
     @property
     def is_lazy(self) -> bool:
@@ -135,6 +136,22 @@ def coherent(model: CpuModel) -> CpuModel:
     return replace(model, tlb=COHERENT.tlb, psc=COHERENT.psc)
 
 
+# CPUID Fn8000_0008_EDX[15:0] + 1. The number is the model's own.
+_INVLPGB_COUNT_MAX = 8
+LAZY_INVLPGB = CpuModel(
+    "lazy-invlpgb",
+    LazySpec(),
+    permission_miss=PermissionMiss.WALK,
+    summary="lazy, with INVLPGB and TLBSYNC, and a denied access walks again first: AMD since Zen 3",
+    invlpgb_count_max=_INVLPGB_COUNT_MAX,
+)
+
+
+def with_invlpgb(model: CpuModel) -> CpuModel:
+    """The same CPU with INVLPGB and TLBSYNC, if it has none."""
+    return model if model.invlpgb_count_max else replace(model, invlpgb_count_max=_INVLPGB_COUNT_MAX)
+
+
 # Alder and Raptor Lake with PCIDs: INVLPG leaves global entries (worked around in Linux by ce0b15d11ad8).
 _SPARES_GLOBALS = frozenset({Rule.INVLPG_REMOVES_GLOBALS})
 LAZY_ALDER_LAKE = CpuModel(
@@ -160,6 +177,7 @@ MODELS: tuple[CpuModel, ...] = (
     LAZY_SINGLE,
     LAZY_NO_PSC,
     COHERENT,
+    LAZY_INVLPGB,
 )
 # CPUs that do not do what the manual says, or make a machine check of what others allow.
 ERRATA: tuple[CpuModel, ...] = (LAZY_ALDER_LAKE, LAZY_ERRATUM_383)

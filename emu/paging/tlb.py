@@ -94,6 +94,10 @@ class Invlpg:
     pcid: int = 0
     pages: int = 1
 
+    def holds(self, va: VirtAddr) -> bool:
+        """Whether `va` lies in one of them."""
+        return 0 <= va - page_start(self.va) < self.pages * PAGE_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class InvpcidAddress:
@@ -138,6 +142,10 @@ class FaultedAt:
 Invalidation: TypeAlias = (
     Invlpg | InvpcidAddress | InvpcidContext | InvalidateAll | InvalidateNonGlobal | NewRoot | FaultedAt
 )
+
+
+Broadcast: TypeAlias = Invlpg | InvalidateAll
+"""What INVLPGB is used for here: R8 and R9 on every CPU, globals included."""
 
 
 class Rule(Enum):
@@ -250,6 +258,14 @@ class Tlb(Protocol):
 
     def invalidate(self, what: Invalidation, event: int) -> None:
         """Carry it out; `event` is its number."""
+        ...
+
+    def expect(self, event: int) -> int:
+        """An invalidation begins with that event that is carried out later. Returns its place."""
+        ...
+
+    def carry_out(self, what: Invalidation, place: int, event: int) -> None:
+        """It ends with that event: nothing is left of what could not be cached any more when it began."""
         ...
 
     def evict(self, entry: TlbEntry) -> None:

@@ -141,13 +141,13 @@ def _cost_table(cells: Sequence[CellDone]) -> Table:
     counts_for = Counter(done.cell.scenario for done in cells if not (done.reason or done.failed))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("what it costs", no_wrap=True)
-    for column in ("requests", "interrupts", "INVLPG", "whole TLB", "RCU waits"):
+    for column in ("requests", "interrupts", "INVLPG", "whole TLB", "INVLPGB", "RCU waits"):
         table.add_column(column, justify="right")
     for policy in policies:
         own = [done for done in cells if done.cell.policy == policy]
         cost = _sum([done.costs for done in own if counts_for[done.cell.scenario] == len(policies)])
-        counts = (cost.flushes, cost.interrupts, cost.invlpgs, cost.full_flushes, cost.grace_periods)
-        table.add_row(escape(policy), *map(str, counts))
+        counts = (cost.flushes, cost.interrupts, cost.invlpgs, cost.full_flushes, cost.broadcasts)
+        table.add_row(escape(policy), *map(str, (*counts, cost.grace_periods)))
     return table
 
 
@@ -158,4 +158,5 @@ def _sum(costs: Sequence[Costs]) -> Costs:
         sum(one.interrupts for one in costs),
         sum(one.invlpgs for one in costs),
         sum(one.full_flushes for one in costs),
+        sum(one.broadcasts for one in costs),
     )

@@ -7,6 +7,8 @@ from typing import assert_never
 
 from emu.events import (
     Annotated,
+    BroadcastCompleted,
+    BroadcastSent,
     BusErrorSeen,
     Copied,
     Executed,
@@ -54,6 +56,12 @@ def in_words(event: MachineEvent) -> str:
             return f"may use entries of {' and '.join(map(str, sizes))} for {va:#x}"
         case Invalidated(what=what):
             return f"invalidates: {what}"
+        case BroadcastSent(what=what):
+            return f"INVLPGB: all CPUs are to carry out {what}"
+        case BroadcastCompleted(begun=begun):
+            return (
+                f"TLBSYNC: all CPUs have carried out those of events {', '.join(map(str, begun)) or 'none'}"
+            )
         case Faulted(fault=fault):
             return f"#PF error code {int(fault.code)} at {fault.va:#x}"
         case BusErrorSeen(va=va, pa=pa):

@@ -15,6 +15,8 @@ from typing import NamedTuple, assert_never
 from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr, page_start
 from emu.events import (
     Annotated,
+    BroadcastCompleted,
+    BroadcastSent,
     Copied,
     Faulted,
     Finished,
@@ -32,6 +34,7 @@ from emu.events import (
 from emu.machine import Machine
 from emu.paging.pte import Pte
 from emu.paging.tlb import (
+    Broadcast,
     FaultedAt,
     InvalidateAll,
     InvalidateNonGlobal,
@@ -171,6 +174,10 @@ class Timeline:
                 return _Said("takes an IPI", "ipi", "takes an IPI")
             case Invalidated(what=what):
                 return _Said(_invalidation(what))
+            case BroadcastSent(what=what):
+                return _Said(_broadcast(what), "invlpgb", _broadcast(what))
+            case BroadcastCompleted():
+                return _Said("TLBSYNC: all CPUs have")
             case Started(cpu=cpu, name=name):
                 self.actors.add(cpu)
                 return _Said(f"[{name} starts]")
@@ -270,6 +277,16 @@ class Timeline:
 def _caller(site: Site) -> str:
     """The function that called the one that made the store."""
     return "".join(site.functions[-2:-1]) if isinstance(site, RoutineSite) else ""
+
+
+def _broadcast(what: Broadcast) -> str:
+    match what:
+        case Invlpg(va=va, pages=pages):
+            return f"INVLPGB {va:#x}" if pages == 1 else f"INVLPGB x {pages} from {va:#x}"
+        case InvalidateAll():
+            return "INVLPGB of everything"
+        case _:
+            assert_never(what)
 
 
 def _invalidation(what: Invalidation) -> str:

@@ -5,9 +5,10 @@ Counts, not times: no clock is modelled.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from emu.events import Annotated, Invalidated, IpiTaken, MachineEvent
+from emu.events import Annotated, BroadcastSent, Invalidated, IpiTaken, MachineEvent
 from emu.paging.tlb import InvalidateAll, Invlpg
 from emu.trace import Listener
 from kernel_model.boot import System
@@ -16,19 +17,22 @@ from kernel_model.core.events import FlushBegun, GracePeriodBegun
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """`flushes`: requests by the kernel. `invlpgs`, `full_flushes`: what all CPUs did to their TLBs."""
+    """`flushes`: requests by the kernel. `invlpgs`, `full_flushes`: what all CPUs did to their TLBs.
+    `broadcasts`: INVLPGBs, which all CPUs carried out."""
 
     grace_periods: int = 0
     flushes: int = 0
     interrupts: int = 0
     invlpgs: int = 0
     full_flushes: int = 0
+    broadcasts: int = 0
 
     def __str__(self) -> str:
         return (
             f"{_many(self.grace_periods, 'RCU wait')}, {_many(self.flushes, 'flush', 'flushes')}, "
             f"{_many(self.interrupts, 'interrupt')} taken, {_many(self.invlpgs, 'INVLPG')}, "
             f"{_many(self.full_flushes, 'whole TLB')} emptied"
+            + (f", {_many(self.broadcasts, 'INVLPGB')}" if self.broadcasts else "")
         )
 
 
@@ -45,6 +49,7 @@ class CostTable:
     interrupt: int = 0
     invlpg: int = 0
     full_flush: int = 0
+    broadcast: int = 0
 
     def cycles(self, costs: Costs) -> int:
         """What all CPUs together spend, none of it beside other work."""
@@ -54,6 +59,7 @@ class CostTable:
             + costs.interrupts * self.interrupt
             + costs.invlpgs * self.invlpg
             + costs.full_flushes * self.full_flush
+            + costs.broadcasts * self.broadcast
         )
 
 
@@ -61,27 +67,29 @@ class CostCounter:
     """Counts while a run is made."""
 
     def __init__(self) -> None:
-        self._grace_periods = self._flushes = self._interrupts = self._invlpgs = self._full_flushes = 0
+        self._counted: Counter[str] = Counter()
 
     def listener(self, _system: System) -> Listener:
         return self._count
 
     @property
     def costs(self) -> Costs:
-        return Costs(self._grace_periods, self._flushes, self._interrupts, self._invlpgs, self._full_flushes)
+        return Costs(**self._counted)
 
     def _count(self, _number: int, event: MachineEvent) -> None:
         match event:
             case Annotated(payload=GracePeriodBegun()):
-                self._grace_periods += 1
+                self._counted["grace_periods"] += 1
             case Annotated(payload=FlushBegun()):
-                self._flushes += 1
+                self._counted["flushes"] += 1
             case IpiTaken():
-                self._interrupts += 1
+                self._counted["interrupts"] += 1
             case Invalidated(what=Invlpg(pages=pages)):
-                self._invlpgs += pages
+                self._counted["invlpgs"] += pages
             case Invalidated(what=InvalidateAll()):
-                self._full_flushes += 1
+                self._counted["full_flushes"] += 1
+            case BroadcastSent():
+                self._counted["broadcasts"] += 1
             case _:
                 pass  # costs no CPU but its own
 

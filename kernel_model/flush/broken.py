@@ -9,6 +9,7 @@ from emu.cpu.software import Grain
 from kernel_model.core.history import History
 from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import RemoteCall, run_here
+from kernel_model.flush.broadcast import INVLPGB_NO_TLBSYNC
 from kernel_model.flush.policy import NamedPolicy, PolicySetup, StaleRange, Ticket
 from kernel_model.flush.table import TableFlush, What, table
 from kernel_model.flush.upstream import UpstreamFlush
@@ -155,4 +156,5 @@ BROKEN: tuple[NamedPolicy, ...] = (
     NO_WAIT,
     RELEASE_BEFORE_FLUSH,
     EARLY_ACK,
+    INVLPGB_NO_TLBSYNC,
 )

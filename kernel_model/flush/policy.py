@@ -24,10 +24,14 @@ WHOLE_ADDRESS_SPACE = (VirtAddr(0), VirtAddr(1 << 64))
 
 @dataclass(frozen=True, slots=True)
 class PolicySetup:
-    """The machine as a policy sees it. `ceiling` is tlb_single_page_flush_ceiling, in 4 KiB pages."""
+    """The machine as a policy sees it. `ceiling` is tlb_single_page_flush_ceiling, in 4 KiB pages.
+
+    `invlpgb_count_max`: how many of them one INVLPGB takes; 0 on CPUs that have none.
+    """
 
     online: frozenset[int]
     ceiling: int
+    invlpgb_count_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)

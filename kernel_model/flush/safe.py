@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emu.paging.models import coherent
 from kernel_model.core.sites import FlushSite
+from kernel_model.flush.broadcast import INVLPGB
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.table import What, table
 
@@ -41,4 +42,4 @@ IDEAL = NamedPolicy(
     hardware=coherent,
 )
 
-SAFE: tuple[NamedPolicy, ...] = (FULL, PER_FOLIO, IDEAL)
+SAFE: tuple[NamedPolicy, ...] = (FULL, PER_FOLIO, INVLPGB, IDEAL)

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import assert_never
 
-from emu.addr import PAGE_BYTES, PAGE_SHIFT, PhysAddr, VirtAddr
+from emu.addr import PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.choice import Choice, TakeInterrupt
 from emu.cpu.condition import Word
 from emu.cpu.cpu import Cpu, RoutineContext
 from emu.cpu.ops import AddWords, Await
 from emu.events import (
     Annotated,
+    BroadcastCompleted,
+    BroadcastSent,
     BusErrorSeen,
     Copied,
     Executed,
@@ -42,27 +44,17 @@ from emu.paging.dead_end import DeadEnd
 from emu.paging.lazy import LazySpec, Memory
 from emu.paging.tlb import (
     ALL_RULES,
-    FaultedAt,
-    InvalidateAll,
-    InvalidateNonGlobal,
-    Invalidation,
-    Invlpg,
-    InvpcidAddress,
-    InvpcidContext,
-    NewRoot,
     TlbEntry,
 )
 from hvolab.explore.footprint.conflict import Footprint
+from hvolab.explore.footprint.invalidations import ALL_TRANSLATIONS, DIRECTORIES, Invalidations
 from hvolab.explore.footprint.process import in_handler
 from hvolab.explore.footprint.sections import Sections
 from hvolab.explore.footprint.tables import PAGES_OF_ALL, Tables
 from hvolab.explore.footprint.waits import Waits
-from hvolab.explore.footprint.windows import Windows
 from hvolab.judge.sight.resource import Kind, Resource, Touched, kind_of
 
 _WORD_BY_WORD = 64  # bytes: one struct page, which has nothing to do with the others in its frame
-_DIRECTORIES = Resource(Kind.DIRECTORIES)
-_ALL_TRANSLATIONS = Resource(Kind.TRANSLATION, PAGES_OF_ALL)
 
 
 class Recorder(Kept):
@@ -72,7 +64,7 @@ class Recorder(Kept):
     """
 
     kept = ("_spun", "_senders")
-    parts = ("_windows", "_sections")
+    parts = ("_invalidations", "_sections")
 
     def __init__(self, machine: Machine, tables: Tables, without: frozenset[Kind] = frozenset()) -> None:
         self._without = without
@@ -80,7 +72,8 @@ class Recorder(Kept):
         self._machine = machine
         self._tables = tables
         model = machine.cpus[0].mmu.model
-        self._windows = Windows(len(machine.cpus), model)
+        self._invalidations = Invalidations(len(machine.cpus), model, tables)
+        self._windows = self._invalidations.windows
         self._sections = Sections(machine)
         self._waits = Waits(len(machine.cpus), self._sections)
         # Where versions that lead to one place are told apart all the same.
@@ -233,9 +226,9 @@ class Recorder(Kept):
             return
         self._reads.add(Resource(Kind.TRANSLATION, page))
         if self._tables.directories_change:
-            self._reads.add(_DIRECTORIES)
+            self._reads.add(DIRECTORIES)
         if self._tables.everything_changes:
-            self._reads.add(_ALL_TRANSLATIONS)
+            self._reads.add(ALL_TRANSLATIONS)
 
     def lost(self, frame: int) -> None:
         """It counts for what leads to the frame from now on, and for what is read through it as a table."""
@@ -250,20 +243,24 @@ class Recorder(Kept):
         """It counts for what was changed before: the changes, and the ends of large pages."""
         if self.replaying:
             return
-        pages, large = self._in_range(start, end)
+        pages, large = self._invalidations.in_range(start, end)
         self._reads.update(Resource(Kind.SPLIT, page) for page in large)
         self._reads.update(Resource(Kind.TRANSLATION, page) for page in pages)
         self._marks.update(Resource(Kind.OWED, page) for page in pages)
 
     def flush_completed(self, start: int, end: int) -> None:
         if not self.replaying:
-            self._marks.update(Resource(Kind.OWED, page) for page in self._in_range(start, end)[0])
+            self._marks.update(
+                Resource(Kind.OWED, page) for page in self._invalidations.in_range(start, end)[0]
+            )
 
     # -- events --------------------------------------------------------------------------------------
 
-    def observe(self, _number: int, event: MachineEvent) -> None:
+    def observe(self, number: int, event: MachineEvent) -> None:
         """Add what one event says the machine did."""
-        if self.replaying and not isinstance(event, IpiSent | Invalidated):
+        if self.replaying and not isinstance(
+            event, IpiSent | Invalidated | BroadcastSent | BroadcastCompleted
+        ):
             return
         match event:
             case Loaded():
@@ -288,7 +285,15 @@ class Recorder(Kept):
                 self._bulk_write(event.pa, event.length)
                 self._used(event.cpu, event.va, event.entry)
             case Invalidated():
-                self._invalidated(event.cpu, event.what)
+                self._reads.update(self._invalidations.reads(event.what))
+                self._writes.update(self._invalidations.carried_out(event.cpu, event.what))
+            case BroadcastSent():
+                self._windows.expect(number)
+                self._reads.update(self._invalidations.reads(event.what))
+            case BroadcastCompleted():
+                for what in event.what:
+                    self._reads.update(self._invalidations.reads(what))
+                self._writes.update(self._invalidations.completed(event))
             case Faulted():
                 if event.entry is not None:
                     self._used(event.cpu, event.fault.va, event.entry)
@@ -347,9 +352,9 @@ class Recorder(Kept):
         effect = self._tables.effect(pa, length, before)
         self._writes.update(Resource(Kind.TRANSLATION, page) for page in effect.pages)
         if effect.directories:
-            self._writes.add(_DIRECTORIES)
+            self._writes.add(DIRECTORIES)
         if effect.everything:
-            self._writes.add(_ALL_TRANSLATIONS)
+            self._writes.add(ALL_TRANSLATIONS)
         self._writes.update(Resource(Kind.SPLIT, page) for page in effect.splits)
         self._windows.changed(effect.pages)
         self._windows.changed(~page for page in effect.splits)
@@ -368,41 +373,13 @@ class Recorder(Kept):
             # Otherwise the large version, if it may be used, is as good as the small one.
             self._reads.add(Resource(Kind.TLB, cpu, ~large))
         if self._tables.directories_change:
-            self._reads |= {_DIRECTORIES, Resource(Kind.TLB, cpu, PAGES_OF_ALL)}
+            self._reads |= {DIRECTORIES, Resource(Kind.TLB, cpu, PAGES_OF_ALL)}
         if self._tables.everything_changes:
-            self._reads.add(_ALL_TRANSLATIONS)
+            self._reads.add(ALL_TRANSLATIONS)
 
     def _used(self, cpu: int, va: VirtAddr, entry: TlbEntry) -> None:
         self._tables.learn(entry)
         self._walked(cpu, va >> PAGE_SHIFT)
-
-    def _invalidated(self, cpu: int, what: Invalidation) -> None:
-        match what:
-            case Invlpg(va=va, pages=pages):
-                covered, large = self._in_range(va, va + pages * PAGE_BYTES)
-            case InvpcidAddress(va=va) | FaultedAt(va=va):
-                covered, large = self._in_range(va, va + 1)
-            case InvalidateAll() | InvalidateNonGlobal() | InvpcidContext() | NewRoot():
-                covered, large = self._tables.volatile, self._tables.split
-            case _:
-                assert_never(what)
-        closed = self._windows.close(cpu, what, (*covered, *(~page for page in large)))
-        self._writes.update(Resource(Kind.TLB, cpu, page) for page in closed)
-        self._reads.update(Resource(Kind.TRANSLATION, page) for page in covered)
-        self._reads.update(Resource(Kind.SPLIT, page) for page in large)
-        if self._tables.directories_change:
-            self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
-            self._reads.add(_DIRECTORIES)
-        if self._tables.everything_changes:
-            self._writes.add(Resource(Kind.TLB, cpu, PAGES_OF_ALL))
-            self._reads.add(_ALL_TRANSLATIONS)
-
-    def _in_range(self, start: int, end: int) -> tuple[set[int], set[int]]:
-        """Of [start, end), in bytes: the pages some run changes, the first pages of large ones it splits."""
-        first, last = start >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT
-        pages = {page for page in self._tables.volatile if first <= page <= last}
-        large = {page for page in self._tables.split if page <= last and first < page + 512}
-        return pages, large
 
 
 def _remapped(writes: Iterable[Touched]) -> set[int]:

@@ -19,12 +19,13 @@ from hvolab.explore.footprint.tables import PAGES_OF_ALL
 class Windows(Kept):
     """The open windows of every CPU, in one run. Pages by number, a large page by its first as ~page."""
 
-    kept = ("_open", "_all_open")
+    kept = ("_open", "_all_open", "_expected")
 
     def __init__(self, cpus: int, model: CpuModel) -> None:
         self._open: list[set[int]] = [set() for _ in range(cpus)]
         self._obeys = model.rules == ALL_RULES
         self._all_open = False
+        self._expected: dict[int, set[int]] = {}  # by broadcast: what has changed since it was sent
 
     def changed(self, pages: Iterable[int]) -> None:
         """These have another translation now; ~page: that large page has been split."""
@@ -32,6 +33,21 @@ class Windows(Kept):
         self._all_open = self._all_open or PAGES_OF_ALL in found
         for held in self._open:
             held |= found
+        for changed in self._expected.values():
+            changed |= found
+
+    def expect(self, broadcast: int) -> None:
+        """It has been sent, by that event: what it is of is invalidated later, as it is now."""
+        self._expected[broadcast] = set()
+
+    def carry_out(self, broadcast: int, pages: Iterable[int]) -> list[set[int]]:
+        """It is of these pages. Returns for each CPU those of which it has had more than one version."""
+        found, changed = set(pages), self._expected.pop(broadcast)
+        closed = [found if self._all_open else found & held for held in self._open]
+        if self._obeys:
+            for held, some in zip(self._open, closed, strict=True):
+                held -= some - changed
+        return closed
 
     def is_open(self, cpu: int, page: int) -> bool:
         """Whether the CPU may use more than one version of the page."""

@@ -16,7 +16,7 @@ from typing import TypeAlias, assert_never
 
 from emu.addr import PAGE_SHIFT, PhysAddr
 from emu.cpu.ops import Refers
-from emu.events import Annotated, Invalidated, IpiSent, MachineEvent
+from emu.events import Annotated, BroadcastCompleted, BroadcastSent, Invalidated, IpiSent, MachineEvent
 from emu.kept import Bookmark, Kept
 from emu.machine import Machine
 from emu.memory import Overwritten
@@ -29,7 +29,7 @@ from hvolab.explore.states.values import Values
 from hvolab.judge.sight.resource import Kind, Resource
 
 # What other events do is seen in memory, or is over with the step.
-_InPast: TypeAlias = Invalidated | IpiSent | Annotated
+_InPast: TypeAlias = Invalidated | BroadcastSent | BroadcastCompleted | IpiSent | Annotated
 _LONG = 64  # bytes: of longer stores a digest is kept
 # What all of them write where every order counts: any one resource will do.
 _ALL_IN_ORDER = NOTHING._replace(writes=frozenset({Resource(Kind.DIRECTORIES)}))
@@ -65,7 +65,7 @@ class Past(Kept):
 
     def observe(self, number: int, event: MachineEvent) -> None:
         """Something happened in the step under way."""
-        if isinstance(event, Invalidated | IpiSent | Annotated):
+        if isinstance(event, _InPast):
             self._latest.append((self._journal.now - self._moment, number, event))
 
     def passed(self) -> None:
@@ -103,6 +103,11 @@ class Past(Kept):
         match event:
             case Invalidated(cpu=cpu, what=what):
                 return (what, self._machine.cpus[cpu].mmu.root if isinstance(what, NewRoot) else None)
+            case BroadcastSent(what=what):
+                self._events[number] = self._name(process)
+                return what
+            case BroadcastCompleted(begun=begun):
+                return tuple(self._events[one] for one in begun)
             case IpiSent(request=request, vector=vector, targets=targets):
                 self._requests[request] = self._name(process)
                 return (vector, targets)

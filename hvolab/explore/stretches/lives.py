@@ -27,11 +27,14 @@ from emu.cpu.ops import (
     Fill,
     FlushTlb,
     FlushTlbPages,
+    Invlpgb,
+    InvlpgbAll,
     Load,
     LoadBytes,
     Op,
     Rewrite,
     Store,
+    TlbSync,
     Transact,
 )
 from emu.cpu.recall import HistoryNode, Recalled
@@ -61,6 +64,9 @@ _Fixed = (
     | Rewrite
     | FlushTlbPages
     | FlushTlb
+    | Invlpgb
+    | InvlpgbAll
+    | TlbSync
     | AddWords
     | Annotate
 )

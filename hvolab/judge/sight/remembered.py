@@ -12,6 +12,8 @@ from typing import assert_never
 from emu.addr import PAGE_SHIFT, PhysAddr, VirtAddr
 from emu.events import (
     Annotated,
+    BroadcastCompleted,
+    BroadcastSent,
     Copied,
     Filled,
     Invalidated,
@@ -81,6 +83,7 @@ class Remembered(Kept):
         self.mappings = Mappings(machine.memory, mmu.root, ranges, holders)
         self.changed_by: dict[int, set[int]] = {}  # operation, by its begin -> pages it has remapped
         self._journal = machine.memory.journal
+        self._cpus = len(machine.cpus)
         self._watching = watching
 
     def observe(self, number: int, event: MachineEvent) -> None:
@@ -90,6 +93,10 @@ class Remembered(Kept):
                 self._remapped(number, event.cpu, pa)
             case Invalidated():
                 self.requests.invalidated(number, self._journal.now, event)
+            case BroadcastSent():
+                self.requests.broadcast(number, self._journal.now)
+            case BroadcastCompleted():
+                self.requests.carried_out(number, event, self._cpus)
             case TlbFilled(entry=entry):
                 self.endings.filled(entry)
             case Annotated():

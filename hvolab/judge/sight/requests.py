@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from emu.addr import PAGE_BYTES, VirtAddr, page_start
-from emu.events import Invalidated
+from emu.events import BroadcastCompleted, Invalidated
 from emu.kept import Kept
 from emu.memory import Moment
 from emu.paging.tlb import Invalidation, Rule, TlbEntry, removes
 from kernel_model.core.events import FlushBegun, FlushCompleted
+
+
+class _Removal(NamedTuple):
+    """By event `number`, as of `since`: of a broadcast its begin. `moment`: how many stores came before."""
+
+    what: Invalidation
+    number: int
+    since: int
+    moment: Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +44,13 @@ class Request:
 class Requests(Kept):
     """`promised`: the rules that the CPUs' invalidations follow."""
 
-    kept = ("_requests", "_invalidated")
+    kept = ("_requests", "_invalidated", "_broadcasts")
 
     def __init__(self, promised: frozenset[Rule]) -> None:
         self._promised = promised
         self._requests: dict[int, Request] = {}
-        self._invalidated: dict[int, list[tuple[Moment, int, Invalidation]]] = {}
+        self._invalidated: dict[int, list[_Removal]] = {}
+        self._broadcasts: dict[int, Moment] = {}  # by its event: after how many stores it was sent
 
     def begun(self, number: int, cpu: int, what: FlushBegun) -> None:
         self._requests[number] = Request(number, cpu, what)
@@ -52,7 +63,18 @@ class Requests(Kept):
         return done
 
     def invalidated(self, number: int, moment: Moment, event: Invalidated) -> None:
-        self._invalidated.setdefault(event.cpu, []).append((moment, number, event.what))
+        self._invalidated.setdefault(event.cpu, []).append(_Removal(event.what, number, number, moment))
+
+    def broadcast(self, number: int, moment: Moment) -> None:
+        """An INVLPGB, after so many stores."""
+        self._broadcasts[number] = moment
+
+    def carried_out(self, number: int, event: BroadcastCompleted, cpus: int) -> None:
+        """By each of so many CPUs."""
+        for begun, what in zip(event.begun, event.what, strict=True):
+            for cpu in range(cpus):
+                removal = _Removal(what, number, begun, self._broadcasts[begun])
+                self._invalidated.setdefault(cpu, []).append(removal)
 
     def of(self, va: VirtAddr) -> list[Request]:
         """Those with `va` in range, in the order they were begun."""
@@ -64,16 +86,16 @@ class Requests(Kept):
 
     def removed(self, cpu: int, entry: TlbEntry) -> int | None:
         """The event of an invalidation on that CPU that must have removed the entry, if there was one."""
-        for moment, number, what in self._invalidated.get(cpu, ()):
+        for one in self._invalidated.get(cpu, ()):
             # A lazily offered version (filled_at < 0) could be cached until its moment; a stored one since.
-            later = moment > entry.moment if entry.filled_at < 0 else number > entry.filled_at
-            if later and removes(what, entry, self._promised):
-                return number
+            later = one.moment > entry.moment if entry.filled_at < 0 else one.since > entry.filled_at
+            if later and removes(one.what, entry, self._promised):
+                return one.number
         return None
 
     def last_removal(self, cpu: int, entry: TlbEntry, before: int) -> int | None:
         """The event, before that one, of the last invalidation on the CPU that removes such an entry."""
-        for _, number, what in reversed(self._invalidated.get(cpu, ())):
-            if number < before and removes(what, entry, self._promised):
-                return number
+        for one in reversed(self._invalidated.get(cpu, ())):
+            if one.number < before and removes(one.what, entry, self._promised):
+                return one.number
         return None

@@ -9,7 +9,7 @@ package but the numbers of the bits: it has its own walk over a dictionary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -58,7 +58,19 @@ class LoadsRoot:
     root: int
 
 
-Event: TypeAlias = Stores | Reads | Writes | InvalidatesPage | InvalidatesAll | LoadsRoot
+@dataclass(frozen=True)
+class Sends:
+    """Another CPU's INVLPGB: this is carried out at any time before its TLBSYNC has ended."""
+
+    what: InvalidatesPage | InvalidatesAll
+
+
+@dataclass(frozen=True)
+class Syncs:
+    """Its TLBSYNC."""
+
+
+Event: TypeAlias = Stores | Reads | Writes | InvalidatesPage | InvalidatesAll | LoadsRoot | Sends | Syncs
 # A frame, or None for a page fault.
 Outcome: TypeAlias = tuple[int | None, ...]
 
@@ -93,6 +105,7 @@ class State:
     root: int
     held: frozenset[Held]
     directories: frozenset[Directory]
+    to_carry_out: frozenset[InvalidatesPage | InvalidatesAll] = frozenset()
 
 
 Words: TypeAlias = dict[int, int]
@@ -140,7 +153,7 @@ def _remembering(words: Words, state: State, pages: tuple[int, ...]) -> State:
             if at.first <= va < at.end and isinstance(below := _follow(words, at, va), Directory)
         }
         if found <= known:
-            return State(state.root, state.held, frozenset(known))
+            return replace(state, directories=frozenset(known))
         known |= found
 
 
@@ -160,19 +173,24 @@ def _filled(state: State, new: Held, holds: Holds) -> State:
     others = state.held
     if holds is Holds.ONE:
         others = frozenset(one for one in others if (one.page, one.size) != (new.page, new.size))
-    return State(state.root, others | {new}, state.directories)
+    return replace(state, held=others | {new})
 
 
 def _whatever_happens(
     words: Words, states: set[State], pages: tuple[int, ...], holds: Holds, *, remembers: bool
 ) -> set[State]:
     """Every state that fills and evictions can lead to."""
-    todo = [_remembering(words, state, pages) if remembers else state for state in states]
+
+    def remembering(state: State) -> State:
+        return _remembering(words, state, pages) if remembers else state
+
+    todo = [remembering(state) for state in states]
     seen = set(todo)
     while todo:
         state = todo.pop()
         after = [_filled(state, new, holds) for new in _fillable(words, state, pages, remembers=remembers)]
-        after += [State(state.root, state.held - {one}, state.directories) for one in state.held]
+        after += [replace(state, held=state.held - {one}) for one in state.held]
+        after += [remembering(_carried_out(state, one)) for one in state.to_carry_out]
         for one in after:
             if one not in seen:
                 seen.add(one)
@@ -182,7 +200,16 @@ def _whatever_happens(
 
 def _dropped(state: State, va: int) -> State:
     """After an INVLPG of `va`, or a page fault there."""
-    return State(state.root, frozenset(one for one in state.held if not one.covers(va)), frozenset())
+    held = frozenset(one for one in state.held if not one.covers(va))
+    return replace(state, held=held, directories=frozenset())
+
+
+def _carried_out(state: State, what: InvalidatesPage | InvalidatesAll) -> State:
+    """One of those that were sent."""
+    left = replace(state, to_carry_out=state.to_carry_out - {what})
+    if isinstance(what, InvalidatesPage):
+        return _dropped(left, what.va)
+    return replace(left, held=frozenset(), directories=frozenset())
 
 
 def _leads_nowhere(words: Words, at: Held | Directory | None, va: int) -> bool:
@@ -222,9 +249,15 @@ def _apply(words: Words, state: State, event: Event) -> Iterator[tuple[Outcome, 
         case InvalidatesPage(va=va):
             yield (), _dropped(state, va)
         case InvalidatesAll():
-            yield (), State(state.root, frozenset(), frozenset())
+            yield (), replace(state, held=frozenset(), directories=frozenset())
         case LoadsRoot(root=root):
-            yield (), State(root, frozenset(one for one in state.held if one.is_global), frozenset())
+            held = frozenset(one for one in state.held if one.is_global)
+            yield (), State(root, held, frozenset(), state.to_carry_out)
+        case Sends(what=what):
+            yield (), replace(state, to_carry_out=state.to_carry_out | {what})
+        case Syncs():
+            if not state.to_carry_out:
+                yield (), state
 
 
 def explicit_outcomes(

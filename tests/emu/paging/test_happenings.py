@@ -46,7 +46,7 @@ def test_asking_often_is_asking_once(
             assert asked.survives(held, since) == all(n < since.own for n in gone)
             later = [n for n in dropped if n >= since.own]
             if since.own <= number:
-                assert asked.directory_end(since).own == (later[0] if later else number)
+                assert asked.directory_end(since, page).own == (later[0] if later else number)
 
 
 def test_stores_and_happenings_are_put_in_order() -> None:

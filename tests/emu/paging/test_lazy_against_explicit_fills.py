@@ -14,7 +14,9 @@ from explicit_tlb import (
     LoadsRoot,
     Outcome,
     Reads,
+    Sends,
     Stores,
+    Syncs,
     Writes,
     explicit_outcomes,
 )
@@ -28,7 +30,7 @@ from emu.choice import Question
 from emu.paging.lazy import DirectoryCache, LazySpec, Memory
 from emu.paging.models import CpuModel
 from emu.paging.pte import Pte
-from emu.paging.tlb import InvalidateAll, Invlpg
+from emu.paging.tlb import Broadcast, InvalidateAll, Invlpg
 
 # One PDE, which may lead to either of two tables or be a 2M leaf; two entries in each table.
 LEAD = (0x103, 0x104)  # the PDPT and the PD of VA
@@ -106,6 +108,7 @@ def run_once(model: CpuModel, words: dict[int, int], program: list[Event], answe
     mmu = rig.mmu(model)
     mmu.answerer = answerer
     results: list[int | None] = []
+    sent: list[tuple[Broadcast, int]] = []
     for event in program:
         match event:
             case Stores(pa=pa, value=value):
@@ -120,6 +123,13 @@ def run_once(model: CpuModel, words: dict[int, int], program: list[Event], answe
                 mmu.invalidate(InvalidateAll())
             case LoadsRoot(root=root):
                 mmu.load_root(Pfn(root), 0)
+            case Sends(what=what):
+                one = Invlpg(VirtAddr(what.va)) if isinstance(what, InvalidatesPage) else InvalidateAll()
+                sent.append((one, mmu.tlb.expect(0)))
+            case Syncs():
+                for one, place in sent:
+                    mmu.carry_out(one, place, 0)
+                sent.clear()
     return tuple(results)
 
 
@@ -186,6 +196,41 @@ def test_very_many_programs_have_the_outcomes_of_explicit_fills_and_evictions(
     remembers = directories is DirectoryCache.PER_LEVEL
     expected = explicit_outcomes(words, ROOT, program, pages, holds, remembers=remembers)
     assert lazy_outcomes(lazy(memory, directories), words, program) == expected
+
+
+@st.composite
+def programs_with_broadcasts(draw: st.DrawFn, pages: tuple[int, ...]) -> tuple[dict[int, int], list[Event]]:
+    """At most two INVLPGBs of another CPU, and its TLBSYNC, among such a program."""
+    words, events = draw(programs(pages, accesses=3))
+    broadcasts = st.one_of(
+        st.builds(Sends, st.builds(InvalidatesPage, st.sampled_from((*PAGES, ELSEWHERE)))),
+        st.just(Sends(InvalidatesAll())),
+    )
+    at = draw(st.integers(0, len(events)))
+    events.insert(at, Syncs())
+    for sends in draw(st.lists(broadcasts, min_size=1, max_size=2, unique=True)):
+        events.insert(draw(st.integers(0, at)), sends)
+    return words, events
+
+
+@pytest.mark.parametrize("directories", DirectoryCache)
+@pytest.mark.parametrize(
+    ("memory", "holds"), [(Memory.SINGLE, Holds.ONE), (Memory.SET, Holds.SEVERAL)], ids=["single", "set"]
+)
+@PROPERTY
+@given(programs_with_broadcasts(PAGES[:1]))
+def test_a_broadcast_is_as_if_it_were_carried_out_at_any_time_before_tlbsync_ends(
+    memory: Memory, holds: Holds, directories: DirectoryCache, case: tuple[dict[int, int], list[Event]]
+) -> None:
+    """An access before the TLBSYNC may tell that it has not been yet: that is not counted."""
+    words, program = case
+    remembers = directories is DirectoryCache.PER_LEVEL
+    expected = explicit_outcomes(words, ROOT, program, PAGES[:1], holds, remembers=remembers)
+    found = lazy_outcomes(lazy(memory, directories), words, program)
+    assert found >= expected
+    first = next(number for number, event in enumerate(program) if isinstance(event, Sends))
+    if not any(isinstance(event, Reads | Writes) for event in program[first : program.index(Syncs())]):
+        assert found == expected
 
 
 @pytest.mark.parametrize(("memory", "holds"), [(Memory.SINGLE, Holds.ONE), (Memory.SET, Holds.SEVERAL)])

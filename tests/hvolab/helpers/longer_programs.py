@@ -33,7 +33,7 @@ from emu.addr import VirtAddr
 from emu.cpu.condition import Word, WordIs
 from emu.cpu.ops import AddWords, Await, CmpXchg, Copy, FetchAdd, Fill, Load, LoadBytes, Store
 from emu.cpu.software import Grain
-from emu.paging.models import CpuModel
+from emu.paging.models import CpuModel, with_invlpgb
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
 from kernel_model.flush.upstream import UPSTREAM
@@ -152,7 +152,7 @@ def longer(seed: int, model: CpuModel) -> Setup:
     """The program of that seed. CPU 0 splits the PMD first."""
     rng = Random(seed)
     bodies = [Writer(rng, cpu).some(5) for cpu in range(rng.choice((2, 2, 2, 3)))]
-    config = config_of(model)
+    config = config_of(with_invlpgb(model))
     if rng.random() < 0.5:
         config = replace(config, policy=replace(UPSTREAM, grain=Grain.STEPWISE))
     return setup_of(then(split, bodies[0]), *bodies[1:], boot_config=config)

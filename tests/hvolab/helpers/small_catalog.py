@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from small_broadcasts import broadcasts_all, broadcasts_page, syncs
 from small_setups import (
     FRAME,
     LEAF,
@@ -67,7 +68,7 @@ from emu.addr import Pfn, PhysAddr, frame_start
 from emu.cpu.condition import AllOf, MemoryIs, Word, WordIs
 from emu.cpu.ops import AddWords, Await, Fill, FlushTlbPages, Load, Store
 from emu.cpu.software import Grain
-from emu.paging.models import LAZY_SINGLE
+from emu.paging.models import LAZY_INVLPGB, LAZY_SINGLE
 from emu.paging.pte import Pte, PteBit
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import Kernel
@@ -200,6 +201,38 @@ def all_small() -> tuple[Small, ...]:
         Small(
             "own INVLPG against a PTE store",
             setup_of(then(split, remap_rw, stores((X, 1))), _invlpg_then_loads),
+        ),
+        Small(
+            "INVLPGB and TLBSYNC against loads",
+            setup_of(
+                then(split, remap_rw, broadcasts_page, syncs, stores((X, 1))),
+                loads(1, X, WORD),
+                boot_config=config_of(LAZY_INVLPGB),
+            ),
+        ),
+        Small(
+            "INVLPGB without TLBSYNC",
+            setup_of(
+                then(split, remap_rw, broadcasts_all, stores((X, 1))),
+                loads(1, X, WORD),
+                boot_config=config_of(LAZY_INVLPGB),
+            ),
+        ),
+        Small(
+            "a change between INVLPGB and TLBSYNC",
+            setup_of(
+                then(split, remap_rw, broadcasts_page, protect, syncs, set_x),
+                after_x(loads(1, WORD)),
+                boot_config=config_of(LAZY_INVLPGB),
+            ),
+        ),
+        Small(
+            "an INVLPGB before or after another CPU's change",
+            setup_of(
+                then(split, remap_rw, waits(1), stores((X, 1)), loads(0, WORD)),
+                then(broadcasts_page, syncs, sets(1)),
+                boot_config=config_of(LAZY_INVLPGB),
+            ),
         ),
         Small("waiting for memory", setup_of(stores((Y, 1), (X, 1), (Y, 2)), waits_for_memory(1))),
         Small("waiting for a word that goes on", setup_of(_words("w", 2, 1), _waits("w", 1))),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
+from small_broadcasts import announced, broadcasts_all, broadcasts_page, syncs
 from small_catalog import other_table
 from small_setups import (
     FRAME,
     NEW,
     NEW_WORD,
     OTHER,
+    PAGE,
     TABLE,
     WORD,
     Body,
@@ -43,6 +45,7 @@ from small_setups import (
     zeroes_the_table,
 )
 
+from emu.addr import PAGE_BYTES
 from emu.paging.models import (
     LAZY,
     LAZY_ALDER_LAKE,
@@ -50,6 +53,7 @@ from emu.paging.models import (
     LAZY_NO_PSC,
     LAZY_SINGLE,
     CpuModel,
+    with_invlpgb,
 )
 from emu.paging.pte import PteBit
 from hvolab.subject.scenario import Setup
@@ -58,12 +62,12 @@ from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO
 
 def pieces(cpu: int) -> tuple[Body, ...]:
     """What a CPU may be made to do."""
-    return (*_on_pages(cpu), *_on_directories(), *_on_frames())
+    return (*_on_pages(cpu), *_on_directories(), *_on_frames(), *_BROADCASTS)
 
 
 def within_a_table(cpu: int) -> tuple[Body, ...]:
     """Those that change the translations of few pages."""
-    return (*_on_pages(cpu), *_on_frames())
+    return (*_on_pages(cpu), *_on_frames(), *_BROADCASTS)
 
 
 def _on_pages(cpu: int) -> tuple[Body, ...]:
@@ -128,6 +132,12 @@ def _on_frames() -> tuple[Body, ...]:
     )
 
 
+_BROADCASTS = (
+    broadcasts_page,
+    broadcasts_all,
+    syncs,
+    announced(start=PAGE, end=PAGE + PAGE_BYTES, by=then(broadcasts_page, syncs)),
+)
 KINDS = len(pieces(0))
 programs = st.lists(st.lists(st.integers(0, KINDS - 1), min_size=1, max_size=2), min_size=2, max_size=3)
 MODELS = (LAZY, LAZY_SINGLE, LAZY_NO_PSC, LAZY_ALDER_LAKE, LAZY_ERRATUM_383)
@@ -136,4 +146,4 @@ MODELS = (LAZY, LAZY_SINGLE, LAZY_NO_PSC, LAZY_ALDER_LAKE, LAZY_ERRATUM_383)
 def setup_from(program: list[list[int]], model: CpuModel = LAZY) -> Setup:
     """CPU 0 splits the PMD first: without that, most pieces have no effect on each other."""
     bodies = [then(*(pieces(cpu)[number] for number in numbers)) for cpu, numbers in enumerate(program)]
-    return setup_of(then(split, bodies[0]), *bodies[1:], boot_config=config_of(model))
+    return setup_of(then(split, bodies[0]), *bodies[1:], boot_config=config_of(with_invlpgb(model)))

@@ -18,7 +18,7 @@ CUT = CellCoverage("not complete", "the budget of 1 s", 3, 9)
 
 def done(policy: str, name: str, *verdicts: Verdict, coverage: CellCoverage = WHOLE) -> CellDone:
     replay = f"hvolab run {name} --policy {policy}" if verdicts else ""
-    return CellDone(Cell(policy, name, "lazy", 2), "", verdicts, coverage, Costs(1, 2, 3, 4, 5), replay)
+    return CellDone(Cell(policy, name, "lazy", 2), "", verdicts, coverage, Costs(1, 2, 3, 4, 5, 6), replay)
 
 
 CELLS = (
@@ -52,9 +52,9 @@ def test_a_matrix_says_what_is_wrong_what_was_not_explored_and_what_it_costs() -
         "   hvolab run one --policy wrong",
         "-  wrong x two, lazy: it has actors on 2 CPUs",
         "E  wrong x three [/b], lazy: mine.py raised",
-        "what it costs requests interrupts INVLPG whole TLB RCU waits",
-        "right                2          3      4         5         1",
-        "wrong                2          3      4         5         1",
+        "what it costs requests interrupts INVLPG whole TLB INVLPGB RCU waits",
+        "right                2          3      4         5       6         1",
+        "wrong                2          3      4         5       6         1",
         "covered  3 of 9 cells to their end; 1 stopped by the budget of 1 s",
     ]
 

@@ -22,6 +22,7 @@ EXPECTED = {
     "upstream": ("everybody has answered before anything is freed", (GREEN, GREEN, GREEN)),
     "full": ("more is flushed than by upstream", (GREEN, GREEN, GREEN)),
     "per-folio": ("none of them is a batch: this is upstream", (GREEN, GREEN, GREEN)),
+    "invlpgb": ("every CPU has carried it out when TLBSYNC ends", (GREEN, GREEN, GREEN)),
     "ideal": ("no TLB has what the page tables have not", (GREEN, GREEN, GREEN)),
     "local-only": ("the reader's CPU is never told", (MISSED, MISSED, MISSED)),
     "skips-last-cpu": ("the reader's CPU is the last", (MISSED, MISSED, MISSED)),
@@ -31,6 +32,7 @@ EXPECTED = {
     "no-wait": ("the reader's interrupt may come after its next read", (MISSED, MISSED, MISSED)),
     "release-before-flush": ("the pages are free while the reader may use them", (FREED, FREED, FREED)),
     "early-ack": ("between answer and flush no guest runs: nmi-walker does", (GREEN, GREEN, GREEN)),
+    "invlpgb-no-tlbsync": ("the reader's CPU may do it after its next read", (MISSED, MISSED, MISSED)),
 }
 QUICK = [("flush-sleeper", policy) for policy in ("upstream", "skips-idle", "release-before-flush")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, get_args
 
@@ -36,13 +36,17 @@ from emu.paging.tlb import TlbEntry
 from emu.paging.walk import Access, FaultCode, Lack, PageFault, Rights, WalkStep
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.show.trace_json import TraceWriter
+from hvolab.subject.axes import POLICIES
 from hvolab.subject.run import run
 from hvolab.subject.scenario import with_program
 from hvolab.subject.script import ScriptPicker
 from kernel_model.boot import System
 from kernel_model.core.events import BadPage, KernelEvent, OperationBegun
 
-NAMES = tuple(chosen.name for chosen in SCENARIOS if chosen.name not in LARGE_RUNS)
+NAMES = (
+    *(chosen.name for chosen in SCENARIOS if chosen.name not in LARGE_RUNS),
+    "remap with invlpgb",
+)
 VMEMMAP = 0xFFFF_EA00_0000_0000
 ADDRESSES = {
     "va",
@@ -65,8 +69,11 @@ Json = dict[str, Any]
 @cache
 def traced(name: str) -> tuple[tuple[Json, ...], tuple[MachineEvent, ...]]:
     """The lines of a scenario's trace, and the events they are of."""
-    setup = scenario(name).build(3)
-    return trace_of(setup)
+    own, _, policy = name.partition(" with ")
+    setup = scenario(own).build(3)
+    return trace_of(
+        replace(setup, boot=replace(setup.boot, policy=POLICIES.find(policy))) if policy else setup
+    )
 
 
 def trace_of(setup: Any) -> tuple[tuple[Json, ...], tuple[MachineEvent, ...]]:

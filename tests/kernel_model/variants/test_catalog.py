@@ -40,6 +40,22 @@ RESTORED = (
     "dissolve",
 )
 FLUSHED = (*REMAPPED, *LISTED, *RESTORED, "roll back", "optimize a list, switched off")
+BROADCAST = {
+    "on_each_cpu: IpiSent -> flush_tlb_kernel_range: BroadcastSent ...": (
+        *REMAPPED,
+        "roll back",
+        "restore",
+        "dissolve",
+    ),
+    "on_each_cpu: IpiSent -> flush_tlb_all: BroadcastSent ...": (
+        *LISTED,
+        "optimize a list, switched off",
+        "restore a list",
+        "shrink",
+        "shrink, memory for one",
+        "shrink after an error",
+    ),
+}
 DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "upstream": {},
     "flush-all-no-op": {
@@ -256,6 +272,8 @@ DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "in another order": (*LISTED, "optimize a list, switched off"),
     },
     "full": {"other values": (*REMAPPED, "restore", "dissolve")},
+    "invlpgb": BROADCAST,
+    "invlpgb-no-tlbsync": BROADCAST,
     "ideal": {
         "flush_tlb_kernel_range: FlushBegun -> entry_get: Loaded ...": (
             "optimize",
