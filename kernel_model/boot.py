@@ -98,7 +98,7 @@ class BootConfig:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The parts of a booted kernel that scenarios call."""
+    """The parts of a booted kernel that scenarios call. `init_mm`: the frame of its top page table."""
 
     hvo: HugetlbVmemmap
     pages: Buddy
@@ -108,6 +108,7 @@ class Kernel:
     lists: Lists
     pool: Hugetlb
     raw: RawHwpoison
+    init_mm: Pfn
 
 
 class System:
@@ -239,7 +240,7 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn) -> Kernel:
     hvo.hugetlb_vmemmap_init()
     raw = RawHwpoison()
     pool = config.variant.build_pool(PoolPrimitives(config.kernel, pages, lists, hvo, raw, hstates))
-    return Kernel(hvo, pages, flush, key, rcu, lists, pool, raw)
+    return Kernel(hvo, pages, flush, key, rcu, lists, pool, raw, root)
 
 
 def _hstates(config: BootConfig) -> tuple[Hstate, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hvolab.catalog.bugs.all import BUGS
 from hvolab.catalog.faults import SPURIOUS_WRITE, TAIL_WRITE
-from hvolab.catalog.nmi import NMI_WALKER
+from hvolab.catalog.interrupted import IRQS_OFF_WALKER, NMI_WALKER
 from hvolab.catalog.pool import POOL
 from hvolab.catalog.races import (
     COMPOUND_HEAD,
@@ -59,6 +59,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     COMPACTION,
     GUP_FAST,
     NMI_WALKER,
+    IRQS_OFF_WALKER,
     *POOL,
     *BUGS,
 )

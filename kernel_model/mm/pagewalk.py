@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from emu.addr import PAGE_BYTES, Pfn, PhysAddr, VirtAddr
+from emu.addr import PAGE_BYTES, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr
 from emu.paging.walk import entry_address
-from kernel_model.layout import PMD_SIZE
+from kernel_model.layout import PMD_SIZE, PTRS_PER_PTE
 from kernel_model.mm.pgtable import entry_get, pmd_leaf, pte_offset_kernel
 
 
@@ -51,6 +51,23 @@ async def walk_page_range_novma(root: Pfn, start: VirtAddr, end: VirtAddr, ops: 
                 return error
         va = following
     return 0
+
+
+async def lookup_address(root: Pfn, va: VirtAddr) -> Pfn | None:
+    """The frame that a 4 KiB page is mapped to now; None where it is to none. Without any lock.
+
+    lookup_address() of arch/x86/mm/pat/set_memory.c, and slow_virt_to_phys() on it.
+    """
+    pmd = await _pmd_of(root, va)
+    if pmd is None:
+        return None
+    entry = await entry_get(pmd)
+    if pmd_leaf(entry):
+        return Pfn((entry.pfn & -PTRS_PER_PTE) + (va >> PAGE_SHIFT) % PTRS_PER_PTE)
+    if not entry.present:
+        return None
+    entry = await entry_get(pte_offset_kernel(entry.pfn, va))
+    return entry.pfn if entry.present else None
 
 
 async def _pmd_of(root: Pfn, va: VirtAddr) -> PhysAddr | None:

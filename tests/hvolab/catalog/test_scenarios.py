@@ -142,6 +142,7 @@ def test_the_groups_are_as_listed() -> None:
         "optimize-compaction": Group.RACE,
         "optimize-gup-fast": Group.RACE,
         "nmi-walker": Group.RACE,
+        "irqs-off-walker": Group.RACE,
         **{chosen.name: Group.POOL for chosen in POOL},
         "flush-reader": Group.FLUSH,
         "flush-head-reader": Group.FLUSH,

@@ -9,7 +9,7 @@ from flat_cpu import FlatCpu
 from hvo_lab import DIRECT_MAP, PAGE, REGION, VMEMMAP
 
 from emu.addr import Pfn, PhysAddr, VirtAddr
-from kernel_model.mm.pagewalk import Action, MmWalkOps, PmdResult, walk_page_range_novma
+from kernel_model.mm.pagewalk import Action, MmWalkOps, PmdResult, lookup_address, walk_page_range_novma
 
 ROOT, PUD, PMD, TABLE_0, TABLE_1 = 0x100, 0x101, 0x102, 0x103, 0x104
 TABLE_BITS, LEAF_BITS, PTE_BITS = 0x67, 0x1E3, 0x163
@@ -180,3 +180,24 @@ def test_a_range_may_begin_where_nothing_is_mapped() -> None:
     tables = Tables()
     assert tables.walk(START - GIB, START + PAGE) == 0
     assert tables.visited == [("pmd", 0), *ptes(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("offset", "frame"),
+    [
+        (0, 0x1000),
+        (REGION + 5 * PAGE + 0x123, 0x1000 + 512 + 5),
+        (2 * REGION + 7 * PAGE, 0x2007),
+        (3 * REGION, None),
+        (GIB, None),
+    ],
+)
+def test_the_frame_of_an_address_is_looked_up_at_any_size(offset: int, frame: int | None) -> None:
+    tables = Tables()
+    assert tables.cpu.run(lookup_address(Pfn(ROOT), VirtAddr(START + offset))) == frame
+
+
+def test_the_frame_of_a_page_whose_entry_is_not_present_is_none() -> None:
+    tables = Tables()
+    tables.set(TABLE_0, 3, 0x1003 << 12 | PTE_BITS & ~1)
+    assert tables.cpu.run(lookup_address(Pfn(ROOT), VirtAddr(START + 3 * PAGE))) is None
