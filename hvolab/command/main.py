@@ -21,6 +21,7 @@ SUBCOMMANDS = {
     "step": "Go through one run event by event.",
     "explore": "Run many schedules of one scenario.",
     "matrix": "Flush policies beside scenarios.",
+    "cost": "What flush policies cost.",
     "compare": "Say where two dumps differ.",
     "demo": "Five short stories, and a table of all scenarios.",
 }
@@ -41,8 +42,10 @@ def _subcommand(name: str) -> click.Command | None:
             from hvolab.command.stepping.step import step_command as found
         case "explore":
             from hvolab.command.explore import explore_command as found
+        case "cost":
+            from hvolab.command.policies.cost import cost_command as found
         case "matrix":
-            from hvolab.command.matrix import matrix_command as found
+            from hvolab.command.policies.matrix import matrix_command as found
         case "compare":
             from hvolab.command.compare import compare_command as found
         case "demo":

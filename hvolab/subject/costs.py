@@ -41,7 +41,12 @@ NO_COSTS = Costs()
 
 @dataclass(frozen=True, slots=True)
 class CostTable:
-    """Cycles that each of the things counted takes on some machine: whoever measured them says which."""
+    """Cycles that each of the things counted takes on some machine: whoever measured them says which.
+
+    The last five are used by `hvolab cost` only, which reckons when what happens on each CPU: a `walk`; the
+    interrupt for one more CPU (`ipi_target`), and until the first of them has it (`ipi_delivery`); `tlbsync`;
+    an `access` to memory.
+    """
 
     name: str
     grace_period: int = 0
@@ -50,6 +55,11 @@ class CostTable:
     invlpg: int = 0
     full_flush: int = 0
     broadcast: int = 0
+    walk: int = 0
+    ipi_target: int = 0
+    ipi_delivery: int = 0
+    tlbsync: int = 0
+    access: int = 0
 
     def cycles(self, costs: Costs) -> int:
         """What all CPUs together spend, none of it beside other work."""

@@ -10,7 +10,8 @@ import pytest
 from command_line import Printed, hvolab
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("your-own.md", "your-patch.md", "write-a-policy.md")
+WITH_FILES = ("your-own.md", "your-patch.md", "write-a-policy.md")
+PAGES = (*WITH_FILES, "costs.md")
 _FILE = re.compile(r"```python\n# (\S+\.py)\n(.*?)```", re.DOTALL)
 _COMMAND = re.compile(r"```text\n\$ hvolab ([^\n]+)\n(.*?)```", re.DOTALL)
 
@@ -48,7 +49,7 @@ def test_a_command_of_the_page_says_what_the_page_says(
 
 @pytest.mark.parametrize("page", PAGES)
 def test_there_is_something_to_try_on_each_page(page: str) -> None:
-    assert files_of(page)
+    assert bool(files_of(page)) == (page in WITH_FILES)
     assert any(one == page for one, _, _ in COMMANDS)
 
 

@@ -13,11 +13,11 @@ import pytest
 from command_line import hvolab
 
 from hvolab.catalog import SCENARIOS
-from hvolab.command.matrix import status_of_cells
+from hvolab.command.policies.matrix import status_of_cells
 from hvolab.judge.verdict import Verdict
 from hvolab.matrix.cell import Cell, CellCoverage, CellDone
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 ASKED = ("matrix", "--scenarios", "flush-sleeper", "--policies", "upstream,skips-idle")
 
 

@@ -1,0 +1,1 @@
+"""The commands that set flush policies beside each other."""
