@@ -70,7 +70,9 @@ from kernel_model.core.smp import (
     csd_lock_wait,
     on_each_cpu,
 )
+from kernel_model.flush.broadcast import BroadcastFlush
 from kernel_model.flush.policy import (
+    Deed,
     FlushPolicy,
     NamedPolicy,
     PolicySetup,
@@ -98,6 +100,7 @@ __all__ = [
     "Annotate",
     "Await",
     "BroadcastCompleted",
+    "BroadcastFlush",
     "BroadcastSent",
     "CmpXchg",
     "Copy",
@@ -105,6 +108,7 @@ __all__ = [
     "Count",
     "CpuModel",
     "Decide",
+    "Deed",
     "DirectoryCache",
     "Faulted",
     "FetchAdd",

@@ -11,7 +11,7 @@ from emu.addr import PAGE_SHIFT, Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
 from emu.cpu.cpu import KernelThread
 from emu.cpu.ops import Store
-from emu.cpu.software import InterruptHandler, Software
+from emu.cpu.software import Grain, InterruptHandler, Software
 from emu.ledger import Ledger
 from emu.machine import Machine
 from emu.memory import PhysicalMemory
@@ -160,8 +160,10 @@ def boot(config: BootConfig) -> System:
     handler = smp_call_interrupt(config.policy.receive)
     if config.nmi is not None:
         handler = beset(handler, config.nmi)
-    calls = InterruptHandler(handler, config.policy.grain)
-    software = Software(TrapHandlers(image.root).handle, {CALL_FUNCTION_VECTOR: calls})
+    # A handler that may fault is taken step by step.
+    grain = config.policy.grain if config.policy.absent is None else Grain.STEPWISE
+    calls = InterruptHandler(handler, grain)
+    software = Software(TrapHandlers(image.root, config.policy.absent).handle, {CALL_FUNCTION_VECTOR: calls})
     model = config.policy.hardware(config.model)
     machine = Machine(memory, config.cpus, model, image.root, software, ledger=ledger)
     for name, pages_counted in _counters(config, blocks).items():

@@ -71,6 +71,16 @@ class PerCpu:
         return VirtAddr(self.rcu_nesting + 8)
 
     @property
+    def switching(self) -> VirtAddr:
+        """The 64-bit word that is 1 while the CPU is between two address spaces."""
+        return VirtAddr(self.rcu_nesting + 16)
+
+    @property
+    def tlb_gen(self) -> VirtAddr:
+        """The 64-bit word that says with which generation of page tables its TLB has caught up."""
+        return VirtAddr(self.rcu_nesting + 24)
+
+    @property
     def buffer(self) -> VirtAddr:
         """Where a guest program may leave what it read: the upper half of the data page, 2 KiB."""
         return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES + PAGE_BYTES // 2)
@@ -89,6 +99,7 @@ HPAGE_FREELIST = direct_map(GLOBALS_PA + 0x60)
 VMEMMAP_OPTIMIZE_ENABLED = direct_map(GLOBALS_PA + 0x68)
 FREE_HPAGE_WORK_PENDING = direct_map(GLOBALS_PA + 0x70)
 FREE_HPAGE_WORK_RUNNING = direct_map(GLOBALS_PA + 0x78)
+TLB_GEN = direct_map(GLOBALS_PA + 0x90)
 # zone->free_area: a list head for each order. In a page of its own, for it is written as a whole.
 FREE_AREA = direct_map(GLOBALS_PA + 0x2000)
 RAW_HWP_NODES = direct_map(GLOBALS_PA + 0x400)

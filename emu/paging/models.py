@@ -30,6 +30,13 @@ class MultiHit(Enum):
     MACHINE_CHECK = "the CPU raises a machine check (AMD family 10h erratum 383)"
 
 
+class LiveChange(Enum):
+    """What becomes of an entry in use that is given another frame or size at one stroke."""
+
+    ALLOWED = "either is used until the old one is flushed (x86)"
+    FORBIDDEN = "it has to be made not present and flushed first (break-before-make: arm64)"
+
+
 @dataclass(frozen=True, slots=True)
 class CpuModel:
     """One row of the table below. `physical_bits` is MAXPHYADDR.
@@ -47,6 +54,7 @@ class CpuModel:
     rules: frozenset[Rule] = field(default=ALL_RULES)
     errata: frozenset[Rule] = frozenset()
     summary: str = ""
+    live_change: LiveChange = LiveChange.ALLOWED
     invlpgb_count_max: int = 0  # pages that one INVLPGB takes (R14); 0: the CPU has none
 
     @property
@@ -180,4 +188,10 @@ MODELS: tuple[CpuModel, ...] = (
     LAZY_INVLPGB,
 )
 # CPUs that do not do what the manual says, or make a machine check of what others allow.
-ERRATA: tuple[CpuModel, ...] = (LAZY_ALDER_LAKE, LAZY_ERRATUM_383)
+LAZY_BBM_REQUIRED = CpuModel(
+    "lazy-bbm-required",
+    LazySpec(),
+    live_change=LiveChange.FORBIDDEN,
+    summary="entries in use may not change at one stroke: what arm64 forbids, on x86 page tables",
+)
+ERRATA: tuple[CpuModel, ...] = (LAZY_ALDER_LAKE, LAZY_ERRATUM_383, LAZY_BBM_REQUIRED)

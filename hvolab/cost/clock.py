@@ -34,7 +34,7 @@ from emu.paging.tlb import FaultedAt, InvalidateAll, Invalidation, Invlpg, TlbEn
 from emu.paging.walk import Walk
 from hvolab.subject.costs import CostTable
 from kernel_model.core.events import FlushBegun, FlushCompleted, OperationBegun
-from kernel_model.core.smp import SyncCore
+from kernel_model.core.smp import StandStill, SyncCore
 
 _LINE = 64  # bytes that one access moves
 
@@ -125,6 +125,7 @@ class Clock:
             case IpiTaken(request=request):
                 self._taken[cpu] = max(self._at[cpu], self._sent_at[request] + table.ipi_delivery)
                 self._at[cpu] = self._taken[cpu] + table.interrupt
+                self._waits_for_a_standstill(self._sent[request], cpu)
             case IpiAcknowledged(request=request):
                 self._answered(cpu, self._sent[request])
             case Annotated(payload=OperationBegun()):
@@ -145,8 +146,15 @@ class Clock:
             case _:
                 return self._table.full_flush
 
+    def _waits_for_a_standstill(self, sent: IpiSent, cpu: int) -> None:
+        """Who stops the others goes on when all stand still."""
+        if isinstance(sent.payload, StandStill):
+            self._at[sent.cpu] = max(self._at[sent.cpu], self._at[cpu])
+
     def _answered(self, cpu: int, sent: IpiSent) -> None:
         """Who waits for it cannot go on before."""
+        if isinstance(sent.payload, StandStill):
+            self._at[cpu] = max(self._at[cpu], self._at[sent.cpu])
         if not isinstance(sent.payload, SyncCore):
             self._interrupts += 1
             self._interrupted += self._at[cpu] - self._taken[cpu]

@@ -19,6 +19,7 @@ class Verdict(Enum):
 
     MODEL_ERROR = "model error"
     TLB_MULTIHIT = "violation: tlb-multihit"
+    LIVE_CHANGE = "violation: live-change"
     MISSED_FLUSH = "violation: missed-flush"
     USE_AFTER_FREE = "violation: use-after-free"
     LOST_UPDATE = "violation: lost-update"
@@ -110,6 +111,10 @@ RULES: Mapping[Verdict, str] = MappingProxyType(
     {
         Verdict.MODEL_ERROR: "row 1: an invalidation on this CPU must have removed the entry (R4, R8 to R12)",
         Verdict.TLB_MULTIHIT: "row 2: two sizes cached for one address, which this CPU model forbids (R5)",
+        Verdict.LIVE_CHANGE: (
+            "row 2: an entry in use got another frame or size without having been made not present, and "
+            "flushed, before, which this CPU model forbids"
+        ),
         Verdict.MISSED_FLUSH: (
             "row 3: a flush that began after the store and has the page in its range is complete, or the "
             "operation that owed one has returned without it (L1), and the entry is still used"

@@ -41,6 +41,8 @@ def _letter(verdict: Verdict) -> str:
             return "!"
         case Verdict.TLB_MULTIHIT:
             return "T"
+        case Verdict.LIVE_CHANGE:
+            return "L"
         case Verdict.MISSED_FLUSH:
             return "F"
         case Verdict.USE_AFTER_FREE:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from emu.addr import VirtAddr
-from emu.cpu.condition import Acknowledged
-from emu.cpu.ops import Acknowledge, Await, FlushTlb, FlushTlbPages, SendIpi
+from emu.cpu.condition import Acknowledged, Word, WordIs
+from emu.cpu.ops import Acknowledge, AddWords, Await, FlushTlb, FlushTlbPages, SendIpi
 from emu.cpu.routine import Code
 
 CALL_FUNCTION_VECTOR = 0xFB
@@ -32,7 +32,16 @@ class SyncCore:
     """Serialize the instruction stream after code was patched (text_poke_sync)."""
 
 
-RemoteCall: TypeAlias = FlushEverything | FlushPages | SyncCore
+@dataclass(frozen=True, slots=True)
+class StandStill:
+    """multi_cpu_stop(): do nothing else until GO, and then that."""
+
+    then: FlushEverything | FlushPages | SyncCore
+
+
+STILL = Word("CPUs that stand still")
+GO = Word("they may go on")
+RemoteCall: TypeAlias = FlushEverything | FlushPages | SyncCore | StandStill
 
 
 async def run_here(call: RemoteCall) -> None:
@@ -44,6 +53,10 @@ async def run_here(call: RemoteCall) -> None:
             await FlushTlbPages(start, pages)
         case SyncCore():
             pass
+        case StandStill(then=then):
+            await AddWords(((STILL, 1),))
+            await Await(WordIs(GO, 1))
+            await run_here(then)
         case _:
             assert_never(call)
 
@@ -65,7 +78,7 @@ def smp_call_interrupt(receive: Receive) -> Callable[[int, object], Code]:
         match payload:
             case FlushEverything() | FlushPages():
                 await receive(request, payload)
-            case SyncCore():
+            case SyncCore() | StandStill():
                 await run_and_acknowledge(request, payload)
             case _:
                 raise TypeError(f"vector {CALL_FUNCTION_VECTOR:#x} was sent {payload!r}")

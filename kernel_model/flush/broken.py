@@ -9,8 +9,10 @@ from emu.cpu.software import Grain
 from kernel_model.core.history import History
 from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import RemoteCall, run_here
+from kernel_model.flush.breaking import BBM_BY_INTERRUPT, BBM_UNLOCKED_LOOK
 from kernel_model.flush.broadcast import INVLPGB_NO_TLBSYNC
 from kernel_model.flush.policy import NamedPolicy, PolicySetup, StaleRange, Ticket
+from kernel_model.flush.switching import SKIP_SWITCHING_LATE
 from kernel_model.flush.table import TableFlush, What, table
 from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.layout import PerCpu
@@ -157,4 +159,7 @@ BROKEN: tuple[NamedPolicy, ...] = (
     RELEASE_BEFORE_FLUSH,
     EARLY_ACK,
     INVLPGB_NO_TLBSYNC,
+    BBM_UNLOCKED_LOOK,
+    BBM_BY_INTERRUPT,
+    SKIP_SWITCHING_LATE,
 )

@@ -7,8 +7,9 @@ where it *releases* pages: these a policy may hold back.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.cpu.ops import Annotate
@@ -86,6 +87,14 @@ async def complete(ticket: Ticket) -> None:
         await Annotate(FlushCompleted(ticket.begun))
 
 
+Deed: TypeAlias = Callable[[], Awaitable[None]]
+"""Something that the kernel is about to do, at the time and in the order that a policy says."""
+
+
+Look: TypeAlias = Callable[[], Awaitable[None]]
+"""What the page-fault handler does to find out what page tables say."""
+
+
 def any_cpu(model: CpuModel) -> CpuModel:
     """Whatever it is."""
     return model
@@ -96,6 +105,14 @@ class FlushPolicy:
 
     def __init__(self, setup: PolicySetup) -> None:
         self._setup = setup
+
+    async def change(self, stale: StaleRange, clear: Deed, make: Deed) -> None:
+        """The entry that translates that is to become another: await `make`, and it is.
+
+        `clear` makes it not present; what then faults there, `NamedPolicy.absent` is asked about.
+        """
+        del stale, clear
+        await make()
 
     async def issue(self, stale: StaleRange) -> None:
         """Page tables have been changed, where Linux does not flush at once."""
@@ -109,7 +126,13 @@ class FlushPolicy:
         """Return when the kernel may rely on it. From then on it does."""
         raise NotImplementedError
 
-    async def release(self, ticket: Ticket | None, free: Callable[[], Awaitable[None]]) -> None:
+    async def leave(self) -> None:
+        """This CPU begins to switch address spaces. Until it has it uses no address that could be stale."""
+
+    async def arrive(self) -> None:
+        """It has."""
+
+    async def release(self, ticket: Ticket | None, free: Deed) -> None:
         """Pages are to be freed that were mapped before. None: what was dispatched has been relied on."""
         if ticket is not None:
             await self.rely(ticket)
@@ -125,7 +148,7 @@ class FlushPolicy:
 
 # What is on the stack of kernel code, by name, and is no function of Linux.
 OURS = frozenset(
-    {"issue", "dispatch", "rely", "release", "flush", "announce", "complete"}
+    {"change", "leave", "arrive", "issue", "dispatch", "rely", "release", "flush", "announce", "complete"}
     | {"changed", "flush_tlb_all_and_free", "free_flushed", "<lambda>"}
 )
 
@@ -135,7 +158,8 @@ class NamedPolicy:
     """A policy by name, and how to make one for a machine. `history`: of one that a kernel had.
 
     `source`: where it is from; `obligation`: what makes it right, or what it fails to do. `receive`: what
-    CPUs do that it interrupts. `hardware`: what the CPUs have to be.
+    CPUs do that it interrupts. `hardware`: what the CPUs have to be. `absent`: how the page-fault handler
+    looks at page tables where vmemmap is not present, which may be for a moment only; None: it is for good.
     """
 
     name: str
@@ -147,3 +171,4 @@ class NamedPolicy:
     obligation: str = ""
     receive: Receive = run_and_acknowledge
     hardware: Callable[[CpuModel], CpuModel] = any_cpu
+    absent: Callable[[Look], Coroutine[object, None, None]] | None = None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from emu.paging.models import coherent
 from kernel_model.core.sites import FlushSite
+from kernel_model.flush.breaking import BBM
 from kernel_model.flush.broadcast import INVLPGB
 from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.stopping import PAUSE_REMOTE, STOP_MACHINE
+from kernel_model.flush.switching import SKIP_SWITCHING
 from kernel_model.flush.table import What, table
 
 FULL = NamedPolicy(
@@ -42,4 +45,13 @@ IDEAL = NamedPolicy(
     hardware=coherent,
 )
 
-SAFE: tuple[NamedPolicy, ...] = (FULL, PER_FOLIO, INVLPGB, IDEAL)
+SAFE: tuple[NamedPolicy, ...] = (
+    FULL,
+    PER_FOLIO,
+    INVLPGB,
+    SKIP_SWITCHING,
+    STOP_MACHINE,
+    PAUSE_REMOTE,
+    BBM,
+    IDEAL,
+)

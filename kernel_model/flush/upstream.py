@@ -10,6 +10,11 @@ from kernel_model.core.smp import FlushEverything, FlushPages, RemoteCall, csd_l
 from kernel_model.flush.policy import FlushPolicy, NamedPolicy, StaleRange, Ticket, announce
 
 
+def call_for(stale: StaleRange, ceiling: int) -> FlushEverything | FlushPages:
+    """What a CPU does that flushes that, with tlb_single_page_flush_ceiling in 4 KiB pages."""
+    return FlushEverything() if stale.pages > ceiling else FlushPages(stale.start, stale.pages)
+
+
 class UpstreamFlush(FlushPolicy):
     """Synchronous shootdown of all online CPUs."""
 
@@ -19,9 +24,7 @@ class UpstreamFlush(FlushPolicy):
 
     def call(self, stale: StaleRange) -> RemoteCall:
         """What each CPU is to do about it."""
-        if stale.pages > self._setup.ceiling:
-            return FlushEverything()
-        return FlushPages(stale.start, stale.pages)
+        return call_for(stale, self._setup.ceiling)
 
     async def dispatch(self, stale: StaleRange) -> Ticket:
         cpu = await ThisCpu()

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import partial
 
 from emu.addr import PAGE_BYTES, PAGE_MASK, PAGE_SHIFT, PhysAddr, VirtAddr, frame
 from emu.cpu.ops import Annotate, Copy, Count, Fill, Load, Store, ThisCpu
@@ -70,8 +71,10 @@ from kernel_model.mm.pgtable import (
     entry_get,
     mk_pte,
     page_table,
+    pmd_clear,
     pmd_leaf,
     pmd_populate_kernel,
+    pte_clear,
     pte_offset_kernel,
     set_pte_at,
     table_start,
@@ -158,12 +161,14 @@ class HugetlbVmemmap:
             if not await PageReserved(head):
                 await self._split_page(head)
             # smp_wmb(): the PTEs before the PMD that leads to them.
-            await pmd_populate_kernel(pmd, table)
-            end = VirtAddr(start + PMD_SIZE)
-            if walk.flags & WalkFlag.SPLIT_NO_TLB_FLUSH:
-                await self._flush.changed(FlushSite.SPLIT_OF_BATCH, start, end)
+            end, deferred = VirtAddr(start + PMD_SIZE), walk.flags & WalkFlag.SPLIT_NO_TLB_FLUSH
+            site = FlushSite.SPLIT_OF_BATCH if deferred else FlushSite.SPLIT
+            populate = partial(pmd_populate_kernel, pmd, table)
+            await self._flush.change(site, start, end, partial(pmd_clear, pmd), populate)
+            if deferred:
+                await self._flush.changed(site, start, end)
             else:
-                await self._flush.flush_tlb_kernel_range(start, end, FlushSite.SPLIT)
+                await self._flush.flush_tlb_kernel_range(start, end, site)
         else:
             await self._pages.free_page(pgtable)  # pte_free_kernel()
         await spin_unlock(INIT_MM_PAGE_TABLE_LOCK)
@@ -222,18 +227,25 @@ class HugetlbVmemmap:
             return error
         if walk.remap_pte is not None:
             if walk.flags & WalkFlag.REMAP_NO_TLB_FLUSH:
-                site = FlushSite.RESTORE_OF_BATCH if self._is_restoring(walk) else FlushSite.REMAP_OF_BATCH
-                await self._flush.changed(site, start, end)
+                await self._flush.changed(self._site(walk), start, end)
             else:
                 await self._flush_remapped(start, end, walk)
         return 0
 
     async def _flush_remapped(self, start: VirtAddr, end: VirtAddr, walk: VmemmapRemapWalk) -> None:
-        site = FlushSite.RESTORE if self._is_restoring(walk) else FlushSite.REMAP
-        await self._flush.flush_tlb_kernel_range(start, end, site)
+        await self._flush.flush_tlb_kernel_range(start, end, self._site(walk))
 
-    def _is_restoring(self, walk: VmemmapRemapWalk) -> bool:
-        return walk.remap_pte == self.vmemmap_restore_pte
+    def _site(self, walk: VmemmapRemapWalk) -> FlushSite:
+        """Where a walk that remaps changes page tables, and flushes or leaves that for later."""
+        deferred = walk.flags & WalkFlag.REMAP_NO_TLB_FLUSH
+        if walk.remap_pte == self.vmemmap_restore_pte:
+            return FlushSite.RESTORE_OF_BATCH if deferred else FlushSite.RESTORE
+        return FlushSite.REMAP_OF_BATCH if deferred else FlushSite.REMAP
+
+    async def _set_pte_at(self, pte: PhysAddr, addr: VirtAddr, entry: Pte, walk: VmemmapRemapWalk) -> None:
+        """As the flush policy has it: a CPU may forbid that it changes while it is in use."""
+        clear, make = partial(pte_clear, pte), partial(set_pte_at, pte, entry)
+        await self._flush.change(self._site(walk), addr, VirtAddr(addr + PAGE_BYTES), clear, make)
 
     async def free_vmemmap_page(self, page: VirtAddr) -> None:
         """Give a page back to where it came from: PG_reserved says memblock, else the buddy allocator."""
@@ -260,12 +272,14 @@ class HugetlbVmemmap:
             # smp_wmb(): the copy of the head page before the PTE that shows it.
         entry = mk_pte(page_to_pfn(walk.reuse_page), pgprot)
         await self._lists.add(lru(page), walk.vmemmap_pages)
-        await self._set_remapped(pte, entry, page, walk)
+        await self._set_remapped(pte, addr, entry, page, walk)
 
-    async def _set_remapped(self, pte: PhysAddr, entry: Pte, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
+    async def _set_remapped(
+        self, pte: PhysAddr, addr: VirtAddr, entry: Pte, page: VirtAddr, walk: VmemmapRemapWalk
+    ) -> None:
         """Map the page to reuse in the place of `page`."""
-        del page, walk
-        await set_pte_at(pte, entry)
+        del page
+        await self._set_pte_at(pte, addr, entry, walk)
 
     async def reset_struct_pages(self, start: VirtAddr) -> None:
         """Overwrite the first struct pages of a restored page with ordinary tails."""
@@ -280,15 +294,17 @@ class HugetlbVmemmap:
             )
         page = await self._next_vmemmap_page(walk)
         await self._lists.delete(lru(page))
-        await self._fill_and_map(pte, page, walk)
+        await self._fill_and_map(pte, addr, page, walk)
 
     async def _next_vmemmap_page(self, walk: VmemmapRemapWalk) -> VirtAddr:
         return page_of_lru(VirtAddr(await Load(walk.vmemmap_pages)))
 
-    async def _fill_and_map(self, pte: PhysAddr, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
+    async def _fill_and_map(
+        self, pte: PhysAddr, addr: VirtAddr, page: VirtAddr, walk: VmemmapRemapWalk
+    ) -> None:
         await self._fill(page_to_virt(page), walk)
         # smp_wmb(): the page's contents before the PTE that shows them.
-        await set_pte_at(pte, mk_pte(page_to_pfn(page), PAGE_KERNEL))
+        await self._set_pte_at(pte, addr, mk_pte(page_to_pfn(page), PAGE_KERNEL), walk)
 
     async def _fill(self, to: VirtAddr, walk: VmemmapRemapWalk) -> None:
         await Copy(to, walk.reuse_addr, PAGE_BYTES)

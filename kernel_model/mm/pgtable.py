@@ -37,6 +37,16 @@ async def pmd_populate_kernel(pa: PhysAddr, table: Pfn) -> None:
     await Store(direct_map(pa), Pte.make(table, PAGE_TABLE))
 
 
+async def pte_clear(pa: PhysAddr) -> None:
+    """Not present."""
+    await Store(direct_map(pa), 0)
+
+
+async def pmd_clear(pa: PhysAddr) -> None:
+    """Not present."""
+    await Store(direct_map(pa), 0)
+
+
 def pmd_leaf(entry: Pte) -> bool:
     return entry.present and entry.page_size
 

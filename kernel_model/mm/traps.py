@@ -5,7 +5,8 @@ arch/x86/mm/fault.c: spurious_kernel_fault() (rule L4), show_fault_oops(), dump_
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeAlias, assert_never
 
 from emu.addr import Pfn, VirtAddr
 from emu.cpu.ops import Annotate
@@ -15,6 +16,7 @@ from emu.mmu import GENERAL_PROTECTION, Denied, NonCanonical
 from emu.paging.pte import Pte
 from emu.paging.walk import BusError, FaultCode, entry_address
 from kernel_model.core.events import Oops, SpuriousFault
+from kernel_model.layout import VMEMMAP_END, VMEMMAP_START
 from kernel_model.mm.pgtable import entry_get
 
 _SPURIOUS_CODES = (FaultCode.WRITE | FaultCode.PROTECTION, FaultCode.FETCH | FaultCode.PROTECTION)
@@ -29,11 +31,16 @@ _TRAPS = {
 }
 
 
-class TrapHandlers:
-    """Handlers over the page tables of init_mm."""
+LooksWhenWhole: TypeAlias = Callable[[Callable[[], Awaitable[None]]], Coroutine[object, None, None]]
+"""Awaits its argument at a moment at which no entry of vmemmap is absent only for a while."""
 
-    def __init__(self, root: Pfn) -> None:
+
+class TrapHandlers:
+    """Handlers over the page tables of init_mm. `absent`: how to look where vmemmap is not present."""
+
+    def __init__(self, root: Pfn, absent: LooksWhenWhole | None = None) -> None:
         self._root = root
+        self._absent = absent
 
     async def handle(self, trap: Trap) -> TrapOutcome:
         """exc_page_fault() and the like, run on the CPU that trapped, with interrupts off."""
@@ -56,7 +63,16 @@ class TrapHandlers:
 
     async def _page_fault(self, trap: Trap, va: VirtAddr, code: FaultCode) -> TrapOutcome:
         entries = await self._walk(va)
-        if code in _SPURIOUS_CODES and _all_permit(entries, code):
+        spurious = code in _SPURIOUS_CODES
+        if self._absent is not None and _is_of_vmemmap(va) and FaultCode.PROTECTION not in code:
+            spurious = True
+
+            async def look() -> None:
+                nonlocal entries
+                entries = await self._walk(va)
+
+            await self._absent(look)
+        if spurious and _all_permit(entries, code):
             await Annotate(SpuriousFault(va, int(code)))
             return TrapOutcome.RETRY
         lines = (*_headline(va, code), _dump_pagetable(entries), *_oops(trap, int(code)), f"CR2: {va:016x}")
@@ -78,6 +94,10 @@ class TrapHandlers:
     async def _die(self, trap: Trap, va: int, code: int, message: str) -> TrapOutcome:
         await Annotate(Oops(va, code, _oops(trap, code, message)))
         return TrapOutcome.KILL
+
+
+def _is_of_vmemmap(va: VirtAddr) -> bool:
+    return VMEMMAP_START <= va < VMEMMAP_END
 
 
 def _all_permit(entries: list[tuple[int, Pte]], code: FaultCode) -> bool:

@@ -107,8 +107,10 @@ class HeadMappedBeforeCopy(HugetlbVmemmap):
     async def _fill_head(self, to: VirtAddr, walk: VmemmapRemapWalk) -> None:
         """Not yet."""
 
-    async def _set_remapped(self, pte: PhysAddr, entry: Pte, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
-        await super()._set_remapped(pte, entry, page, walk)
+    async def _set_remapped(
+        self, pte: PhysAddr, addr: VirtAddr, entry: Pte, page: VirtAddr, walk: VmemmapRemapWalk
+    ) -> None:
+        await super()._set_remapped(pte, addr, entry, page, walk)
         if entry.writable:
             await Copy(page_to_virt(walk.reuse_page), page_to_virt(page), PAGE_BYTES)
 
@@ -116,6 +118,8 @@ class HeadMappedBeforeCopy(HugetlbVmemmap):
 class FreesWithoutUnmapping(HugetlbVmemmap):
     """Puts a tail page on the list of those to be freed, and leaves it mapped."""
 
-    async def _set_remapped(self, pte: PhysAddr, entry: Pte, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
+    async def _set_remapped(
+        self, pte: PhysAddr, addr: VirtAddr, entry: Pte, page: VirtAddr, walk: VmemmapRemapWalk
+    ) -> None:
         if entry.writable:
-            await super()._set_remapped(pte, entry, page, walk)
+            await super()._set_remapped(pte, addr, entry, page, walk)

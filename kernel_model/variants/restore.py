@@ -8,7 +8,7 @@ from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, W
 from kernel_model.layout import STRUCT_PAGE_SIZE, page_to_pfn, page_to_virt, pfn_to_page
 from kernel_model.mm.hstate import Hstate, hugetlb_vmemmap_size
 from kernel_model.mm.page import page_of_lru
-from kernel_model.mm.pgtable import PAGE_KERNEL, entry_get, mk_pte, set_pte_at
+from kernel_model.mm.pgtable import PAGE_KERNEL, entry_get, mk_pte
 
 
 class ResetTooSmall(HugetlbVmemmap):
@@ -22,8 +22,10 @@ class ResetTooSmall(HugetlbVmemmap):
 class RestoreMapsBeforeCopy(HugetlbVmemmap):
     """Maps a new page before it has its contents."""
 
-    async def _fill_and_map(self, pte: PhysAddr, page: VirtAddr, walk: VmemmapRemapWalk) -> None:
-        await set_pte_at(pte, mk_pte(page_to_pfn(page), PAGE_KERNEL))
+    async def _fill_and_map(
+        self, pte: PhysAddr, addr: VirtAddr, page: VirtAddr, walk: VmemmapRemapWalk
+    ) -> None:
+        await self._set_pte_at(pte, addr, mk_pte(page_to_pfn(page), PAGE_KERNEL), walk)
         await self._fill(page_to_virt(page), walk)
 
 

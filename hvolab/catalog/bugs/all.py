@@ -13,6 +13,7 @@ from hvolab.catalog.bugs.flush_bugs import (
     FLUSH_READER,
     FLUSH_SLEEPER,
     INVLPG_GLOBALS,
+    SWITCHING_CPU,
     TWO_SIZES,
 )
 from hvolab.catalog.bugs.kernel_bugs import (
@@ -36,6 +37,7 @@ BUGS: tuple[Scenario, ...] = tuple(
         FLUSH_READER,
         FLUSH_HEAD_READER,
         FLUSH_SLEEPER,
+        SWITCHING_CPU,
         UP_AND_DOWN,
         FROZEN_TAIL,
         SPLIT_NEIGHBOURS,

@@ -55,6 +55,14 @@ async def _reads_before_and_after_idling(kernel: Kernel, huge: HugePage) -> None
     await Load(TAIL_WORD)
 
 
+async def _reads_before_and_after_switching(kernel: Kernel, huge: HugePage) -> None:
+    """A CPU that has the tail cached, and goes on in another address space: the kernel's part is the same."""
+    del huge
+    await Load(TAIL_WORD)
+    await kernel.flush.switch_mm_irqs_off()
+    await Load(TAIL_WORD)
+
+
 async def _grow(kernel: Kernel, huge: HugePage) -> None:
     """Growing the pool by one folio that has just been allocated and frozen."""
     await kernel.pool.init_new_hugetlb_folio(huge.folio)
@@ -91,6 +99,11 @@ def flush_head_reader(cpus: int) -> Setup:
 def flush_sleeper(cpus: int) -> Setup:
     sleeper = KernelActor(1, "sleeper", _reads_before_and_after_idling)
     return _setup(_boot(cpus), optimize(0), sleeper)
+
+
+def switching_cpu(cpus: int) -> Setup:
+    switcher = KernelActor(1, "switcher", _reads_before_and_after_switching)
+    return _setup(_boot(cpus), optimize(0), switcher)
 
 
 def up_and_down(cpus: int) -> Setup:

@@ -10,10 +10,12 @@ from hvolab.catalog.bugs.bug_setups import (
     flush_reader,
     flush_sleeper,
     globals_reader,
+    switching_cpu,
 )
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import Group, Scenario
 from kernel_model.flush.broken import LOCAL_ONLY, NEVER, SKIPS_IDLE, SKIPS_LAST_CPU
+from kernel_model.flush.switching import SKIP_SWITCHING_LATE
 from kernel_model.variants import catalog as variants
 
 FLUSH_READER = Scenario(
@@ -123,6 +125,31 @@ FLUSH_SLEEPER = Scenario(
             cpu0 until an IPI is sent
             cpu1 until Store(0xffff888000402008)
             cpu1 takes an interrupt
+            cpu0 to its end
+            cpu1 translates 0xffffea0000101000 to pfn 0x7f01 rw
+            """,
+        ),
+    ),
+)
+
+
+SWITCHING_CPU = Scenario(
+    "switching-cpu",
+    Group.FLUSH,
+    "A CPU has read a tail and switches to another address space: may a flush leave it out meanwhile?",
+    "no order is wrong: switching or not, every CPU is interrupted",
+    "Who is left out has to find out by itself, and to look for that after nobody leaves it out any more.",
+    2,
+    frozenset(),
+    switching_cpu,
+    (
+        bug(
+            SKIP_SWITCHING_LATE,
+            Verdict.MISSED_FLUSH,
+            """
+            cpu0 until an IPI is sent
+            cpu1 takes an interrupt
+            cpu1 until Load(0xffff888000402018)
             cpu0 to its end
             cpu1 translates 0xffffea0000101000 to pfn 0x7f01 rw
             """,

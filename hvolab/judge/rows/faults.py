@@ -41,6 +41,8 @@ from kernel_model.core.events import (
 )
 from kernel_model.layout import PMD_SIZE, START_KERNEL_MAP, PerCpu
 
+_READ_ONLY = "a write met a cached read-only entry; the page table allows it now: the retry succeeds"
+_ABSENT = "the page was not present; the page table has it now: the retry succeeds"
 DOES_NOT_HEAL = "I7: a second spurious fault of this CPU for one change of the page: it did not heal"
 
 
@@ -149,7 +151,7 @@ class Faults:
             cause = DOES_NOT_HEAL
         elif isinstance(decision, SpuriousFault):
             verdict = Verdict.SPURIOUS
-            cause = "a write met a cached read-only entry; the page table allows it now: the retry succeeds"
+            cause = _ABSENT if FaultCode.PROTECTION not in code else _READ_ONLY
         elif _is_own_text(event):
             verdict = Verdict.OWN_TEXT
             cause = (

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from emu.choice import Choice
 from emu.events import MachineEvent
+from emu.paging.models import LiveChange
 from hvolab.judge.judge import Judge
 from hvolab.judge.own import Judging, OwnJudge
 from hvolab.judge.question import Asks
@@ -17,6 +18,7 @@ from hvolab.judge.rows.answers import Answers
 from hvolab.judge.rows.at_rest import AtRest
 from hvolab.judge.rows.faults import Faults
 from hvolab.judge.rows.kernel_checks import KernelChecks
+from hvolab.judge.rows.live_changes import LiveChanges
 from hvolab.judge.rows.locks import Locks
 from hvolab.judge.rows.updates import Updates
 from hvolab.judge.rows.uses import Uses
@@ -43,6 +45,8 @@ class Monitor:
         self._updates = Updates(sight, self.told)
         self._rest = AtRest(sight, self.told, huge_pages)
         self._judges: list[Judge] = [Uses(sight, self.told), self._updates]
+        if sight.model.live_change is LiveChange.FORBIDDEN:
+            self._judges.append(LiveChanges(sight, self.told))
         if questions:
             self._judges.append(Answers(sight, self.told, questions))
         self.locks = Locks(sight)

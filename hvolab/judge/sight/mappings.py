@@ -73,6 +73,15 @@ class Mappings(Kept):
         """The first page that each page table translates."""
         return tuple(self._tables.values())
 
+    def page_of(self, pa: PhysAddr) -> int | None:
+        """The first page, by number, that an entry of a page table or page directory translates."""
+        frame, index = pa >> PAGE_SHIFT, (pa >> 3) % _ENTRIES
+        if frame in self._tables:
+            return self._tables[frame] + index
+        if frame in self._directories:
+            return self._directories[frame] + index * _ENTRIES
+        return None
+
     def add_holder(self, first: int, end: int) -> None:
         """These pages hold the struct pages of a folio from now on."""
         self._holders = sorted({*self._holders, (first, end)})

@@ -314,6 +314,11 @@ class Sight(Kept):
 
     # -- flushes and operations ----------------------------------------------------------------------
 
+    def translated_by(self, pa: PhysAddr) -> VirtAddr | None:
+        """The first address that a table entry at `pa` translates, of what is judged; None: it is none."""
+        page = self._remembered.mappings.page_of(pa)
+        return None if page is None else VirtAddr(page << PAGE_SHIFT)
+
     def requests(self, va: VirtAddr) -> list[Request]:
         """The flush requests that have the page of `va` in their range."""
         self._watching.watcher.reads(Resource(Kind.OWED, va >> PAGE_SHIFT))

@@ -1,4 +1,4 @@
-"""R8 to R11: what each invalidation removes, and what it leaves."""
+"""R8 to R11, R14: what each invalidation removes, and what it leaves."""
 
 from __future__ import annotations
 
@@ -252,3 +252,26 @@ def test_r10_mov_cr3_empties_the_paging_structure_caches() -> None:
     rig.set(rig.slot(VA, 2), 0)
     mmu.load_root(mmu.root, 0)
     assert read(mmu, VA + PAGE) is None
+
+
+# --- R14: INVLPGB and TLBSYNC ---------------------------------------------------------------------------
+
+
+@by_model
+@pytest.mark.parametrize("what", [Invlpg(VA), InvalidateAll()], ids=["of the page", "of everything"])
+def test_r14_what_a_broadcast_is_of_may_be_used_until_tlbsync_and_not_after_it(
+    model: CpuModel, what: Invlpg | InvalidateAll
+) -> None:
+    _, mmu = changed(model)
+    place = mmu.tlb.expect(0)
+    assert possible(mmu, VA) == with_now(model, OLD)
+    mmu.carry_out(what, place, 1)
+    assert possible(mmu, VA) == {NEW}
+
+
+def test_r14_what_is_changed_after_the_broadcast_may_be_used_after_tlbsync() -> None:
+    rig, mmu = changed(LAZY)
+    place = mmu.tlb.expect(0)
+    rig.set(rig.slot(VA), leaf(NEW + 1))
+    mmu.carry_out(Invlpg(VA), place, 1)
+    assert possible(mmu, VA) == {NEW, NEW + 1}

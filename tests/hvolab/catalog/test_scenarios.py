@@ -147,6 +147,7 @@ def test_the_groups_are_as_listed() -> None:
         "flush-reader": Group.FLUSH,
         "flush-head-reader": Group.FLUSH,
         "flush-sleeper": Group.FLUSH,
+        "switching-cpu": Group.FLUSH,
         "pool-up-and-down": Group.KERNEL,
         "frozen-tail": Group.KERNEL,
         "split-neighbours": Group.KERNEL,

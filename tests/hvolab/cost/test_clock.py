@@ -20,6 +20,7 @@ from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.flush.broadcast import INVLPGB
 from kernel_model.flush.broken import LOCAL_ONLY, NO_WAIT
 from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.stopping import PAUSE_REMOTE
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.layout import PAGE_OFFSET
 from kernel_model.mm.image import HugePage
@@ -92,6 +93,21 @@ def test_who_tells_nobody_flushes_itself() -> None:
 def test_a_broadcast_costs_the_same_however_many_cpus_there_are(routine, sent: int) -> None:
     expected = Reckoned(sent * 30 + 400, 0, 0, sent * 30 + 400, 0, 0, 0)
     assert [reckoned(INVLPGB, cpus, routine) for cpus in (2, 16)] == [expected] * 2
+
+
+async def _optimizes(kernel: Kernel, huge: HugePage) -> None:
+    await kernel.hvo.hugetlb_vmemmap_optimize_folio(huge.hstate, huge.folio)
+
+
+def test_who_stands_still_loses_all_the_time_that_the_other_needs() -> None:
+    """Nine entries change, and for each the other is in its handler until hardware has told its TLB."""
+    table = CostTable("by hand", interrupt=1_000, broadcast=30, tlbsync=400)
+    found = reckoned(PAUSE_REMOTE, 2, _optimizes, table)
+    assert found.interrupts == 9
+    assert found.interrupted == 9 * (1_000 + 430)
+    assert found.flushing == 9 * 430
+    # The interrupt for the static key, and nine times the way to the standstill and what is done in it.
+    assert found.elapsed == 1_000 + 9 * (1_000 + 430)
 
 
 def test_what_a_tlb_loses_that_was_still_right_is_lost_for_nothing() -> None:

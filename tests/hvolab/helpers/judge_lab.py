@@ -12,6 +12,7 @@ from typing import Any
 
 from emu.addr import Pfn, PhysAddr, VirtAddr
 from emu.choice import Question, VersionQuestion
+from emu.paging.models import CpuModel
 from emu.paging.pte import PteBit
 from emu.paging.walk import Walk
 from firmware.catalog import program
@@ -25,7 +26,7 @@ from hvolab.subject.run import run
 from hvolab.subject.scenario import GuestActor, KernelActor, Setup, vmemmap_page
 from hvolab.subject.script import Script, ScriptPicker, ToEnd, Until
 from kernel_model.boot import BootConfig, Kernel, System
-from kernel_model.flush.policy import FlushPolicy, StaleRange, Ticket, announce
+from kernel_model.flush.policy import FlushPolicy, NamedPolicy, StaleRange, Ticket, announce
 from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.mm.hstate import HSTATE_2M
 from kernel_model.mm.image import HugePage
@@ -113,6 +114,15 @@ async def split(_lab: Lab, booted: Kernel) -> None:
 
 
 SPLIT = (0, "split", split)
+
+
+def optimize_under(policy: NamedPolicy, model: CpuModel) -> Lab:
+    """One CPU optimizes the huge page, and nobody else does anything."""
+
+    async def optimizes(_lab: Lab, booted: Kernel) -> None:
+        await booted.hvo.hugetlb_vmemmap_optimize_folio(HSTATE_2M, HUGE.folio)
+
+    return lab((0, "optimize", optimizes), policy=policy, model=model, script=(ToEnd(0),), cpus=1)
 
 
 def after_split(*rest: Any) -> Script:

@@ -56,6 +56,53 @@ BROADCAST = {
         "shrink after an error",
     ),
 }
+SPLIT_FIRST = (
+    "optimize",
+    "optimize a page in use",
+    "optimize, no head page",
+    "optimize hotplugged",
+    "roll back",
+    "optimize a list",
+    "grow",
+)
+NOTHING_LEFT_TO_FLUSH = {
+    "flush_tlb_all: FlushBegun -> init: Stored ...": (
+        "optimize a list, the first is",
+        "optimize a list, switched off",
+        "optimize a list, and again",
+    ),
+}
+GENERATION_FIRST = {
+    "+ 2 x flush_tlb_kernel_range: Stored, + 2 x flush_tlb_kernel_range: Loaded": (
+        "optimize",
+        "optimize a page in use",
+        "optimize, no head page",
+        "optimize hotplugged",
+        "roll back",
+    ),
+    "+ flush_tlb_kernel_range: Stored, + flush_tlb_kernel_range: Loaded": (
+        "optimize in a split PMD",
+        "restore",
+        "dissolve",
+    ),
+    "flush_tlb_all: FlushBegun -> flush_tlb_all: Stored ...": (*LISTED, "optimize a list, switched off"),
+    "+ flush_tlb_all: Stored, + flush_tlb_all: Loaded": (
+        "restore a list",
+        "shrink",
+        "shrink, memory for one",
+        "shrink after an error",
+    ),
+}
+BROKEN_FIRST = {
+    "pmd_populate_kernel: Stored -> pmd_clear: Stored ...": SPLIT_FIRST,
+    "set_pte_at: Stored -> pte_clear: Stored ...": ("optimize in a split PMD", *RESTORED),
+    **NOTHING_LEFT_TO_FLUSH,
+}
+STOPPED_FIRST = {
+    "pmd_populate_kernel: Stored -> stop: IpiSent ...": SPLIT_FIRST,
+    "set_pte_at: Stored -> stop: IpiSent ...": ("optimize in a split PMD", *RESTORED),
+    **NOTHING_LEFT_TO_FLUSH,
+}
 DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "upstream": {},
     "flush-all-no-op": {
@@ -272,6 +319,9 @@ DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "in another order": (*LISTED, "optimize a list, switched off"),
     },
     "full": {"other values": (*REMAPPED, "restore", "dissolve")},
+    **dict.fromkeys(("skip-switching", "skip-switching-late"), GENERATION_FIRST),
+    **dict.fromkeys(("stop-machine", "pause-remote"), STOPPED_FIRST),
+    **dict.fromkeys(("bbm", "bbm-unlocked-look", "bbm-by-interrupt"), BROKEN_FIRST),
     "invlpgb": BROADCAST,
     "invlpgb-no-tlbsync": BROADCAST,
     "ideal": {

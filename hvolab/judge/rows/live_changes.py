@@ -1,0 +1,81 @@
+"""Row 2, on CPUs that ask for break-before-make: an entry in use may not become another at one stroke."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from emu.addr import VirtAddr
+from emu.events import MachineEvent, Stored
+from emu.paging.pte import Pte
+from hvolab.judge.describe import place_of
+from hvolab.judge.sight.sight import Sight
+from hvolab.judge.told import Told
+from hvolab.judge.verdict import Finding, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """An entry that has been made not present by that event, and what it was."""
+
+    was: Pte
+    event: int
+
+
+_WHOLE: _Broken | None = None
+
+
+def _what_it_was(broken: _Broken | None) -> Hashable:
+    """Which requests are later than its break Sight knows."""
+    return None if broken is None else broken.was
+
+
+class LiveChanges:
+    """Judges every store to a page table of what is judged."""
+
+    def __init__(self, sight: Sight, told: Told) -> None:
+        self._sight = sight
+        self._told = told
+        self._broken = sight.cells("what an entry was before it was broken", _WHOLE, _what_it_was)
+
+    def observe(self, number: int, event: MachineEvent) -> None:
+        if not isinstance(event, Stored) or event.size != 8:
+            return
+        va = self._sight.translated_by(event.pa)
+        if va is not None:
+            self._changed(number, event, va)
+
+    def _changed(self, number: int, event: Stored, va: VirtAddr) -> None:
+        entry, old, new = event.pa >> 3, Pte(event.old), Pte(event.value)
+        if old.present:
+            if not new.present:
+                self._broken.set(_Broken(old, number), entry)
+            elif _differs(old, new):
+                self._tell(number, event, va, f"{_words(old)} became {_words(new)} while it was in use")
+            return
+        broken = self._broken.get(entry)
+        if broken is None or not new.present:
+            return
+        self._broken.set(None, entry)
+        if _differs(broken.was, new) and not self._flushed(va, broken):
+            gap = f"{_words(broken.was)} was made not present at event {broken.event}"
+            self._tell(
+                number, event, va, f"{gap} and became {_words(new)} before a flush of that was complete"
+            )
+
+    def _flushed(self, va: VirtAddr, broken: _Broken) -> bool:
+        requests = self._sight.requests(va)
+        return any(one.begun > broken.event and one.completed is not None for one in requests)
+
+    def _tell(self, number: int, event: Stored, va: VirtAddr, why: str) -> None:
+        where = place_of(event.cpu, va, event.site)
+        cause = "a translation in use was given another frame or size without a gap, which this CPU forbids"
+        self._told.finding(Finding(Verdict.LIVE_CHANGE, (), where, number, cause, (why,)))
+
+
+def _differs(old: Pte, new: Pte) -> bool:
+    return old.pfn != new.pfn or old.page_size != new.page_size
+
+
+def _words(entry: Pte) -> str:
+    return f"pfn {entry.pfn:#x} {entry.flags()}"
