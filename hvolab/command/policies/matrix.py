@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,10 +17,12 @@ from hvolab.catalog import CATALOGUE, SCENARIOS
 from hvolab.command.exploring.telling import Quiet, Stops
 from hvolab.command.status import BAD_INPUT, INTERRUPTED, NOT_COMPLETE, OUR_ERROR, WRONG
 from hvolab.explore.interrupts import held_interrupts
+from hvolab.explore.parallel import WorkerDied
 from hvolab.judge.verdict import Verdict
 from hvolab.load.user_file import UserFile, load
 from hvolab.matrix.cell import SCHEMA, CellDone
 from hvolab.matrix.results import Results, ResultsError
+from hvolab.matrix.team import by_one, by_several
 from hvolab.matrix.view import show_matrix
 from hvolab.matrix.work import CellWork, MatrixAxes, Spent, Task, tasks
 from hvolab.subject.axes import CPU_MODELS, POLICIES
@@ -65,6 +68,9 @@ Exit status: 1 when something was found, 2 when a file of yours has an error,
 @click.option(
     "--memory", type=click.IntRange(0), default=1024, show_default=True, help="MiB for each, as of explore."
 )
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="So many cells at a time."
+)
 @click.option("--load", "option", metavar="FILE.py[:NAME]", help="Your own policies: docs/your-own.md.")
 @click.option(
     "--keep",
@@ -80,6 +86,7 @@ def matrix_command(
     cpus: int | None,
     seconds: int,
     memory: int,
+    jobs: int,
     option: str | None,
     keep: Path | None,
     as_json: bool,  # noqa: FBT001
@@ -99,9 +106,12 @@ def matrix_command(
     results = Results(keep)
     try:
         results.open()
-        done = _explored(every, Spent(seconds, memory), results)
+        done = _explored(every, Spent(seconds, memory), results, jobs)
     except ResultsError as error:
         raise click.BadParameter(str(error), param_hint="--keep") from None
+    except WorkerDied as error:
+        click.echo(f"hvolab: {error}; with --keep what was done before is not lost", err=True)
+        return INTERRUPTED
     if as_json:
         document = {"schema": SCHEMA, "cells": [one.save() for one in done]}
         click.echo(json.dumps(document, indent=1))
@@ -124,23 +134,21 @@ def status_of_cells(cells: Sequence[CellDone]) -> int:
     return NOT_COMPLETE if any(done.coverage.stopped_by for done in cells) else 0
 
 
-def _explored(every: Sequence[Task], spent: Spent, results: Results) -> list[CellDone]:
-    """Cell by cell, until an interrupt comes."""
-    done: list[CellDone] = []
+def _explored(every: Sequence[Task], spent: Spent, results: Results, jobs: int) -> list[CellDone]:
+    """Until an interrupt comes. In the order that was asked for."""
+    cells = [partial(_cell, task, spent, results) for task in every]
+    found: dict[int, CellDone] = {}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True)
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with held_interrupts() as interrupts, progress:
-        shown = progress.add_task("")
-        for number, task in enumerate(every, 1):
-            what = f"{number} of {len(every)}: {task.cell.policy} x {task.cell.scenario}"
+        shown = progress.add_task(f"0 of {len(every)}")
+        coming = by_one(cells, interrupts) if jobs == 1 else by_several(cells, jobs, interrupts)
+        for number, done in coming:
+            found[number] = done
+            what = f"{len(found)} of {len(every)}, the last one {done.cell.policy} x {done.cell.scenario}"
             progress.update(shown, description=escape(what))
-            one = _cell(task, spent, results)
-            if one is not None:
-                done.append(one)
-            if one is None or interrupts.asked:
-                break
-    return done
+    return [found[number] for number in sorted(found)]
 
 
 def _cell(task: Task, spent: Spent, results: Results) -> CellDone | None:

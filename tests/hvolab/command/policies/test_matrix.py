@@ -71,6 +71,22 @@ def test_a_slip_is_one_line(options: tuple[str, ...], said: str) -> None:
     assert said in done.err
 
 
+def test_with_jobs_it_says_the_same_and_keeps_the_same(tmp_path: Path) -> None:
+    asked = (
+        "matrix",
+        "--scenarios",
+        "flush-sleeper,switching-cpu",
+        "--policies",
+        "upstream,skips-idle",
+        "--json",
+    )
+    one, two = (hvolab(*asked, "--jobs", jobs, "--keep", tmp_path / jobs) for jobs in ("1", "2"))
+    assert (one.status, one.out) == (two.status, two.out)
+    lines = [sorted((tmp_path / jobs).read_text(encoding="ascii").splitlines()) for jobs in ("1", "2")]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 4
+
+
 def test_a_policy_that_raises_in_one_cell_ends_no_other(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
