@@ -40,11 +40,18 @@ def as_far_as_it_goes(script: Script) -> PickerFor:
 def own_order(chosen: Scenario, setup: Setup, wanted: Asked) -> PickerFor:
     """The order in which that scenario is run when no other is asked for.
 
-    A script was not made for a user's own program, variant or policy: it orders what there is to be ordered.
+    A script was not made for a user's own program, variant or policy, nor for any but those that the scenario
+    has an order for: it orders what there is to be ordered.
     """
     order = order_of(chosen, setup)
-    made_for_others = wanted.program is not None or not wanted.loaded.changes_nothing
+    own = chosen.build(setup.boot.cpus)
+    has_none = order == own.script and _kernel_of(own) != _kernel_of(setup)
+    made_for_others = has_none or wanted.program is not None or not wanted.loaded.changes_nothing
     return as_far_as_it_goes(order) if made_for_others else following(order)
+
+
+def _kernel_of(setup: Setup) -> tuple[str, str]:
+    return setup.boot.policy.name, setup.boot.variant.name
 
 
 def run_and_show(
