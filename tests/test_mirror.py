@@ -36,7 +36,6 @@ WITHOUT = {
     "hvolab/command/exploring/plan.py": "tests/hvolab/command/test_explore.py",
     "hvolab/command/exploring/telling.py": "tests/hvolab/command/test_explore_first.py",
     "hvolab/command/stories/five.py": "tests/hvolab/command/test_demo.py",
-    "hvolab/command/playing.py": "tests/hvolab/show/test_report.py",
     "hvolab/dump/model.py": "tests/hvolab/dump/test_decode.py",
     "hvolab/dump/place.py": "tests/hvolab/dump/test_decode.py",
     "hvolab/explore/audience.py": "tests/hvolab/explore/test_explorer.py",
