@@ -14,6 +14,12 @@ from emu.mmu import Denied, NonCanonical
 from emu.paging.walk import BusError
 from emu.trace import Trace
 
+_MOST_NESTED = 16  # a real stack of 16 KiB has no room for as many
+
+
+class TrapsWithoutEnd(RuntimeError):
+    """The handlers of a CPU raise exceptions themselves, one within the other: its stack has overflown."""
+
 
 class Traps:
     """Hands each exception to the one handler that software has for them."""
@@ -24,8 +30,11 @@ class Traps:
         self._handler = handler
 
     def take(self, cpu: Cpu, why: Denied | BusError | NonCanonical | GuestTrap) -> None:
-        """The top context of the CPU has raised it."""
+        """The top context of the CPU has raised it. Raises TrapsWithoutEnd."""
         site = cpu.site()
+        roles = [context.role for context in cpu.contexts if isinstance(context, RoutineContext)]
+        if roles.count(RoutineRole.TRAP) == _MOST_NESTED:
+            raise TrapsWithoutEnd(f"cpu{cpu.number} traps within traps, {_MOST_NESTED} deep, in {site}")
         match why:
             case Denied(fault=fault, entry=entry, dead_end=dead_end):
                 self._trace.add(Faulted(cpu.number, site, fault, entry, dead_end))

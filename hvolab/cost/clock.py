@@ -49,7 +49,8 @@ def _still_right(entry: TlbEntry, mmu: Mmu) -> bool:
 class Reckoned:
     """Cycles, but for the last three: counts.
 
-    `flushing`: of the CPUs that flush, from the begin of each request until it is relied on. `interrupted`:
+    `flushing`: of the CPUs that flush, from the begin of each request until it is relied on, or from where
+    they stop the others until these go on. `interrupted`:
     of all others, in handlers of flushes. `refilling`: of all, in walks since an operation began. `elapsed`:
     on the CPU that had most to do. `interrupts`: those of flushes. `invalidated`: entries that TLBs lost, of
     these `needlessly` those that still were what the page tables say.
@@ -80,6 +81,8 @@ class Clock:
         self._begun: dict[int, int] = {}  # by request of the kernel: when
         self._sent: dict[int, IpiSent] = {}
         self._sent_at: dict[int, int] = {}
+        self._silent: dict[int, int] = {}  # by request of interrupts: how many have not answered
+        self._stopping: dict[int, tuple[int, int]] = {}  # by CPU that stops others: its request, since when
         self._taken = [0] * len(machine.cpus)
         self._held: list[dict[TlbEntry, None]] = [{} for _ in machine.cpus]
         self._flushing = self._interrupted = self._refilling = 0
@@ -120,8 +123,11 @@ class Clock:
                     for other in range(len(self._at)):
                         self._removed(other, one)
             case IpiSent(request=request, targets=targets):
+                if isinstance(event.payload, StandStill):
+                    self._stopping[cpu] = (request, self._at[cpu])
                 self._at[cpu] += table.ipi_target * len(targets)
                 self._sent[request], self._sent_at[request] = event, self._at[cpu]
+                self._silent[request] = len(targets)
             case IpiTaken(request=request):
                 self._taken[cpu] = max(self._at[cpu], self._sent_at[request] + table.ipi_delivery)
                 self._at[cpu] = self._taken[cpu] + table.interrupt
@@ -130,9 +136,9 @@ class Clock:
                 self._answered(cpu, self._sent[request])
             case Annotated(payload=OperationBegun()):
                 self._operating = True
-            case Annotated(payload=FlushBegun()):
+            case Annotated(payload=FlushBegun()) if cpu not in self._stopping:
                 self._begun[number] = self._at[cpu]
-            case Annotated(payload=FlushCompleted(begun=begun)):
+            case Annotated(payload=FlushCompleted(begun=begun)) if begun in self._begun:
                 self._flushing += self._at[cpu] - self._begun[begun]
             case _:
                 pass  # takes no time of a CPU
@@ -161,6 +167,11 @@ class Clock:
         top = self._machine.cpus[sent.cpu].top
         if isinstance(top, RoutineContext) and top.pending == Await(Acknowledged(sent.request)):
             self._at[sent.cpu] = max(self._at[sent.cpu], self._at[cpu])
+        self._silent[sent.request] -= 1
+        stopping, since = self._stopping.get(sent.cpu, (None, 0))
+        if stopping == sent.request and not self._silent[sent.request]:
+            del self._stopping[sent.cpu]
+            self._flushing += self._at[sent.cpu] - since
 
     def _removed(self, cpu: int, what: Invalidation) -> None:
         if isinstance(what, FaultedAt):

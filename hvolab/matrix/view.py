@@ -139,8 +139,9 @@ def _show_wrong(console: Console, done: CellDone) -> None:
 
 def _cost_table(cells: Sequence[CellDone]) -> Table:
     """Of all scenarios that every policy has been explored on, together."""
-    policies = [*dict.fromkeys(done.cell.policy for done in cells)]
-    counts_for = Counter(done.cell.scenario for done in cells if not (done.reason or done.failed))
+    explored = [done for done in cells if not (done.reason or done.failed)]
+    policies = [*dict.fromkeys(done.cell.policy for done in explored)]
+    counts_for = Counter(done.cell.scenario for done in explored)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("what it costs", no_wrap=True)
     for column in ("requests", "interrupts", "INVLPG", "whole TLB", "INVLPGB", "RCU waits"):

@@ -6,7 +6,7 @@ Counts, not times: no clock is modelled.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from emu.events import Annotated, BroadcastSent, Invalidated, IpiTaken, MachineEvent
 from emu.paging.tlb import InvalidateAll, Invlpg
@@ -37,6 +37,7 @@ class Costs:
 
 
 NO_COSTS = Costs()
+_MOST_CYCLES = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,13 @@ class CostTable:
     ipi_delivery: int = 0
     tlbsync: int = 0
     access: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what are no cycles."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name != "name" and not (type(value) is int and 0 <= value <= _MOST_CYCLES):
+                raise ValueError(f"{field.name}={value!r}: want cycles, a number from 0 to {_MOST_CYCLES:,}")
 
     def cycles(self, costs: Costs) -> int:
         """What all CPUs together spend, none of it beside other work."""

@@ -18,6 +18,7 @@ from typing import TypeAlias, assert_never
 
 from emu.addr import Pfn, VirtAddr, page_start
 from emu.choice import Choice, DecideQuestion, Question, Step, TakeInterrupt, VersionQuestion
+from emu.cpu.cpu import RoutineContext, RoutineRole
 from emu.events import MachineEvent
 from emu.machine import Machine
 from emu.paging.dead_end import DeadEnd
@@ -211,14 +212,21 @@ class ScriptPicker:
         if wanted in enabled:
             self._count += isinstance(constraint, Interrupt | Makes)
             return wanted
-        others = [choice for choice in enabled if isinstance(choice, TakeInterrupt)]
+        others: list[Choice] = [choice for choice in enabled if isinstance(choice, TakeInterrupt)]
         if isinstance(constraint, AsFar) and not others:
             self._at, self._count = self._at + 1, 0
             return self.pick(enabled)
+        # Who waits may wait for handlers that are taken step by step.
+        others += [choice for choice in enabled if self._is_in_handler(choice)]
         waits = self._machine.blocked().get(constraint.cpu)
         if waits is None or not others or isinstance(constraint, Interrupt):
             raise self._unmet(constraint)
         return others[0]
+
+    def _is_in_handler(self, choice: Choice) -> bool:
+        contexts = self._machine.cpus[choice.cpu].contexts
+        roles = [one.role for one in contexts if isinstance(one, RoutineContext)]
+        return isinstance(choice, Step) and RoutineRole.INTERRUPT in roles
 
     def _is_idle(self, choice: Choice) -> bool:
         """Whether it is an interrupt of a CPU that nobody runs on."""

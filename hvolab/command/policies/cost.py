@@ -19,15 +19,17 @@ from hvolab.cost.measure import CostRow, NoEnd, reckon
 from hvolab.cost.plot import picture
 from hvolab.cost.view import costs_json, show_costs, show_legend
 from hvolab.cost.workload import MOST_FOLIOS, Workload
-from hvolab.load.applied import applied
+from hvolab.load.applied import applied, tried
 from hvolab.load.user_file import NOTHING_LOADED, UserFile, load
 from hvolab.subject.axes import Chosen
+from hvolab.subject.blame import LoadError
 from hvolab.subject.costs import CostTable
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.safe import SAFE
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M
 
+_SMALLEST = Workload(2, 1, HSTATE_2M)
 _SIZES = {"2M": HSTATE_2M, "1G": HSTATE_1G}
 
 
@@ -109,7 +111,9 @@ def cost_command(
 ) -> int:
     loaded = NOTHING_LOADED if option is None else load(option)
     chosen = _policies(policies, loaded)
-    table = next(iter(loaded.cost_tables), DOCUMENTED)
+    table = _table(loaded)
+    if plot is not None and not plot.parent.is_dir():
+        raise click.BadParameter(f"cannot write {plot}: no such directory", param_hint="--plot")
     # Each axis is gone along in the middle of the other.
     by_cpus = [Workload(count, batch[len(batch) // 2], _SIZES[size]) for count in cpus]
     by_batch = [Workload(cpus[len(cpus) // 2], folios, _SIZES[size]) for folios in batch]
@@ -145,6 +149,15 @@ def _charts(
     return [along_batch] if len(by_cpus) == 1 else [along_cpus, along_batch]
 
 
+def _table(loaded: UserFile) -> CostTable:
+    """Raises LoadError where the file has several, or has nothing that is of use here."""
+    if len(loaded.cost_tables) > 1:
+        raise LoadError(f"{loaded.option} brings several cost tables: say FILE.py:NAME")
+    if loaded.things and not (loaded.cost_tables or _own(loaded)):
+        raise LoadError(f"{loaded.option} brings neither a flush policy nor a cost table")
+    return next(iter(loaded.cost_tables), DOCUMENTED)
+
+
 def _own(loaded: UserFile) -> list[str]:
     return [thing.name for thing in loaded.things if isinstance(thing, NamedPolicy)]
 
@@ -155,6 +168,8 @@ def _policies(names: str | None, loaded: UserFile) -> list[str]:
     if names is None:
         return [UPSTREAM.name, *(own or [policy.name for policy in SAFE])]
     wanted = [*dict.fromkeys(name.strip() for name in names.split(",") if name.strip())]
+    if not wanted:
+        raise click.BadParameter("no policy is named", param_hint="--policies")
     for name in wanted:
         loaded.axes.policies.find(name)
     return wanted
@@ -165,6 +180,9 @@ def _reckoned(
 ) -> list[CostRow]:
     """Raises NoEnd, LoadError."""
     rows: list[CostRow] = []
+    for policy in policies:
+        if policy in _own(loaded):
+            tried(applied(_SMALLEST.setup(), Chosen(policy=policy), loaded), loaded)
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from emu.addr import VirtAddr
+from emu.addr import PAGE_BYTES, VirtAddr
 from emu.events import MachineEvent, Stored
 from emu.paging.pte import Pte
 from hvolab.judge.describe import place_of
@@ -22,6 +22,7 @@ class _Broken:
     event: int
 
 
+_LARGE = 512  # pages of 4 KiB
 _WHOLE: _Broken | None = None
 
 
@@ -64,8 +65,10 @@ class LiveChanges:
             )
 
     def _flushed(self, va: VirtAddr, broken: _Broken) -> bool:
-        requests = self._sight.requests(va)
-        return any(one.begun > broken.event and one.completed is not None for one in requests)
+        """Whether a later request of it is complete: of any page of a large one, of the first of a table."""
+        pages = range(_LARGE if broken.was.page_size else 1)
+        asked = (self._sight.requests(VirtAddr(va + page * PAGE_BYTES)) for page in pages)
+        return any(one.begun > broken.event and one.completed is not None for some in asked for one in some)
 
     def _tell(self, number: int, event: Stored, va: VirtAddr, why: str) -> None:
         where = place_of(event.cpu, va, event.site)

@@ -11,6 +11,7 @@ from paging_rig import FRAME, PAGE, RO, RW, VA, leaf
 from emu.addr import PhysAddr, VirtAddr
 from emu.cpu.ops import FetchAdd, Load, SetInterrupts, Store
 from emu.cpu.software import Trap, TrapOutcome
+from emu.cpu.traps import TrapsWithoutEnd
 from emu.events import BusErrorSeen, Executed, Faulted, Finished, GuestSite, Loaded, RoutineSite, Trapped
 from emu.guest.decode import UnsupportedInstruction
 from emu.guest.guest_core import GuestTrap
@@ -212,3 +213,18 @@ def test_an_instruction_that_is_not_modelled_comes_out_of_the_step() -> None:
     rig.guest(0, "rdtsc")
     with pytest.raises(UnsupportedInstruction, match="rdtsc"):
         rig.step(0)
+
+
+def test_a_handler_that_raises_what_it_handles_ends_when_a_stack_would() -> None:
+    """It went on without end, and slower and slower."""
+
+    async def faults(_trap: Trap) -> TrapOutcome:
+        await Load(VA)
+        return TrapOutcome.RETRY
+
+    rig = MachineRig(1, trap=faults)
+    rig.preset(rig.slot(VA), 0)
+    rig.thread(0, one_load)
+    with pytest.raises(TrapsWithoutEnd, match=r"^cpu0 traps within traps, 16 deep, in faults$"):
+        rig.run()
+    assert len(rig.told(Faulted)) == 16

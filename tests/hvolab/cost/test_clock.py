@@ -20,7 +20,7 @@ from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.flush.broadcast import INVLPGB
 from kernel_model.flush.broken import LOCAL_ONLY, NO_WAIT
 from kernel_model.flush.policy import NamedPolicy
-from kernel_model.flush.stopping import PAUSE_REMOTE
+from kernel_model.flush.stopping import PAUSE_REMOTE, STOP_MACHINE
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.layout import PAGE_OFFSET
 from kernel_model.mm.image import HugePage
@@ -105,9 +105,16 @@ def test_who_stands_still_loses_all_the_time_that_the_other_needs() -> None:
     found = reckoned(PAUSE_REMOTE, 2, _optimizes, table)
     assert found.interrupts == 9
     assert found.interrupted == 9 * (1_000 + 430)
-    assert found.flushing == 9 * 430
+    assert found.flushing == 9 * (1_000 + 430), "from the stop on"
     # The interrupt for the static key, and nine times the way to the standstill and what is done in it.
     assert found.elapsed == 1_000 + 9 * (1_000 + 430)
+
+
+@pytest.mark.parametrize("policy", [STOP_MACHINE, PAUSE_REMOTE], ids=lambda one: one.name)
+def test_who_stops_the_others_pays_for_each_of_them(policy: NamedPolicy) -> None:
+    """It once paid for what it does while they stand still, and for no more."""
+    few, many = (reckoned(policy, cpus, _optimizes, CostTable("sends", ipi_target=1)) for cpus in (2, 9))
+    assert (few.flushing, many.flushing) == (9 * 1, 9 * 8)
 
 
 def test_what_a_tlb_loses_that_was_still_right_is_lost_for_nothing() -> None:

@@ -94,11 +94,39 @@ def test_a_policy_of_yours_is_reckoned_or_told_in_a_line(body: str, said: str | 
         (("--cpus", ""), "want numbers from 2 to 256"),
         (("--cpus", "2...9"), "want numbers from 2 to 256"),
         (("--batch", "0"), "want numbers from 1 to 1024"),
+        (("--policies", " ,"), "no policy is named"),
         (("--policies", "upsteam"), "there is no flush policy 'upsteam'; did you mean upstream"),
-        (("--plot", "/nowhere/costs.svg", *QUICK[1:]), "cannot write /nowhere/costs.svg"),
+        (("--plot", "/nowhere/costs.svg", *QUICK[1:]), "cannot write /nowhere/costs.svg: no such directory"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(words: tuple[str, ...], said: str) -> None:
     done = hvolab("cost", *words)
     assert (done.status, done.out) == (2, "")
+    assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("A = CostTable('a')\nB = CostTable('b')\n", "brings several cost tables: say FILE.py:NAME"),
+        ("A = CostTable('a', invlpg='300')\n", "invlpg='300': want cycles, a number from 0 to"),
+        ("A = CostTable('a', access=-5)\n", "access=-5: want cycles"),
+        ("A = CostTable('a', walk=1.5)\n", "walk=1.5: want cycles"),
+        ("A = CostTable('a', walk=10**30)\n", "want cycles"),
+        (
+            "class V(HugetlbVmemmap):\n  async def _fill_head(self, to, walk): pass\n",
+            "brings neither a flush policy nor a cost table",
+        ),
+        (
+            "def h(model): raise KeyError('x')\nP = NamedPolicy('p', '', UpstreamFlush, hardware=h)\n",
+            "KeyError",
+        ),
+        ("P = NamedPolicy('p', '', UpstreamFlush, hardware=lambda model: None)\n", "own.py"),
+    ],
+)
+def test_a_file_that_is_of_no_use_is_refused_in_a_line(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("from hvolab.api import *\n" + text)
+    done = hvolab("cost", "--cpus", "2", "--batch", "1", "--load", file)
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
     assert said in done.err

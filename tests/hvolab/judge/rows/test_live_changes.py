@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from judge_lab import ELSEWHERE, FRAMES, SPLIT, TAIL_1, Lab, lab, optimize_under
+from judge_lab import ELSEWHERE, FRAMES, HEAD, SPLIT, TAIL_1, Lab, lab, optimize_under
 
 from emu.addr import PAGE_BYTES, VirtAddr
 from emu.paging.models import LAZY, LAZY_BBM_REQUIRED, CpuModel
@@ -14,7 +14,8 @@ from kernel_model.boot import Kernel
 from kernel_model.flush.breaking import BBM
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
-from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, mk_pte, pte_clear, set_pte_at
+from kernel_model.layout import PMD_SIZE
+from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, mk_pte, pmd_clear, pte_clear, set_pte_at
 
 HERE = FRAMES + 1  # the frame of TAIL_1
 CLEAR, FLUSH, FLUSH_OTHER = "clear", "flush", "flush another page"
@@ -94,3 +95,19 @@ def test_hvo_changes_entries_in_use_unless_its_policy_breaks_them_first(
 
 def test_a_bit_that_is_no_address_is_no_change() -> None:
     assert changes(BACK | PteBit.USER, BACK & ~PteBit.GLOBAL) == []
+
+
+@pytest.mark.parametrize("page", [0, 1, 511])
+def test_a_large_page_is_flushed_with_any_of_its_pages(page: int) -> None:
+    """It once had to be the first."""
+
+    async def body(made: Lab, booted: Kernel) -> None:
+        pmd = made.walk(HEAD).steps[-1]
+        first = VirtAddr(HEAD & ~(PMD_SIZE - 1))
+        await pmd_clear(pmd.pa)
+        at = VirtAddr(first + page * PAGE_BYTES)
+        await booted.flush.flush_tlb_kernel_range(at, VirtAddr(at + PAGE_BYTES))
+        await set_pte_at(pmd.pa, pmd.entry ^ (1 << 21))
+
+    done = lab((0, "changes", body), model=LAZY_BBM_REQUIRED, script=(ToEnd(0),), cpus=1).run()
+    assert [one for one in done.findings if one.verdict is Verdict.LIVE_CHANGE] == []
