@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from emu.addr import VirtAddr
+from emu.cpu.ops import Load, ThisCpu
 from kernel_model.core.sites import FlushSite
 from kernel_model.flush.policy import Deed, FlushPolicy, StaleRange
+from kernel_model.layout import PerCpu
 
 
 class KernelTlb:
@@ -25,6 +27,8 @@ class KernelTlb:
         """To another address space and its page tables, of which the kernel's part is the same."""
         await self.policy.leave()
         await self.policy.arrive()
+        # The generation of this CPU's TLB is looked at whatever the policy.
+        await Load(PerCpu(await ThisCpu()).tlb_gen)
 
     async def flush_tlb_all(self, site: FlushSite = FlushSite.ELSEWHERE) -> None:
         await self.policy.flush(StaleRange.everywhere_at(site))
