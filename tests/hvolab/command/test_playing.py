@@ -9,7 +9,13 @@ from hvolab.subject.axes import POLICIES
 
 
 @pytest.mark.parametrize("policy", POLICIES.names)
-@pytest.mark.parametrize("name", ["flush-reader", "flush-begun-before", "stale-read", "remap"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "flush-begun-before",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("flush-reader", "stale-read", "remap")),
+    ],
+)
 def test_a_scenario_is_run_under_any_policy_also_one_that_does_not_what_its_order_waits_for(
     name: str, policy: str
 ) -> None:

@@ -54,6 +54,7 @@ def test_nothing_that_is_safe_is_cheaper_than_the_ideal(policy: str, cpus: int, 
     assert ideal.total <= cost("upstream", cpus, folios).total
 
 
+@pytest.mark.slow
 def test_a_whole_tlb_is_emptied_for_a_gigabyte_and_for_a_batch_and_refilled() -> None:
     """The 33 pages of the ceiling: a batch flushes all, so does one huge page of 1 GiB."""
     large = cost("upstream", 2, 1, HSTATE_1G)
@@ -114,6 +115,7 @@ def test_a_policy_that_is_wrong_in_that_very_run_is_marked() -> None:
     assert marks == [False, True]
 
 
+@pytest.mark.slow
 def test_sixty_four_cpus_and_as_many_huge_pages_in_a_batch() -> None:
     found = cost("upstream", 64, 64)
     assert found.interrupts == 2 * 63

@@ -14,7 +14,8 @@ from kernel_model.mm.hstate import HSTATE_1G, HSTATE_2M, Hstate
 
 
 @pytest.mark.parametrize(
-    ("cpus", "folios", "size"), [(2, 1, HSTATE_2M), (3, 4, HSTATE_2M), (2, 2, HSTATE_1G)]
+    ("cpus", "folios", "size"),
+    [(2, 1, HSTATE_2M), (3, 4, HSTATE_2M), pytest.param(2, 1, HSTATE_1G, marks=pytest.mark.slow)],
 )
 def test_every_other_cpu_uses_each_folio_and_memory_of_its_own_before_and_after(
     cpus: int, folios: int, size: Hstate
