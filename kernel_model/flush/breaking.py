@@ -13,7 +13,7 @@ from emu.cpu.ops import AddWords, Await
 from emu.paging.models import with_invlpgb
 from kernel_model.flush.at_change import FlushesAtTheChange, elsewhere
 from kernel_model.flush.broadcast import BroadcastFlush
-from kernel_model.flush.policy import Deed, Look, NamedPolicy, StaleRange
+from kernel_model.flush.policy import Deed, NamedPolicy, StaleRange
 from kernel_model.flush.upstream import UpstreamFlush
 
 BROKEN = Word("an entry of vmemmap is broken")
@@ -38,14 +38,14 @@ class BreaksInterrupting(Breaks, UpstreamFlush):
     """Who waits in the page-fault handler cannot answer."""
 
 
-async def look_when_whole(look: Look) -> None:
+async def look_when_whole(look: Deed) -> None:
     """What the page-fault handler does: as long as it looks, nothing is broken."""
     await Await(WordIs(BROKEN, 0), then=((BROKEN, 1),))
     await look()
     await AddWords(((BROKEN, -1),))
 
 
-async def look_when_made(look: Look) -> None:
+async def look_when_made(look: Deed) -> None:
     """It waits, and then it looks: another entry may be broken by then."""
     await Await(WordIs(BROKEN, 0))
     await look()

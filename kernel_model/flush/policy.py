@@ -91,10 +91,6 @@ Deed: TypeAlias = Callable[[], Awaitable[None]]
 """Something that the kernel is about to do, at the time and in the order that a policy says."""
 
 
-Look: TypeAlias = Callable[[], Awaitable[None]]
-"""What the page-fault handler does to find out what page tables say."""
-
-
 def any_cpu(model: CpuModel) -> CpuModel:
     """Whatever it is."""
     return model
@@ -171,4 +167,4 @@ class NamedPolicy:
     obligation: str = ""
     receive: Receive = run_and_acknowledge
     hardware: Callable[[CpuModel], CpuModel] = any_cpu
-    absent: Callable[[Look], Coroutine[object, None, None]] | None = None
+    absent: Callable[[Deed], Coroutine[object, None, None]] | None = None

@@ -59,6 +59,14 @@ def test_a_matrix_says_what_is_wrong_what_was_not_explored_and_what_it_costs() -
     ]
 
 
+def test_a_policy_of_which_nothing_was_explored_takes_nobodys_costs_away() -> None:
+    """Upstream once cost nothing beside one that failed everywhere."""
+    failed = CellDone(Cell("fails", "one", "lazy", 2), "", error="mine.py raised")
+    lines = shown((done("right", "one"), failed), 2).splitlines()
+    costs = lines[lines.index(next(line for line in lines if line.startswith("what it costs"))) + 1 :]
+    assert [line.split() for line in costs[:-1]] == [["right", "2", "3", "4", "5", "6", "1"]]
+
+
 def test_more_scenarios_than_fit_are_shown_below_each_other() -> None:
     cells = tuple(done("right", f"scenario-{number}") for number in range(60))
     lines = shown(cells, 60).splitlines()
