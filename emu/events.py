@@ -226,6 +226,22 @@ class IpiAcknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class TickNeeded:
+    """There is something to do at the next tick of each of these CPUs."""
+
+    cpu: int
+    site: Site
+    cpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TickTaken:
+    """The local timer has interrupted that CPU."""
+
+    cpu: int
+
+
+@dataclass(frozen=True, slots=True)
 class Executed:
     """A guest instruction finished."""
 
@@ -273,6 +289,8 @@ MachineEvent: TypeAlias = (
     | IpiSent
     | IpiTaken
     | IpiAcknowledged
+    | TickNeeded
+    | TickTaken
     | Executed
     | Started
     | Finished

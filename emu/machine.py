@@ -257,7 +257,7 @@ class Machine(Kept):
         self._executor.answerer = answerer
         match choice:
             case TakeInterrupt():
-                self._interrupts.take(cpu)
+                self._interrupts.take(cpu, answerer)
             case Step():
                 self._step(cpu)
             case _:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from emu.addr import PAGE_SHIFT, Pfn, VirtAddr, frame_start
 from emu.choice import Defaults
+from emu.cpu.apic import LOCAL_TIMER_VECTOR
 from emu.cpu.cpu import KernelThread
 from emu.cpu.ops import Store
 from emu.cpu.software import Grain, InterruptHandler, Software
@@ -111,6 +112,19 @@ class Kernel:
     init_mm: Pfn
 
 
+class LocalTimer:
+    """The handler of the local timer's ticks, over whatever kernel runs."""
+
+    def __init__(self) -> None:
+        self.kernel: Kernel | None = None
+
+    async def apic_timer_interrupt(self, request: int, payload: object) -> None:
+        """sysvec_apic_timer_interrupt()"""
+        del request, payload
+        assert self.kernel is not None
+        await self.kernel.flush.tick(self.kernel.hvo.free_vmemmap_page_list)
+
+
 class System:
     """A machine at time zero and the kernel on it. The huge pages are linked on FOLIO_LIST, in order.
 
@@ -124,9 +138,11 @@ class System:
         config: BootConfig,
         vmemmap_blocks: Mapping[VirtAddr, Pfn],
         root: Pfn,
+        timer: LocalTimer,
     ) -> None:
         self.machine = machine
-        self.kernel = kernel
+        self.kernel = timer.kernel = kernel
+        self._timer = timer
         self.config = config
         self.vmemmap_blocks = vmemmap_blocks
         self._root = root
@@ -135,7 +151,7 @@ class System:
         """Back to time zero: the same run can be made again. Much cheaper than another boot."""
         self.machine.reset()
         pages = self.kernel.pages
-        self.kernel = _build_kernel(self.config, pages, self._root)
+        self.kernel = self._timer.kernel = _build_kernel(self.config, pages, self._root)
         pages.failures = self.config.failures
 
 
@@ -162,8 +178,13 @@ def boot(config: BootConfig) -> System:
         handler = beset(handler, config.nmi)
     # A handler that may fault is taken step by step.
     grain = config.policy.grain if config.policy.absent is None else Grain.STEPWISE
-    calls = InterruptHandler(handler, grain)
-    software = Software(TrapHandlers(image.root, config.policy.absent).handle, {CALL_FUNCTION_VECTOR: calls})
+    timer = LocalTimer()
+    timer.kernel = kernel
+    interrupts = {
+        CALL_FUNCTION_VECTOR: InterruptHandler(handler, grain),
+        LOCAL_TIMER_VECTOR: InterruptHandler(timer.apic_timer_interrupt, Grain.STEPWISE),
+    }
+    software = Software(TrapHandlers(image.root, config.policy.absent).handle, interrupts)
     model = config.policy.hardware(config.model)
     machine = Machine(memory, config.cpus, model, image.root, software, ledger=ledger)
     for name, pages_counted in _counters(config, blocks).items():
@@ -173,7 +194,8 @@ def boot(config: BootConfig) -> System:
     _fill_pool(machine, kernel, config)
     pages.failures = config.failures
     # A new kernel, as after each reset: nothing that one remembers of its boot makes the first run another.
-    return System(machine, _build_kernel(config, pages, image.root), config, blocks, image.root)
+    kernel = _build_kernel(config, pages, image.root)
+    return System(machine, kernel, config, blocks, image.root, timer)
 
 
 def _fill_pool(machine: Machine, kernel: Kernel, config: BootConfig) -> None:
@@ -233,7 +255,7 @@ def _build_kernel(config: BootConfig, pages: Buddy, root: Pfn) -> Kernel:
     lists = Lists(checks)
     most = config.policy.hardware(config.model).invlpgb_count_max
     setup = PolicySetup(online, config.kernel.tlb_single_page_flush_ceiling, most)
-    flush = KernelTlb(config.policy.build(setup))
+    flush = KernelTlb(config.policy.build(setup), lists)
     key = StaticKey(HUGETLB_OPTIMIZE_VMEMMAP_KEY, online)
     rcu = Rcu(sorted(online))
     hstates = _hstates(config)

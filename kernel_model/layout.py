@@ -81,6 +81,16 @@ class PerCpu:
         return VirtAddr(self.rcu_nesting + 24)
 
     @property
+    def held(self) -> VirtAddr:
+        """The list head of the pages that this CPU is to free later; 0 until the first are held."""
+        return VirtAddr(self.rcu_nesting + 32)
+
+    @property
+    def held_until(self) -> VirtAddr:
+        """The 64-bit word: the generation that all CPUs have to catch up with before; 0: nothing is held."""
+        return VirtAddr(self.rcu_nesting + 48)
+
+    @property
     def buffer(self) -> VirtAddr:
         """Where a guest program may leave what it read: the upper half of the data page, 2 KiB."""
         return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES + PAGE_BYTES // 2)

@@ -31,6 +31,7 @@ from emu.cpu.ops import (
     InvlpgbAll,
     Load,
     LoadBytes,
+    NeedTick,
     Op,
     Rewrite,
     SendIpi,
@@ -52,6 +53,7 @@ from emu.events import (
     LoadedBytes,
     MachineEvent,
     Stored,
+    TickNeeded,
 )
 from emu.ledger import Ledger
 from emu.memory import PhysicalMemory
@@ -123,6 +125,9 @@ class Executor:
                 return were
             case SendIpi():
                 return self._send(cpu, op)
+            case NeedTick(cpus=cpus):
+                self._apic.need_tick(cpus)
+                self._trace.add(TickNeeded(cpu.number, cpu.site(), tuple(sorted(cpus))))
             case Acknowledge(request=request):
                 self._apic.acknowledge(cpu.number, request)
                 self._trace.add(IpiAcknowledged(cpu.number, request))

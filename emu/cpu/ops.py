@@ -170,6 +170,16 @@ class SendIpi(Awaitable[int]):
 
 
 @dataclass(frozen=True, slots=True)
+class NeedTick(Awaitable[None]):
+    """There is something to do at the next tick of the local timer of each of these CPUs.
+
+    A timer ticks whether or not anybody asks; one whose handler would find nothing to do is no step.
+    """
+
+    cpus: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledge(Awaitable[None]):
     """In an interrupt routine: tell the sender that this CPU has done what was asked. `request`: a handle."""
 
@@ -265,6 +275,7 @@ Op: TypeAlias = (
     | TlbSync
     | SetInterrupts
     | SendIpi
+    | NeedTick
     | Acknowledge
     | Await
     | AddWords

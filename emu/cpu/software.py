@@ -43,7 +43,10 @@ class Grain(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InterruptHandler:
-    """The routine for a vector. It is given a handle of the request and the payload, and must acknowledge."""
+    """The routine for a vector. It is given a handle of the request and the payload, and must acknowledge.
+
+    That of LOCAL_TIMER_VECTOR has nothing to acknowledge: its handle stands for nothing, the payload is None.
+    """
 
     routine: Callable[[int, object], Code]
     grain: Grain

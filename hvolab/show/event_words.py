@@ -27,11 +27,13 @@ from emu.events import (
     Source,
     Started,
     Stored,
+    TickNeeded,
+    TickTaken,
     TlbFilled,
     Trapped,
 )
 from hvolab.judge.describe import of_the_kernel
-from kernel_model.core.events import FlushBegun, FlushCompleted, OperationReturned, PageFreed
+from kernel_model.core.events import FlushBegun, FlushCompleted, FlushesSettled, OperationReturned, PageFreed
 
 MOST_FUNCTIONS = 4
 
@@ -74,6 +76,10 @@ def in_words(event: MachineEvent) -> str:
             return f"takes interrupt {vector:#x}"
         case IpiAcknowledged(request=request):
             return f"acknowledges request {request}"
+        case TickNeeded(cpus=cpus):
+            return f"has something to do at the next tick of cpu{', cpu'.join(map(str, cpus)) or ' nobody'}"
+        case TickTaken():
+            return "takes a tick of its timer"
         case Executed(site=site):
             return f"has executed {site.instruction}"
         case Started(name=name):
@@ -93,6 +99,8 @@ def announced_in_words(payload: object) -> str:
             return f"{function} begins, [{start:#x}, {end:#x}), on {len(cpus)} CPUs"
         case FlushCompleted(begun=begun):
             return f"the flush begun at event {begun} is complete"
+        case FlushesSettled(generation=generation):
+            return f"the flushes up to generation {generation} are complete"
         case OperationReturned(function=function, result=result):
             return f"{function} returns{'' if result is None else f' {result}'}"
         case PageFreed(pfn=pfn, order=order):

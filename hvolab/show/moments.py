@@ -22,7 +22,7 @@ from hvolab.subject.picker import Replay
 from hvolab.subject.run import run
 from hvolab.subject.scenario import Setup
 from kernel_model.boot import System
-from kernel_model.core.events import FlushBegun, FlushCompleted, Oops, SpuriousFault
+from kernel_model.core.events import FlushBegun, FlushCompleted, FlushesSettled, Oops, SpuriousFault
 
 
 class Mark(Enum):
@@ -104,7 +104,7 @@ def _marks(
                 marks.add(Mark.STORE)
         case Faulted() | Annotated(payload=Oops() | SpuriousFault()):
             marks.add(Mark.FAULT)
-        case Annotated(payload=FlushBegun() | FlushCompleted()):
+        case Annotated(payload=FlushBegun() | FlushCompleted() | FlushesSettled()):
             marks.add(Mark.FLUSH)
         case _:
             pass  # nothing that one goes to

@@ -30,6 +30,7 @@ from emu.events import (
     Source,
     Started,
     Stored,
+    TickTaken,
 )
 from emu.machine import Machine
 from emu.paging.pte import Pte
@@ -49,6 +50,7 @@ from kernel_model.boot import System
 from kernel_model.core.events import (
     FlushBegun,
     FlushCompleted,
+    FlushesSettled,
     GracePeriodBegun,
     GracePeriodEnded,
     Oops,
@@ -172,6 +174,8 @@ class Timeline:
                 return _Said(f"#PF error code {int(fault.code)} at {fault.va:#x}")
             case IpiTaken():
                 return _Said("takes an IPI", "ipi", "takes an IPI")
+            case TickTaken():
+                return _Said("a tick of its timer")
             case Invalidated(what=what):
                 return _Said(_invalidation(what))
             case BroadcastSent(what=what):
@@ -193,6 +197,8 @@ class Timeline:
             case FlushBegun(function=function, start=start, end=end):
                 pages = "" if end - start >= 1 << 63 else f", {(end - start) // PAGE_BYTES} pages"
                 return _Said(f"{function} begins{pages}")
+            case FlushesSettled():
+                return _Said("all flushes begun so far are complete")
             case FlushCompleted():
                 return _Said("the flush is complete")
             case GracePeriodBegun():

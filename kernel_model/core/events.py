@@ -13,13 +13,17 @@ from kernel_model.core.sites import FlushSite
 
 @dataclass(frozen=True, slots=True)
 class FlushBegun:
-    """A flush request: [start, end) in bytes, on `cpus`. flush_tlb_all covers the whole address space."""
+    """A flush request: [start, end) in bytes, on `cpus`. flush_tlb_all covers the whole address space.
+
+    `generation`: of one that is settled with all before it (`FlushesSettled`); 0 where it is completed alone.
+    """
 
     function: str
     start: int
     end: int
     cpus: frozenset[int]
     site: FlushSite = FlushSite.ELSEWHERE
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,13 @@ class FlushCompleted(Refers):
     """From here on the kernel relies on the request that began at event `begun`."""
 
     begun: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushesSettled:
+    """From here on the kernel relies on every request of that generation or an earlier one."""
+
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +166,7 @@ class ActionResult:
 KernelEvent: TypeAlias = (
     FlushBegun
     | FlushCompleted
+    | FlushesSettled
     | PageAllocated
     | PageFreed
     | AllocationFailed

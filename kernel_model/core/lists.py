@@ -64,6 +64,18 @@ class Lists:
         await self._unlink(entry)
         await self.add(entry, head)
 
+    async def splice_init(self, source: VirtAddr, head: VirtAddr) -> None:
+        """list_splice_init: all of `source` becomes the beginning of another list. Nothing is checked."""
+        if await self.empty(source):
+            return
+        first, last = VirtAddr(await Load(source)), VirtAddr(await Load(_prev(source)))
+        following = VirtAddr(await Load(head))
+        await Store(_prev(first), head)
+        await Store(head, first)
+        await Store(last, following)
+        await Store(_prev(following), last)
+        await self.init(source)
+
     async def entries(self, head: VirtAddr) -> AsyncIterator[VirtAddr]:
         """list_for_each: each entry's successor is read after the body has run."""
         entry = VirtAddr(await Load(head))

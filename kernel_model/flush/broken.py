@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from emu.cpu.ops import Acknowledge, Load
 from emu.cpu.software import Grain
 from kernel_model.core.history import History
@@ -11,7 +9,8 @@ from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import RemoteCall, run_here
 from kernel_model.flush.breaking import BBM_BY_INTERRUPT, BBM_UNLOCKED_LOOK
 from kernel_model.flush.broadcast import INVLPGB_NO_TLBSYNC
-from kernel_model.flush.policy import NamedPolicy, PolicySetup, StaleRange, Ticket
+from kernel_model.flush.lazy import LATR, LATR_SHORT
+from kernel_model.flush.policy import NamedPolicy, Pages, PolicySetup, StaleRange, Ticket
 from kernel_model.flush.switching import SKIP_SWITCHING_LATE
 from kernel_model.flush.table import TableFlush, What, table
 from kernel_model.flush.upstream import UpstreamFlush
@@ -72,9 +71,9 @@ class ReleasesBeforeFlush(UpstreamFlush):
             return Ticket(stale)
         return await super().dispatch(stale)
 
-    async def release(self, ticket: Ticket | None, free: Callable[[], Awaitable[None]]) -> None:
+    async def release(self, ticket: Ticket | None, pages: Pages) -> None:
         del ticket
-        await free()
+        await pages.free()
         await self.flush(StaleRange.everywhere_at(FlushSite.ELSEWHERE))
 
 
@@ -162,4 +161,6 @@ BROKEN: tuple[NamedPolicy, ...] = (
     BBM_UNLOCKED_LOOK,
     BBM_BY_INTERRUPT,
     SKIP_SWITCHING_LATE,
+    LATR,
+    LATR_SHORT,
 )

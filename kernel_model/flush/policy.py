@@ -2,7 +2,7 @@
 
 A change of page tables leaves something stale, which is *issued*. Where Linux flushes, the policy
 *dispatches*: it tells CPUs. A ticket stands for that. The kernel *relies* on a ticket before it goes on, and
-where it *releases* pages: these a policy may hold back.
+where it *releases* pages: these a policy may hold back, until a tick of its CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from emu.addr import PAGE_SHIFT, VirtAddr
 from emu.cpu.ops import Annotate
 from emu.cpu.software import Grain
 from emu.paging.models import CpuModel
-from kernel_model.core.events import FlushBegun, FlushCompleted
+from kernel_model.core.events import FlushBegun, FlushCompleted, FlushesSettled
 from kernel_model.core.history import History
 from kernel_model.core.sites import FlushSite
 from kernel_model.core.smp import Receive, run_and_acknowledge
@@ -74,9 +74,17 @@ class Ticket:
     request: int | None = None
 
 
-async def announce(stale: StaleRange, cpus: frozenset[int]) -> int:
-    """That this is being flushed, on these CPUs. Returns the event."""
-    return await Annotate(FlushBegun(stale.function, stale.start, stale.end, cpus, stale.site))
+async def announce(stale: StaleRange, cpus: frozenset[int], generation: int = 0) -> int:
+    """That this is being flushed, on these CPUs. Returns the event.
+
+    `generation`, from 1: it is not completed alone, but settled with all of that one and earlier ones.
+    """
+    return await Annotate(FlushBegun(stale.function, stale.start, stale.end, cpus, stale.site, generation))
+
+
+async def settle(generation: int) -> None:
+    """The kernel relies on all of that generation and earlier ones from here on."""
+    await Annotate(FlushesSettled(generation))
 
 
 async def complete(ticket: Ticket) -> None:
@@ -89,6 +97,14 @@ async def complete(ticket: Ticket) -> None:
 
 Deed: TypeAlias = Callable[[], Awaitable[None]]
 """Something that the kernel is about to do, at the time and in the order that a policy says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Pages that were mapped, and are to be freed: now, or held on a list of this CPU to be freed later."""
+
+    free: Deed
+    hold: Deed
 
 
 def any_cpu(model: CpuModel) -> CpuModel:
@@ -128,12 +144,19 @@ class FlushPolicy:
     async def arrive(self) -> None:
         """It has."""
 
-    async def release(self, ticket: Ticket | None, free: Deed) -> None:
+    async def tick(self, free_held: Deed) -> None:
+        """The local timer of this CPU, where it was asked for (`NeedTick`). Interrupts are off.
+
+        `free_held` frees the pages that this CPU holds.
+        """
+        del free_held
+
+    async def release(self, ticket: Ticket | None, pages: Pages) -> None:
         """Pages are to be freed that were mapped before. None: what was dispatched has been relied on."""
         if ticket is not None:
             await self.rely(ticket)
             await complete(ticket)
-        await free()
+        await pages.free()
 
     async def flush(self, stale: StaleRange) -> None:
         """All of it, and rely on it."""
@@ -145,7 +168,8 @@ class FlushPolicy:
 # What is on the stack of kernel code, by name, and is no function of Linux.
 OURS = frozenset(
     {"change", "leave", "arrive", "issue", "dispatch", "rely", "release", "flush", "announce", "complete"}
-    | {"changed", "flush_tlb_all_and_free", "free_flushed", "<lambda>"}
+    | {"changed", "flush_tlb_all_and_free", "free_flushed", "<lambda>", "free", "hold", "tick", "free_held"}
+    | {"settle"}
 )
 
 

@@ -466,7 +466,7 @@ class HugetlbVmemmap:
         async with ListHead(cpu) as vmemmap_pages:
             await self._lists.init(vmemmap_pages)
             await self._optimize_folio(h, folio, vmemmap_pages, WalkFlag.SYNCHRONIZE_RCU)
-            await self._flush.free_flushed(lambda: self.free_vmemmap_page_list(vmemmap_pages))
+            await self._flush.free_flushed(vmemmap_pages, self.free_vmemmap_page_list)
         await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folio", begun, None, (folio,)))
 
     async def hugetlb_vmemmap_split_folio(self, h: Hstate, folio: VirtAddr) -> int:
@@ -487,11 +487,8 @@ class HugetlbVmemmap:
         await self._flush.flush_tlb_all(FlushSite.BATCH_SPLIT)
 
         cpu = await ThisCpu()
+        free = self.free_vmemmap_page_list
         async with ListHead(cpu) as vmemmap_pages:
-
-            async def _free() -> None:
-                await self.free_vmemmap_page_list(vmemmap_pages)
-
             await self._lists.init(vmemmap_pages)
             async for entry in self._lists.entries(folio_list):
                 folio = page_of_lru(entry)
@@ -500,10 +497,10 @@ class HugetlbVmemmap:
                 flags = self._after_the_first(flags)
                 # Out of memory with pages in hand: free those and try once more.
                 if ret == -ENOMEM and not await self._lists.empty(vmemmap_pages):
-                    await self._flush.flush_tlb_all_and_free(FlushSite.BATCH_SHORT, _free)
+                    await self._flush.flush_tlb_all_and_free(FlushSite.BATCH_SHORT, vmemmap_pages, free)
                     await self._lists.init(vmemmap_pages)
                     await self._optimize_folio(h, folio, vmemmap_pages, flags)
-            await self._flush.flush_tlb_all_and_free(FlushSite.BATCH_REMAPPED, _free)
+            await self._flush.flush_tlb_all_and_free(FlushSite.BATCH_REMAPPED, vmemmap_pages, free)
         await Annotate(OperationReturned("hugetlb_vmemmap_optimize_folios", begun, None, tuple(taken_up)))
 
     def _after_the_first(self, flags: WalkFlag) -> WalkFlag:

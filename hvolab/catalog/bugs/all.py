@@ -15,6 +15,7 @@ from hvolab.catalog.bugs.flush_bugs import (
     INVLPG_GLOBALS,
     SWITCHING_CPU,
     TWO_SIZES,
+    UNFREEZE_BEFORE_SWEEP,
 )
 from hvolab.catalog.bugs.kernel_bugs import (
     ERROR_WHILE_GROWING,
@@ -38,6 +39,7 @@ BUGS: tuple[Scenario, ...] = tuple(
         FLUSH_HEAD_READER,
         FLUSH_SLEEPER,
         SWITCHING_CPU,
+        UNFREEZE_BEFORE_SWEEP,
         UP_AND_DOWN,
         FROZEN_TAIL,
         SPLIT_NEIGHBOURS,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from emu.addr import Pfn
-from emu.cpu.ops import Load, Store, ThisCpu
+from emu.cpu.condition import Word, WordIs
+from emu.cpu.ops import AddWords, Await, Load, Store, ThisCpu
 from emu.paging.models import LAZY, LAZY_SINGLE
 from firmware.catalog import program
 from hvolab.catalog.common import (
@@ -63,6 +64,23 @@ async def _reads_before_and_after_switching(kernel: Kernel, huge: HugePage) -> N
     await Load(TAIL_WORD)
 
 
+HANDED_OUT = Word("the folio is handed out")
+
+
+async def _hands_out(kernel: Kernel, huge: HugePage) -> None:
+    del kernel, huge
+    await AddWords(((HANDED_OUT, 1),))
+
+
+async def _takes_what_is_handed_out(kernel: Kernel, huge: HugePage) -> None:
+    """Who has looked at the head while it was frozen gets the folio, and unfreezes it: it counts 1."""
+    del kernel
+    count = field(huge.folio, Offset.REFCOUNT)
+    await Load(count, 4)
+    await Await(WordIs(HANDED_OUT, 1))
+    await Store(count, 1, 4)
+
+
 async def _grow(kernel: Kernel, huge: HugePage) -> None:
     """Growing the pool by one folio that has just been allocated and frozen."""
     await kernel.pool.init_new_hugetlb_folio(huge.folio)
@@ -104,6 +122,11 @@ def flush_sleeper(cpus: int) -> Setup:
 def switching_cpu(cpus: int) -> Setup:
     switcher = KernelActor(1, "switcher", _reads_before_and_after_switching)
     return _setup(_boot(cpus), optimize(0), switcher)
+
+
+def unfreeze_before_sweep(cpus: int) -> Setup:
+    takes = KernelActor(1, "take", _takes_what_is_handed_out)
+    return _setup(_boot(cpus), optimize(0), KernelActor(0, "hand out", _hands_out), takes)
 
 
 def up_and_down(cpus: int) -> Setup:

@@ -11,10 +11,12 @@ from hvolab.catalog.bugs.bug_setups import (
     flush_sleeper,
     globals_reader,
     switching_cpu,
+    unfreeze_before_sweep,
 )
 from hvolab.judge.verdict import Verdict
 from hvolab.subject.scenario import Group, Scenario
 from kernel_model.flush.broken import LOCAL_ONLY, NEVER, SKIPS_IDLE, SKIPS_LAST_CPU
+from kernel_model.flush.lazy import LATR
 from kernel_model.flush.switching import SKIP_SWITCHING_LATE
 from kernel_model.variants import catalog as variants
 
@@ -152,6 +154,29 @@ SWITCHING_CPU = Scenario(
             cpu1 until Load(0xffff888000402018)
             cpu0 to its end
             cpu1 translates 0xffffea0000101000 to pfn 0x7f01 rw
+            """,
+        ),
+    ),
+)
+
+
+UNFREEZE_BEFORE_SWEEP = Scenario(
+    "unfreeze-before-sweep",
+    Group.FLUSH,
+    "A folio is optimized and handed out to a CPU that has its head cached: may a flush of that be put off?",
+    "no order is wrong: that CPU has flushed before the folio is handed out",
+    "That the old head page is not freed yet helps nobody who writes to it.",
+    2,
+    frozenset(),
+    unfreeze_before_sweep,
+    (
+        bug(
+            LATR,
+            Verdict.LOST_UPDATE,
+            """
+            cpu1 until Load(0xffffea0000100034)
+            cpu0 to its end
+            cpu1 translates 0xffffea0000100000 to pfn 0x7f00 rw
             """,
         ),
     ),

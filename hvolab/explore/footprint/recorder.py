@@ -35,6 +35,8 @@ from emu.events import (
     MultiHitSeen,
     Started,
     Stored,
+    TickNeeded,
+    TickTaken,
     TlbFilled,
     Trapped,
 )
@@ -304,7 +306,11 @@ class Recorder(Kept):
                 for target in event.targets:
                     self._writes.add(Resource(Kind.IPI, target))
                     self.held[Resource(Kind.IPI, target)] = int(target in self._pending)
-            case IpiTaken():
+            case TickNeeded():
+                for target in event.cpus:
+                    self._writes.add(Resource(Kind.IPI, target))
+                    self.held[Resource(Kind.IPI, target)] = int(target in self._pending)
+            case IpiTaken() | TickTaken():
                 self._writes.add(Resource(Kind.IPI, event.cpu))
             case IpiAcknowledged():
                 acknowledged = Resource(Kind.ACKNOWLEDGED, self._senders[event.request], event.cpu)

@@ -26,6 +26,7 @@ from kernel_model.core.events import (
     BadPage,
     FlushBegun,
     FlushCompleted,
+    FlushesSettled,
     GracePeriodBegun,
     GracePeriodEnded,
     KernelBug,
@@ -74,6 +75,7 @@ class AtRest:
             case (
                 FlushBegun()
                 | FlushCompleted()
+                | FlushesSettled()
                 | PageFreed()
                 | AllocationFailed()
                 | ActionResult()

@@ -27,6 +27,7 @@ from kernel_model.core.events import (
     BadPage,
     FlushBegun,
     FlushCompleted,
+    FlushesSettled,
     GracePeriodBegun,
     GracePeriodEnded,
     KernelBug,
@@ -115,6 +116,7 @@ class Faults:
             case (
                 FlushBegun()
                 | FlushCompleted()
+                | FlushesSettled()
                 | PageAllocated()
                 | PageFreed()
                 | AllocationFailed()

@@ -18,6 +18,7 @@ from kernel_model.core.events import (
     BadPage,
     FlushBegun,
     FlushCompleted,
+    FlushesSettled,
     GracePeriodBegun,
     GracePeriodEnded,
     KernelBug,
@@ -54,6 +55,7 @@ class KernelChecks:
             case (
                 FlushBegun()
                 | FlushCompleted()
+                | FlushesSettled()
                 | PageAllocated()
                 | PageFreed()
                 | AllocationFailed()

@@ -36,6 +36,7 @@ from kernel_model.core.events import (
     BadPage,
     FlushBegun,
     FlushCompleted,
+    FlushesSettled,
     GracePeriodBegun,
     GracePeriodEnded,
     KernelBug,
@@ -152,6 +153,9 @@ class Remembered(Kept):
             case FlushCompleted():
                 request = self.requests.completed(number, payload)
                 watcher.flush_completed(request.what.start, request.what.end)
+            case FlushesSettled(generation=generation):
+                for request in self.requests.settled(number, generation):
+                    watcher.flush_completed(request.what.start, request.what.end)
             case OperationBegun(folios=folios):
                 self.operations.begun(number, cpu, payload)
                 for folio in folios:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from emu.addr import PAGE_BYTES, VirtAddr, page_start
@@ -57,9 +57,18 @@ class Requests(Kept):
 
     def completed(self, number: int, what: FlushCompleted) -> Request:
         """The request as it is now."""
-        request = self._requests[what.begun]
-        done = Request(request.begun, request.cpu, request.what, number)
+        done = replace(self._requests[what.begun], completed=number)
         self._requests[what.begun] = done
+        return done
+
+    def settled(self, number: int, generation: int) -> list[Request]:
+        """Those of that generation or an earlier one that were open, as they are now."""
+        done = [
+            replace(request, completed=number)
+            for request in self.open()
+            if 0 < request.what.generation <= generation
+        ]
+        self._requests.update((request.begun, request) for request in done)
         return done
 
     def invalidated(self, number: int, moment: Moment, event: Invalidated) -> None:

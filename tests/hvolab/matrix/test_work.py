@@ -20,65 +20,77 @@ FLUSHED = (
     "nmi-walker",
     "irqs-off-walker",
     "switching-cpu",
+    "unfreeze-before-sweep",
 )
 SPENT = Spent(60, 256)
 GREEN = "nothing found"
 MISSED, FREED, HELD = "violation: missed-flush", "violation: use-after-free", "violation: kernel"
+LOST = "violation: lost-update"
 # By policy: why, and what comes of each scenario of FLUSHED on lazy CPUs. HELD: at the end somebody may still
 # use what was freed, and nobody does.
 EXPECTED = {
-    "upstream": ("everybody has answered before anything is freed", (GREEN,) * 6),
-    "full": ("more is flushed than by upstream", (GREEN,) * 6),
-    "per-folio": ("none of them is a batch: this is upstream", (GREEN,) * 6),
+    "upstream": ("everybody has answered before anything is freed", (GREEN,) * 7),
+    "full": ("more is flushed than by upstream", (GREEN,) * 7),
+    "per-folio": ("none of them is a batch: this is upstream", (GREEN,) * 7),
     "invlpgb": (
         "every CPU has carried it out when TLBSYNC ends; a section with interrupts off holds up nobody",
-        (GREEN, GREEN, GREEN, GREEN, FREED, GREEN),
+        (GREEN, GREEN, GREEN, GREEN, FREED, GREEN, GREEN),
     ),
-    "stop-machine": ("nobody goes on before it has flushed", (GREEN,) * 6),
-    "pause-remote": ("nobody goes on before its TLB has been told", (GREEN,) * 6),
+    "stop-machine": ("nobody goes on before it has flushed", (GREEN,) * 7),
+    "pause-remote": ("nobody goes on before its TLB has been told", (GREEN,) * 7),
     "bbm": (
         "nothing is changed while it may be used; a section with interrupts off holds up nobody",
-        (GREEN, GREEN, GREEN, GREEN, FREED, GREEN),
+        (GREEN, GREEN, GREEN, GREEN, FREED, GREEN, GREEN),
     ),
     "bbm-unlocked-look": (
         "who has waited for one gap may look into the next, an Oops; an NMI here comes before there is any",
-        (HELD, HELD, HELD, GREEN, FREED, HELD),
+        (HELD, HELD, HELD, GREEN, FREED, HELD, HELD),
     ),
     "bbm-by-interrupt": (
         "who waits in a fault, or in an NMI's, answers nobody: deadlock; a section is waited for",
-        (HELD, HELD, HELD, HELD, GREEN, HELD),
+        (HELD, HELD, HELD, HELD, GREEN, HELD, HELD),
     ),
     "ideal": (
         "no TLB has what the page tables have not; a section with interrupts off holds up nobody",
-        (GREEN, GREEN, GREEN, GREEN, FREED, GREEN),
+        (GREEN, GREEN, GREEN, GREEN, FREED, GREEN, GREEN),
     ),
-    "local-only": ("the other CPU is never told", (MISSED, MISSED, MISSED, HELD, FREED, MISSED)),
-    "skips-last-cpu": ("the other CPU is the last", (MISSED, MISSED, MISSED, HELD, FREED, MISSED)),
+    "local-only": ("the other CPU is never told", (MISSED, MISSED, MISSED, HELD, FREED, MISSED, MISSED)),
+    "skips-last-cpu": ("the other CPU is the last", (MISSED, MISSED, MISSED, HELD, FREED, MISSED, MISSED)),
     "skips-idle": (
         "the sleeper and the one that meets an NMI say they are idle, the others never do",
-        (GREEN, GREEN, MISSED, HELD, GREEN, GREEN),
+        (GREEN, GREEN, MISSED, HELD, GREEN, GREEN, GREEN),
     ),
-    "skip-switching": ("who switches looks when it is not left out any more", (GREEN,) * 6),
+    "skip-switching": ("who switches looks when it is not left out any more", (GREEN,) * 7),
     "skip-switching-late": (
         "who switches looks before that; in the others nobody does",
-        (GREEN, GREEN, GREEN, GREEN, GREEN, MISSED),
+        (GREEN, GREEN, GREEN, GREEN, GREEN, MISSED, GREEN),
     ),
-    "flush-all-no-op": ("none of them is a batch: ranges are flushed", (GREEN,) * 6),
-    "never": ("the other CPU is never told", (MISSED, MISSED, MISSED, HELD, FREED, MISSED)),
+    "flush-all-no-op": ("none of them is a batch: ranges are flushed", (GREEN,) * 7),
+    "never": ("the other CPU is never told", (MISSED, MISSED, MISSED, HELD, FREED, MISSED, MISSED)),
     "no-wait": (
         "the other's interrupt may come after its next use",
-        (MISSED, MISSED, MISSED, MISSED, FREED, MISSED),
+        (MISSED, MISSED, MISSED, MISSED, FREED, MISSED, MISSED),
     ),
-    "release-before-flush": ("the pages are free while the other may use them", (FREED,) * 6),
+    "release-before-flush": ("the pages are free while the other may use them", (FREED,) * 7),
     "early-ack": (
         "between answer and flush no guest runs, but an NMI does; with interrupts off nobody answers",
-        (GREEN, GREEN, GREEN, MISSED, GREEN, GREEN),
+        (GREEN, GREEN, GREEN, MISSED, GREEN, GREEN, GREEN),
     ),
     "invlpgb-no-tlbsync": (
         "the other may carry it out after its next use; of the kernel's interrupts none is a flush",
-        (MISSED, MISSED, MISSED, HELD, FREED, MISSED),
+        (MISSED, MISSED, MISSED, HELD, FREED, MISSED, MISSED),
+    ),
+    "latr": (
+        "until it ticks a CPU uses what is held: right, but where it writes to a head that was replaced",
+        (GREEN, GREEN, GREEN, GREEN, GREEN, GREEN, LOST),
+    ),
+    "latr-short": (
+        "the other may not have ticked when the pages are freed; it does before the end",
+        (MISSED, MISSED, MISSED, GREEN, FREED, MISSED, MISSED),
     ),
 }
+# Where a CPU may flush at any time until its tick there are more orders than a minute has room for.
+BOUNDED = {"latr", "latr-short"}
 # On CPUs that forbid to change an entry in use: any but bbm changes one.
 LIVE = "violation: live-change"
 ON_BBM_REQUIRED = {"upstream": LIVE, "ideal": LIVE, "never": LIVE, "bbm": GREEN}
@@ -111,7 +123,8 @@ def test_a_few_cells_come_to_what_is_expected(name: str, policy: str) -> None:
 def test_every_cell_comes_to_what_is_expected_and_is_explored_to_its_end(policy: str) -> None:
     found = [explored(policy, name) for name in FLUSHED]
     assert tuple(done.verdict for done in found) == EXPECTED[policy][1]
-    assert {done.coverage.stopped_by for done in found} == {""}
+    if policy not in BOUNDED:
+        assert {done.coverage.stopped_by for done in found} == {""}
 
 
 @pytest.mark.slow

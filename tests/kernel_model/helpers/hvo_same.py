@@ -172,7 +172,7 @@ def _upstream(lab: Lab) -> Kernel:
     """The kernel of that machine, its HVO, pool and flushes upstream's."""
     own, config = lab.kernel, lab.config.kernel
     setup = PolicySetup(frozenset({0, 1}), config.tlb_single_page_flush_ceiling)
-    flush = KernelTlb(UPSTREAM.build(setup))
+    flush = KernelTlb(UPSTREAM.build(setup), own.lists)
     root = frame_start(lab.machine.cpus[0].mmu.root)
     parts = (own.pages, own.lists, flush, own.rcu, own.key)
     hvo = HugetlbVmemmap(Primitives(config, *parts, HSTATES, root))
