@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from emu.cpu.apic import Apic, Ipi
+from emu.cpu.apic import Apic, Ipi, TicksWithoutEnd
+
+
+class NoNames:
+    """Nothing has been sent."""
+
+    def of_event(self, number: int) -> int:
+        raise AssertionError(number)
+
+    def of_request(self, number: int) -> int:
+        raise AssertionError(number)
+
+
+NO_NAMES = NoNames()
 
 
 def test_the_apic_numbers_requests_and_queues_them_for_each_target() -> None:
@@ -46,6 +59,53 @@ def test_the_apic_refuses_to_be_acknowledged_twice() -> None:
     apic.acknowledge(1, 0)
     with pytest.raises(ValueError, match="owes request 0 no acknowledgement"):
         apic.acknowledge(1, 0)
+
+
+def test_what_is_to_be_done_at_the_next_tick_is_pending_once() -> None:
+    apic = Apic(2)
+    apic.need_tick(frozenset({0, 1}))
+    apic.need_tick(frozenset({1}))
+    assert apic.interrupted == {0, 1}
+    assert [apic.pending(cpu) for cpu in (0, 1)] == [(0, True), (0, True)]
+    apic.tick(1)
+    assert apic.interrupted == {0}
+    assert apic.pending(1) == (0, False)
+
+
+def test_a_tick_and_an_interrupt_are_pending_beside_each_other() -> None:
+    apic = Apic(2)
+    apic.send(0, frozenset({1}), 5, None)
+    apic.need_tick(frozenset({1}))
+    apic.tick(1)
+    assert (apic.interrupted, apic.pending(1)) == ({1}, (1, False))
+    apic.need_tick(frozenset({1}))
+    apic.take(1)
+    assert (apic.interrupted, apic.pending(1)) == ({1}, (0, True))
+
+
+def test_the_apic_refuses_ticks_of_cpus_that_are_not_there() -> None:
+    with pytest.raises(ValueError, match=r"^there is no tick on CPUs \[2\]$"):
+        Apic(2).need_tick(frozenset({1, 2}))
+
+
+def test_a_tick_is_part_of_the_state_and_is_put_back() -> None:
+    apic = Apic(2)
+    before, mark = apic.state(NO_NAMES), apic.mark()
+    apic.need_tick(frozenset({1}))
+    assert apic.state(NO_NAMES) != before
+    apic.back(mark)
+    assert apic.state(NO_NAMES) == before
+    assert apic.interrupted == set()
+
+
+def test_ticks_that_always_have_more_to_do_are_an_error() -> None:
+    apic = Apic(1)
+    for _ in range(1000):
+        apic.need_tick(frozenset({0}))
+        apic.tick(0)
+    apic.need_tick(frozenset({0}))
+    with pytest.raises(TicksWithoutEnd, match=r"^1000 ticks for each CPU, and more to do at the next one$"):
+        apic.tick(0)
 
 
 def test_an_ipi_to_nobody_is_acknowledged_at_once() -> None:

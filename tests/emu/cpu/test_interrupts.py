@@ -8,7 +8,8 @@ from machine_rig import FLUSH, MachineRig
 from paging_rig import PAGE, VA
 
 from emu.addr import VirtAddr
-from emu.choice import Step, TakeInterrupt
+from emu.choice import Question, Step, TakeInterrupt
+from emu.cpu.apic import LOCAL_TIMER_VECTOR
 from emu.cpu.condition import Acknowledged, WordIs
 from emu.cpu.execute import Blocked, OpRefused
 from emu.cpu.ops import (
@@ -17,6 +18,7 @@ from emu.cpu.ops import (
     Await,
     FlushTlbPages,
     Load,
+    NeedTick,
     SendIpi,
     SetInterrupts,
     Store,
@@ -33,6 +35,8 @@ from emu.events import (
     Loaded,
     RoutineSite,
     Stored,
+    TickNeeded,
+    TickTaken,
 )
 from emu.paging.tlb import Invlpg
 
@@ -300,3 +304,85 @@ def test_interrupts_are_taken_in_the_order_they_were_sent() -> None:
     rig.interrupt(2)
     rig.interrupt(2)
     assert taken == ["first", "second"]
+
+
+# -- ticks ---------------------------------------------------------------------------------------------
+
+
+async def tick(request: int, payload: object) -> None:
+    await Store(VA, await Load(VA) + 1)
+
+
+async def needs_one_here_and_there() -> None:
+    await NeedTick(frozenset({0, 1}))
+    await NeedTick(frozenset({1}))
+
+
+def test_a_tick_comes_where_there_is_something_to_do_and_once() -> None:
+    rig = MachineRig(3, interrupts={LOCAL_TIMER_VECTOR: atomic(tick)})
+    rig.thread(0, needs_one_here_and_there)
+    rig.step(0, 2)
+    assert rig.enabled() == [TakeInterrupt(0), TakeInterrupt(1)]
+    rig.run()
+    assert rig.told(TickTaken) == [TickTaken(0), TickTaken(1)]
+    assert [event.cpus for event in rig.told(TickNeeded)] == [(0, 1), (1,)]
+    assert rig.word() == 2
+
+
+def test_a_tick_waits_until_interrupts_are_on() -> None:
+    rig = MachineRig(1, interrupts={LOCAL_TIMER_VECTOR: stepwise(tick)})
+
+    async def masks() -> None:
+        await SetInterrupts(enabled=False)
+        await NeedTick(frozenset({0}))
+        await SetInterrupts(enabled=True)
+
+    rig.thread(0, masks)
+    rig.step(0, 2)
+    assert rig.enabled() == [Step(0)]
+    rig.step(0)
+    assert rig.enabled() == [TakeInterrupt(0)]
+    rig.interrupt(0)
+    assert not rig.machine.cpus[0].interrupts_enabled
+
+
+class Answers:
+    """The same to every question."""
+
+    def __init__(self, answer: int) -> None:
+        self.asked: list[Question] = []
+        self._answer = answer
+
+    def answer(self, question: Question) -> int:
+        self.asked.append(question)
+        return self._answer
+
+
+@pytest.mark.parametrize(("answer", "first"), [(0, IpiTaken(1, 0, FLUSH)), (1, TickTaken(1))])
+def test_of_an_interrupt_and_a_tick_either_comes_first(answer: int, first: object) -> None:
+    rig = MachineRig(2, interrupts={FLUSH: atomic(), LOCAL_TIMER_VECTOR: atomic(tick)})
+
+    async def asks_for_both() -> None:
+        await NeedTick(frozenset({1}))
+        await SendIpi(frozenset({1}), FLUSH)
+
+    rig.thread(0, asks_for_both)
+    rig.step(0, 2)
+    answers = Answers(answer)
+    rig.interrupt(1, answers)
+    rig.interrupt(1, answers)
+    taken = [event for event in rig.events if isinstance(event, IpiTaken | TickTaken)]
+    assert (taken[0], len(taken)) == (first, 2)
+    assert len(answers.asked) == 1, "the second time there is one left"
+
+
+def test_a_tick_has_no_request_to_answer() -> None:
+    rig = MachineRig(1, interrupts={LOCAL_TIMER_VECTOR: atomic()})
+
+    async def needs_one() -> None:
+        await NeedTick(frozenset({0}))
+
+    rig.thread(0, needs_one)
+    rig.step(0)
+    with pytest.raises(IndexError):
+        rig.interrupt(0)

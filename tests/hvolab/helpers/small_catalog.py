@@ -63,6 +63,7 @@ from small_setups import (
     waits_for_memory,
     without_interrupts,
 )
+from small_ticks import needs_tick, ticking
 
 from emu.addr import Pfn, PhysAddr, frame_start
 from emu.cpu.condition import AllOf, MemoryIs, Word, WordIs
@@ -232,6 +233,21 @@ def all_small() -> tuple[Small, ...]:
                 then(split, remap_rw, waits(1), stores((X, 1)), loads(0, WORD)),
                 then(broadcasts_page, syncs, sets(1)),
                 boot_config=config_of(LAZY_INVLPGB),
+            ),
+        ),
+        Small("ticks on both", setup_of(needs_tick(0, 1), loads(1, Y), boot_config=ticking())),
+        Small(
+            "an interrupt and a tick, in either order",
+            setup_of(then(needs_tick(1), asks_for_a_flush), loads(1, Y), boot_config=ticking()),
+        ),
+        Small(
+            "a tick asked for twice, which may be one",
+            setup_of(then(needs_tick(1), loads(0, Y)), needs_tick(1), boot_config=ticking()),
+        ),
+        Small(
+            "a page used until the tick",
+            setup_of(
+                then(split, remap_rw, needs_tick(1), set_x), after_x(loads(1, WORD)), boot_config=ticking()
             ),
         ),
         Small("waiting for memory", setup_of(stores((Y, 1), (X, 1), (Y, 2)), waits_for_memory(1))),

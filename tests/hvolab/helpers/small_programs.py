@@ -16,7 +16,6 @@ from small_setups import (
     Body,
     X,
     allocates,
-    config_of,
     copy_out,
     counts_a_page,
     decides,
@@ -44,6 +43,7 @@ from small_setups import (
     without_interrupts,
     zeroes_the_table,
 )
+from small_ticks import needs_tick, ticking
 
 from emu.addr import PAGE_BYTES
 from emu.paging.models import (
@@ -62,12 +62,12 @@ from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO
 
 def pieces(cpu: int) -> tuple[Body, ...]:
     """What a CPU may be made to do."""
-    return (*_on_pages(cpu), *_on_directories(), *_on_frames(), *_BROADCASTS)
+    return (*_on_pages(cpu), *_on_directories(), *_on_frames(), *_EVERYWHERE)
 
 
 def within_a_table(cpu: int) -> tuple[Body, ...]:
     """Those that change the translations of few pages."""
-    return (*_on_pages(cpu), *_on_frames(), *_BROADCASTS)
+    return (*_on_pages(cpu), *_on_frames())
 
 
 def _on_pages(cpu: int) -> tuple[Body, ...]:
@@ -132,20 +132,23 @@ def _on_frames() -> tuple[Body, ...]:
     )
 
 
-_BROADCASTS = (
+# What other CPUs do about it they do at any time: such programs may have very many orders.
+_EVERYWHERE = (
     broadcasts_page,
     broadcasts_all,
     syncs,
     announced(start=PAGE, end=PAGE + PAGE_BYTES, by=then(broadcasts_page, syncs)),
+    needs_tick(0),
+    needs_tick(1),
+    needs_tick(0, 1),
 )
 KINDS = len(pieces(0))
-# Few and quick: those with broadcasts, which may have very many orders, are among the many.
-_QUICK = st.integers(0, KINDS - len(_BROADCASTS) - 1)
-programs = st.lists(st.lists(_QUICK, min_size=1, max_size=2), min_size=2, max_size=3)
+KINDS_HERE = KINDS - len(_EVERYWHERE)
+programs = st.lists(st.lists(st.integers(0, KINDS_HERE - 1), min_size=1, max_size=2), min_size=2, max_size=3)
 MODELS = (LAZY, LAZY_SINGLE, LAZY_NO_PSC, LAZY_ALDER_LAKE, LAZY_ERRATUM_383)
 
 
 def setup_from(program: list[list[int]], model: CpuModel = LAZY) -> Setup:
     """CPU 0 splits the PMD first: without that, most pieces have no effect on each other."""
     bodies = [then(*(pieces(cpu)[number] for number in numbers)) for cpu, numbers in enumerate(program)]
-    return setup_of(then(split, bodies[0]), *bodies[1:], boot_config=config_of(with_invlpgb(model)))
+    return setup_of(then(split, bodies[0]), *bodies[1:], boot_config=ticking(with_invlpgb(model)))

@@ -55,6 +55,20 @@ def test_add_puts_first_and_add_tail_last(cpu: FlatCpu, lists: Lists) -> None:
     assert entries(cpu) == [B, A, C]
 
 
+@pytest.mark.parametrize("before", [(), (C,), (C, D)])
+def test_splice_init_puts_all_of_one_list_in_front_of_another(
+    cpu: FlatCpu, before: tuple[VirtAddr, ...]
+) -> None:
+    for entry in (B, A):
+        cpu.run(DEBUG.add(entry, OTHER))
+    for entry in before:
+        cpu.run(DEBUG.add_tail(entry, HEAD))
+    cpu.run(DEBUG.splice_init(OTHER, HEAD))
+    assert (entries(cpu), entries(cpu, OTHER)) == ([A, B, *before], [])
+    cpu.run(DEBUG.splice_init(OTHER, HEAD))
+    assert (entries(cpu), entries(cpu, OTHER)) == ([A, B, *before], [])
+
+
 @pytest.mark.parametrize("lists", [DEBUG, PLAIN], ids=["checked", "unchecked"])
 def test_a_deleted_entry_is_poisoned(cpu: FlatCpu, lists: Lists) -> None:
     for entry in (A, B, C):

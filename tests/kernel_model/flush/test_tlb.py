@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 from hvo_lab import PAGE, REGION, Lab, lab_2m
 
 from emu.cpu.ops import Annotate
 from kernel_model.core.sites import FlushSite
-from kernel_model.flush.policy import NamedPolicy, StaleRange, Ticket
+from kernel_model.flush.policy import NamedPolicy, Pages, StaleRange, Ticket
 from kernel_model.flush.upstream import UpstreamFlush
 
 
@@ -23,9 +21,9 @@ class Tells(UpstreamFlush):
         await Annotate(("dispatch", stale))
         return await super().dispatch(stale)
 
-    async def release(self, ticket: Ticket | None, free: Callable[[], Awaitable[None]]) -> None:
+    async def release(self, ticket: Ticket | None, pages: Pages) -> None:
         await Annotate(("release", ticket is None))
-        await super().release(ticket, free)
+        await super().release(ticket, pages)
 
 
 TELLS = NamedPolicy("tells", "says what it is asked", Tells)

@@ -39,6 +39,21 @@ def test_a_request_is_under_way_until_it_is_completed() -> None:
     assert str(done).endswith("for cpus 0, 1; completed at event 14")
 
 
+def test_a_generation_settles_those_before_it_and_none_that_stands_alone() -> None:
+    requests = Requests(ALL)
+    for number, generation in ((10, 1), (12, 0), (14, 2), (16, 3)):
+        requests.begun(number, 0, replace(RANGE, generation=generation))
+    assert [one.begun for one in requests.settled(20, 2)] == [10, 14]
+    assert [one.begun for one in requests.open()] == [12, 16]
+    assert requests.settled(22, 2) == []
+    assert [(one.begun, one.completed) for one in requests.of(VA)] == [
+        (10, 20),
+        (12, None),
+        (14, 20),
+        (16, None),
+    ]
+
+
 @pytest.mark.parametrize(
     ("page", "inside"),
     [(VA - 1, False), (VA, True), (VA + PAGE + 8, True), (VA + 2 * PAGE - 1, True), (VA + 2 * PAGE, False)],
