@@ -226,6 +226,16 @@ class IpiAcknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """A walk has set A, or D, in an entry of a page table at `pa`: 8 bytes, which held `old` before."""
+
+    cpu: int
+    va: VirtAddr
+    pa: PhysAddr
+    old: int
+
+
+@dataclass(frozen=True, slots=True)
 class TickNeeded:
     """There is something to do at the next tick of each of these CPUs."""
 
@@ -279,6 +289,7 @@ MachineEvent: TypeAlias = (
     | LoadedBytes
     | Filled
     | TlbFilled
+    | Marked
     | MultiHitSeen
     | Invalidated
     | BroadcastSent

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from emu.addr import Pfn, PhysAddr, VirtAddr, is_canonical, page_start
 from emu.choice import Answerer, VersionQuestion
-from emu.events import Invalidated, MultiHitSeen, Source, TlbFilled
+from emu.events import Invalidated, Marked, MultiHitSeen, Source, TlbFilled
 from emu.kept import Kept
 from emu.memory import Moment, PhysicalMemory
 from emu.paging.dead_end import DeadEnd, dead_end
@@ -250,6 +250,8 @@ class Mmu(Kept):
         if found.pa >= self._memory.size:
             return BusError(va, found.pa)
         marked = mark(self._memory, found, access)
+        if marked.steps != found.steps:
+            self._tell_marks(va, found, marked)
         now = self._memory.journal.now
         event = self._trace.next_number
         entry = entry_from(marked, self.pcid, self.control, event, now, now, event)
@@ -260,6 +262,13 @@ class Mmu(Kept):
         self._psc.fill(marked, self.pcid, start.moment if start.steps else self._memory.journal.now)
         self.tlb.fill(entry, va, port)
         return Translation(entry.translate(va), entry, Source.WALK)
+
+    def _tell_marks(self, va: VirtAddr, found: Walk, marked: Walk) -> None:
+        for before, after in zip(found.steps, marked.steps, strict=True):
+            bits = after.entry & ~before.entry
+            if bits:
+                now = self._memory.read_word(after.pa)
+                self._trace.add(Marked(self.cpu, va, after.pa, now & ~bits))
 
     def _invalidate_on_fault(self, va: VirtAddr) -> None:
         self.invalidate(FaultedAt(va, self.pcid))

@@ -91,6 +91,11 @@ class PerCpu:
         return VirtAddr(self.rcu_nesting + 48)
 
     @property
+    def flush_owed(self) -> VirtAddr:
+        """The 64-bit word that is 1 if this CPU has changed an entry that may be cached, and not flushed."""
+        return VirtAddr(self.rcu_nesting + 56)
+
+    @property
     def buffer(self) -> VirtAddr:
         """Where a guest program may leave what it read: the upper half of the data page, 2 KiB."""
         return direct_map(PERCPU_PA + self.cpu * _PERCPU_BYTES + PAGE_BYTES // 2)

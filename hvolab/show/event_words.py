@@ -22,6 +22,7 @@ from emu.events import (
     Loaded,
     LoadedBytes,
     MachineEvent,
+    Marked,
     MultiHitSeen,
     Site,
     Source,
@@ -54,6 +55,8 @@ def in_words(event: MachineEvent) -> str:
             return f"writes {event.length} bytes at {event.va:#x}"
         case TlbFilled(va=va, entry=entry):
             return f"walks for {va:#x}: {entry}"
+        case Marked(pa=pa, old=old):
+            return f"the walk sets A or D at {pa:#x}, which held {old:#x}"
         case MultiHitSeen(va=va, sizes=sizes):
             return f"may use entries of {' and '.join(map(str, sizes))} for {va:#x}"
         case Invalidated(what=what):

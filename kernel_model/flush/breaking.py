@@ -13,7 +13,7 @@ from emu.cpu.ops import AddWords, Await
 from emu.paging.models import with_invlpgb
 from kernel_model.flush.at_change import FlushesAtTheChange, elsewhere
 from kernel_model.flush.broadcast import BroadcastFlush
-from kernel_model.flush.policy import Deed, NamedPolicy, StaleRange
+from kernel_model.flush.policy import Deed, EntryChange, NamedPolicy, StaleRange
 from kernel_model.flush.upstream import UpstreamFlush
 
 BROKEN = Word("an entry of vmemmap is broken")
@@ -22,11 +22,11 @@ BROKEN = Word("an entry of vmemmap is broken")
 class Breaks(FlushesAtTheChange):
     """One entry at a time."""
 
-    async def change(self, stale: StaleRange, clear: Deed, make: Deed) -> None:
+    async def change(self, stale: StaleRange, entry: EntryChange) -> None:
         await Await(WordIs(BROKEN, 0), then=((BROKEN, 1),))
-        await clear()
+        await entry.clear()
         await self.flush(elsewhere(stale))
-        await make()
+        await entry.make()
         await AddWords(((BROKEN, -1),))
 
 

@@ -13,6 +13,7 @@ from kernel_model.flush.lazy import LATR, LATR_SHORT
 from kernel_model.flush.policy import NamedPolicy, Pages, PolicySetup, StaleRange, Ticket
 from kernel_model.flush.switching import SKIP_SWITCHING_LATE
 from kernel_model.flush.table import TableFlush, What, table
+from kernel_model.flush.tracking import ABIS_KERNEL
 from kernel_model.flush.upstream import UpstreamFlush
 from kernel_model.layout import PerCpu
 
@@ -161,6 +162,7 @@ BROKEN: tuple[NamedPolicy, ...] = (
     BBM_UNLOCKED_LOOK,
     BBM_BY_INTERRUPT,
     SKIP_SWITCHING_LATE,
+    ABIS_KERNEL,
     LATR,
     LATR_SHORT,
 )

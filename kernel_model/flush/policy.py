@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from emu.addr import PAGE_SHIFT, VirtAddr
-from emu.cpu.ops import Annotate
+from emu.cpu.ops import Annotate, CmpXchg, FetchAndNot, Load
 from emu.cpu.software import Grain
 from emu.paging.models import CpuModel
+from emu.paging.pte import Pte, PteBit
 from kernel_model.core.events import FlushBegun, FlushCompleted, FlushesSettled
 from kernel_model.core.history import History
 from kernel_model.core.sites import FlushSite
@@ -100,6 +101,35 @@ Deed: TypeAlias = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
+class EntryChange:
+    """The entry of a page table at `at`, in the direct map, that is to become `value`.
+
+    `make` stores that, `clear` makes it not present.
+    """
+
+    at: VirtAddr
+    value: Pte
+    make: Deed
+    clear: Deed
+
+    async def age(self) -> None:
+        """Make it old: until a walk has set A again no TLB fills it (SDM 3A 4.8)."""
+        await FetchAndNot(self.at, PteBit.ACCESSED)
+
+    async def make_if_old(self) -> bool:
+        """Store the new entry if no walk has set A, in one step. Whether it was stored."""
+        entry = Pte(await Load(self.at))
+        return not entry.accessed and await CmpXchg(self.at, entry, self.value) == entry
+
+    async def exchange(self, value: Pte) -> Pte:
+        """Store that, whatever walks set meanwhile. Returns what it was at that moment."""
+        entry = await Load(self.at)
+        while (found := await CmpXchg(self.at, entry, value)) != entry:
+            entry = found
+        return Pte(entry)
+
+
+@dataclass(frozen=True, slots=True)
 class Pages:
     """Pages that were mapped, and are to be freed: now, or held on a list of this CPU to be freed later."""
 
@@ -118,13 +148,13 @@ class FlushPolicy:
     def __init__(self, setup: PolicySetup) -> None:
         self._setup = setup
 
-    async def change(self, stale: StaleRange, clear: Deed, make: Deed) -> None:
-        """The entry that translates that is to become another: await `make`, and it is.
+    async def change(self, stale: StaleRange, entry: EntryChange) -> None:
+        """The entry that translates that is to become another, and has when this returns.
 
-        `clear` makes it not present; what then faults there, `NamedPolicy.absent` is asked about.
+        What faults where it was made not present, `NamedPolicy.absent` is asked about.
         """
-        del stale, clear
-        await make()
+        del stale
+        await entry.make()
 
     async def issue(self, stale: StaleRange) -> None:
         """Page tables have been changed, where Linux does not flush at once."""
@@ -169,7 +199,7 @@ class FlushPolicy:
 OURS = frozenset(
     {"change", "leave", "arrive", "issue", "dispatch", "rely", "release", "flush", "announce", "complete"}
     | {"changed", "flush_tlb_all_and_free", "free_flushed", "<lambda>", "free", "hold", "tick", "free_held"}
-    | {"settle"}
+    | {"settle", "age", "make_if_old", "exchange"}
 )
 
 

@@ -10,6 +10,7 @@ from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.stopping import PAUSE_REMOTE, STOP_MACHINE
 from kernel_model.flush.switching import SKIP_SWITCHING
 from kernel_model.flush.table import What, table
+from kernel_model.flush.tracking import ABIS, AF_BBM
 
 FULL = NamedPolicy(
     "full",
@@ -53,5 +54,7 @@ SAFE: tuple[NamedPolicy, ...] = (
     STOP_MACHINE,
     PAUSE_REMOTE,
     BBM,
+    AF_BBM,
+    ABIS,
     IDEAL,
 )

@@ -24,7 +24,15 @@ from kernel_model.core.smp import (
 )
 from kernel_model.flush.at_change import FlushesAtTheChange, elsewhere
 from kernel_model.flush.broadcast import BroadcastFlush
-from kernel_model.flush.policy import Deed, FlushPolicy, NamedPolicy, StaleRange, Ticket, announce, complete
+from kernel_model.flush.policy import (
+    EntryChange,
+    FlushPolicy,
+    NamedPolicy,
+    StaleRange,
+    Ticket,
+    announce,
+    complete,
+)
 from kernel_model.flush.upstream import UpstreamFlush, call_for
 
 STOPPING = Word("somebody stops the others")
@@ -51,11 +59,10 @@ class StopsOthers(FlushPolicy):
 class StopMachine(FlushesAtTheChange, UpstreamFlush, StopsOthers):
     """Each flushes its own TLB before it goes on."""
 
-    async def change(self, stale: StaleRange, clear: Deed, make: Deed) -> None:
-        del clear
+    async def change(self, stale: StaleRange, entry: EntryChange) -> None:
         flush = call_for(stale, self._setup.ceiling)
         request = await self.stop(flush)
-        await make()
+        await entry.make()
         begun = await announce(elsewhere(stale), self._setup.online)
         await run_here(flush)
         await self.go_on(request)
@@ -65,10 +72,9 @@ class StopMachine(FlushesAtTheChange, UpstreamFlush, StopsOthers):
 class PauseRemote(FlushesAtTheChange, BroadcastFlush, StopsOthers):
     """Hardware has told every TLB before they go on."""
 
-    async def change(self, stale: StaleRange, clear: Deed, make: Deed) -> None:
-        del clear
+    async def change(self, stale: StaleRange, entry: EntryChange) -> None:
         request = await self.stop(SyncCore())
-        await make()
+        await entry.make()
         await self.flush(elsewhere(stale))
         await self.go_on(request)
 

@@ -9,7 +9,7 @@ from emu.addr import VirtAddr
 from emu.cpu.ops import Load, SetInterrupts, ThisCpu
 from kernel_model.core.lists import Lists
 from kernel_model.core.sites import FlushSite
-from kernel_model.flush.policy import Deed, FlushPolicy, Pages, StaleRange
+from kernel_model.flush.policy import EntryChange, FlushPolicy, Pages, StaleRange
 from kernel_model.layout import PerCpu
 
 FreesList: TypeAlias = Callable[[VirtAddr], Awaitable[None]]
@@ -23,9 +23,9 @@ class KernelTlb:
         self.policy = policy
         self._lists = lists
 
-    async def change(self, site: FlushSite, start: VirtAddr, end: VirtAddr, clear: Deed, make: Deed) -> None:
-        """What translates [start, end), in bytes, is to become what `make` stores; `clear` stores nothing."""
-        await self.policy.change(StaleRange(site, start, end), clear, make)
+    async def change(self, site: FlushSite, start: VirtAddr, end: VirtAddr, entry: EntryChange) -> None:
+        """What translates [start, end), in bytes, is to become another entry."""
+        await self.policy.change(StaleRange(site, start, end), entry)
 
     async def changed(self, site: FlushSite, start: VirtAddr, end: VirtAddr) -> None:
         """Page tables that translate [start, end), in bytes, have been changed there."""

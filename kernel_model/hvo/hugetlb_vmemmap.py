@@ -34,11 +34,13 @@ from kernel_model.core.sites import FlushSite
 from kernel_model.core.spinlock import INIT_MM_PAGE_TABLE_LOCK, spin_lock, spin_unlock
 from kernel_model.core.stack import ListHead
 from kernel_model.core.static_key import StaticKey
+from kernel_model.flush.policy import EntryChange
 from kernel_model.flush.tlb import KernelTlb
 from kernel_model.layout import (
     PMD_SIZE,
     STRUCT_PAGE_SIZE,
     VMEMMAP_OPTIMIZE_ENABLED,
+    direct_map,
     page_to_pfn,
     page_to_virt,
     pfn_to_page,
@@ -73,6 +75,7 @@ from kernel_model.mm.pgtable import (
     page_table,
     pmd_clear,
     pmd_leaf,
+    pmd_of,
     pmd_populate_kernel,
     pte_clear,
     pte_offset_kernel,
@@ -164,7 +167,8 @@ class HugetlbVmemmap:
             end, deferred = VirtAddr(start + PMD_SIZE), walk.flags & WalkFlag.SPLIT_NO_TLB_FLUSH
             site = FlushSite.SPLIT_OF_BATCH if deferred else FlushSite.SPLIT
             populate = partial(pmd_populate_kernel, pmd, table)
-            await self._flush.change(site, start, end, partial(pmd_clear, pmd), populate)
+            entry = EntryChange(direct_map(pmd), pmd_of(table), populate, partial(pmd_clear, pmd))
+            await self._flush.change(site, start, end, entry)
             if deferred:
                 await self._flush.changed(site, start, end)
             else:
@@ -244,8 +248,9 @@ class HugetlbVmemmap:
 
     async def _set_pte_at(self, pte: PhysAddr, addr: VirtAddr, entry: Pte, walk: VmemmapRemapWalk) -> None:
         """As the flush policy has it: a CPU may forbid that it changes while it is in use."""
-        clear, make = partial(pte_clear, pte), partial(set_pte_at, pte, entry)
-        await self._flush.change(self._site(walk), addr, VirtAddr(addr + PAGE_BYTES), clear, make)
+        make, clear = partial(set_pte_at, pte, entry), partial(pte_clear, pte)
+        change = EntryChange(direct_map(pte), entry, make, clear)
+        await self._flush.change(self._site(walk), addr, VirtAddr(addr + PAGE_BYTES), change)
 
     async def free_vmemmap_page(self, page: VirtAddr) -> None:
         """Give a page back to where it came from: PG_reserved says memblock, else the buddy allocator."""

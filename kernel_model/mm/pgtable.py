@@ -34,7 +34,12 @@ async def set_pte_at(pa: PhysAddr, entry: Pte) -> None:
 
 
 async def pmd_populate_kernel(pa: PhysAddr, table: Pfn) -> None:
-    await Store(direct_map(pa), Pte.make(table, PAGE_TABLE))
+    await Store(direct_map(pa), pmd_of(table))
+
+
+def pmd_of(table: Pfn) -> Pte:
+    """An entry that leads to a page table."""
+    return Pte.make(table, PAGE_TABLE)
 
 
 async def pte_clear(pa: PhysAddr) -> None:

@@ -32,6 +32,7 @@ from emu.events import (
     Loaded,
     LoadedBytes,
     MachineEvent,
+    Marked,
     MultiHitSeen,
     Started,
     Stored,
@@ -275,6 +276,9 @@ class Recorder(Kept):
                     self.held.setdefault(event.pa >> 3, event.old)
                 self._used(event.cpu, event.va, event.entry)
                 self._translations(event.pa, event.size, event.old.to_bytes(event.size, "little"))
+            case Marked():
+                self._write_words(event.pa, 8)
+                self._translations(event.pa, 8, event.old.to_bytes(8, "little"))
             case Copied():
                 self._reads.add(Resource(Kind.BULK_READ, event.source_pa >> PAGE_SHIFT))
                 self._used(event.cpu, event.source_va, event.source_entry)

@@ -1,4 +1,7 @@
-"""Row 2, on CPUs that ask for break-before-make: an entry in use may not become another at one stroke."""
+"""Row 2, on CPUs that ask for break-before-make: an entry in use may not become another at one stroke.
+
+It is in use while it is present and A is set: a walk sets A before anything is cached.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from emu.addr import PAGE_BYTES, VirtAddr
-from emu.events import MachineEvent, Stored
+from emu.events import MachineEvent, Marked, Stored
 from emu.paging.pte import Pte
 from hvolab.judge.describe import place_of
 from hvolab.judge.sight.sight import Sight
@@ -16,7 +19,7 @@ from hvolab.judge.verdict import Finding, Verdict
 
 @dataclass(frozen=True, slots=True)
 class _Broken:
-    """An entry that has been made not present by that event, and what it was."""
+    """An entry that has been made not present, or old, by that event, and what it was."""
 
     was: Pte
     event: int
@@ -40,26 +43,31 @@ class LiveChanges:
         self._broken = sight.cells("what an entry was before it was broken", _WHOLE, _what_it_was)
 
     def observe(self, number: int, event: MachineEvent) -> None:
-        if not isinstance(event, Stored) or event.size != 8:
-            return
-        va = self._sight.translated_by(event.pa)
-        if va is not None:
-            self._changed(number, event, va)
+        match event:
+            case Stored(size=8, pa=pa):
+                va = self._sight.translated_by(pa)
+                if va is not None:
+                    self._changed(number, event, va)
+            case Marked(pa=pa) if self._broken.get(pa >> 3) is not None:
+                self._broken.set(None, pa >> 3)  # it is in use again
+            case _:
+                pass  # no change of an entry
 
     def _changed(self, number: int, event: Stored, va: VirtAddr) -> None:
         entry, old, new = event.pa >> 3, Pte(event.old), Pte(event.value)
-        if old.present:
-            if not new.present:
+        if _in_use(old):
+            if not _in_use(new):
                 self._broken.set(_Broken(old, number), entry)
             elif _differs(old, new):
                 self._tell(number, event, va, f"{_words(old)} became {_words(new)} while it was in use")
             return
         broken = self._broken.get(entry)
-        if broken is None or not new.present:
+        if broken is None or not new.present or (new == old and not _in_use(new)):
             return
         self._broken.set(None, entry)
         if _differs(broken.was, new) and not self._flushed(va, broken):
-            gap = f"{_words(broken.was)} was made not present at event {broken.event}"
+            how = "old" if old.present else "not present"
+            gap = f"{_words(broken.was)} was made {how} at event {broken.event}"
             self._tell(
                 number, event, va, f"{gap} and became {_words(new)} before a flush of that was complete"
             )
@@ -74,6 +82,10 @@ class LiveChanges:
         where = place_of(event.cpu, va, event.site)
         cause = "a translation in use was given another frame or size without a gap, which this CPU forbids"
         self._told.finding(Finding(Verdict.LIVE_CHANGE, (), where, number, cause, (why,)))
+
+
+def _in_use(entry: Pte) -> bool:
+    return entry.present and entry.accessed
 
 
 def _differs(old: Pte, new: Pte) -> bool:

@@ -148,6 +148,7 @@ def test_the_groups_are_as_listed() -> None:
         "flush-head-reader": Group.FLUSH,
         "flush-sleeper": Group.FLUSH,
         "switching-cpu": Group.FLUSH,
+        "unfreeze-before-sweep": Group.FLUSH,
         "pool-up-and-down": Group.KERNEL,
         "frozen-tail": Group.KERNEL,
         "split-neighbours": Group.KERNEL,

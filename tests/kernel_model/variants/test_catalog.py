@@ -103,6 +103,29 @@ STOPPED_FIRST = {
     "set_pte_at: Stored -> stop: IpiSent ...": ("optimize in a split PMD", *RESTORED),
     **NOTHING_LEFT_TO_FLUSH,
 }
+HELD = {
+    "flush_tlb_kernel_range: FlushBegun -> flush_tlb_kernel_range: Stored ...": (
+        *REMAPPED,
+        "roll back",
+        "restore",
+        "dissolve",
+    ),
+    "free_vmemmap_page_list: Loaded -> hugetlb_vmemmap_optimize_folio: Loaded ...": (
+        "optimize what is",
+        "optimize, switched off",
+        "optimize, no page table",
+        "optimize, no memory",
+        "optimize self-hosted",
+    ),
+    "flush_tlb_all: FlushBegun -> flush_tlb_all: Stored ...": (
+        *LISTED,
+        "optimize a list, switched off",
+        "restore a list",
+        "shrink",
+        "shrink, memory for one",
+        "shrink after an error",
+    ),
+}
 DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "upstream": {},
     "flush-all-no-op": {
@@ -344,6 +367,8 @@ DEVIATIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "shrink after an error",
         ),
     },
+    "latr": HELD,
+    "latr-short": HELD,
     "per-folio": {
         "hugetlb_vmemmap_optimize_folios: Loaded -> vmemmap_split_pmd: FlushBegun ...": (
             "optimize a list",
