@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -14,6 +14,8 @@ from hvolab.explore.budget import Budget
 from hvolab.explore.explorer import Exploration, explore
 from hvolab.explore.reduce.dpor import Reduced
 from hvolab.explore.retell.shrink import NotShown, shrink
+from hvolab.explore.search.bounds import Preemptions
+from hvolab.explore.search.depth_first import Deepening
 from hvolab.explore.search.interface import Freedom
 from hvolab.explore.states.visits import within
 from hvolab.judge.verdict import Finding, Verdict
@@ -33,6 +35,8 @@ from kernel_model.boot import boot
 from kernel_model.variants.named import UPSTREAM_HVO
 
 _SHRINKING = 60  # runs
+_SIMPLE = 0.25  # of the time
+_PREEMPTIONS = 3
 FREEDOMS = frozenset({Freedom.SCHEDULE, Freedom.IRQ, Freedom.TLB})
 
 
@@ -98,14 +102,24 @@ class CellWork:
         self.made_from = sha256(told.encode()).hexdigest()[:16]
 
     def explore(self, audience: Audience) -> tuple[Exploration, CellDone]:
-        """Every order that can matter, and one run for the costs. Raises what exploring raises."""
-        budget = Budget(seconds=float(self._spent.seconds))
+        """Every order that can matter, and one run for the costs. Raises what exploring raises.
+
+        Where nothing has been found in three quarters of the time, and there is no end yet, the last one goes
+        to runs with few preemptions: a search that tries all of one stretch first may stay far from those.
+        """
+        simple = self._spent.seconds * _SIMPLE
+        budget = Budget(seconds=self._spent.seconds - simple)
         done = explore(self._setup, Reduced(within(self._spent.memory)), FREEDOMS, budget, audience)
-        coverage = done.coverage
-        verdicts = worst_first(verdict for one in done.found for verdict in _verdicts(one.finding))
-        first = next((one for one in done.found if {*verdicts[:1]} & _verdicts(one.finding)), None)
+        coverage, found, told = done.coverage, done.found, str(done.coverage)
+        if not coverage.complete and not coverage.interrupted and not _wrong(found):
+            simplest = Deepening(Preemptions(_PREEMPTIONS))
+            done = explore(self._setup, simplest, FREEDOMS, Budget(seconds=simple), audience)
+            found = (*found, *done.found)
+            told += f"; and {done.coverage.schedules} with few preemptions"
+        verdicts = _wrong(found)
+        first = next((one for one in found if {*verdicts[:1]} & _verdicts(one.finding)), None)
         covered = CellCoverage(
-            str(coverage),
+            told,
             "" if coverage.complete else coverage.stopped_by or "the step budget of a run",
             coverage.schedules,
             coverage.remembered.states,
@@ -131,6 +145,10 @@ class CellWork:
         options = {**self._task.chosen.options, "--load": self._task.loaded.option or None}
         words = tuple(word for name, value in options.items() if value is not None for word in (name, value))
         return Invocation(self._task.scenario, self._task.cell.cpus, words)
+
+
+def _wrong(found: Iterable[Found]) -> tuple[Verdict, ...]:
+    return worst_first(verdict for one in found for verdict in _verdicts(one.finding))
 
 
 def _verdicts(finding: Finding) -> set[Verdict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from small_broadcasts import broadcasts_all, broadcasts_page, syncs
+from small_entries import ages, remaps_if_old
 from small_setups import (
     FRAME,
     LEAF,
@@ -234,6 +235,11 @@ def all_small() -> tuple[Small, ...]:
                 then(broadcasts_page, syncs, sets(1)),
                 boot_config=config_of(LAZY_INVLPGB),
             ),
+        ),
+        Small("an entry made old against two walks", setup_of(then(split, ages), loads(1, WORD, WORD))),
+        Small(
+            "an entry that becomes another if it is old",
+            setup_of(then(split, ages, flush_page, remaps_if_old(0)), loads(1, WORD)),
         ),
         Small("ticks on both", setup_of(needs_tick(0, 1), loads(1, Y), boot_config=ticking())),
         Small(

@@ -9,7 +9,7 @@ from command_line import hvolab
 
 from hvolab.catalog import scenario
 from hvolab.command.exploring.telling import Quiet, Stops
-from hvolab.matrix.cell import CellDone
+from hvolab.matrix.cell import NOT_COMPLETE, CellDone
 from hvolab.matrix.work import CellWork, MatrixAxes, Spent, Task, tasks
 from hvolab.subject.axes import POLICIES
 
@@ -98,7 +98,8 @@ EXPECTED = {
         (MISSED, MISSED, MISSED, GREEN, FREED, MISSED, MISSED),
     ),
 }
-# Where a CPU may flush at any time until its tick, or use an entry again that is about to change, there are more orders than a minute has room for.
+# Where a CPU may flush at any time until its tick, or use an entry again that is about to change, there are
+# more orders than a minute has room for.
 BOUNDED = {"latr", "latr-short", "af-bbm"}
 # On CPUs that forbid to change an entry in use: any but bbm changes one.
 LIVE = "violation: live-change"
@@ -120,6 +121,11 @@ def test_every_policy_is_expected_to_do_something() -> None:
     assert set(EXPECTED) == set(POLICIES.names)
 
 
+def _told(done: CellDone, policy: str) -> str:
+    """Where there are too many orders, that nothing has been found is all that can be said."""
+    return GREEN if policy in BOUNDED and done.verdict == NOT_COMPLETE else done.verdict
+
+
 @pytest.mark.parametrize(("name", "policy"), QUICK)
 def test_a_few_cells_come_to_what_is_expected(name: str, policy: str) -> None:
     done = explored(policy, name)
@@ -131,7 +137,7 @@ def test_a_few_cells_come_to_what_is_expected(name: str, policy: str) -> None:
 @pytest.mark.parametrize("policy", EXPECTED)
 def test_every_cell_comes_to_what_is_expected_and_is_explored_to_its_end(policy: str) -> None:
     found = [explored(policy, name) for name in FLUSHED]
-    assert tuple(done.verdict for done in found) == EXPECTED[policy][1]
+    assert tuple(_told(done, policy) for done in found) == EXPECTED[policy][1]
     if policy not in BOUNDED:
         assert {done.coverage.stopped_by for done in found} == {""}
 
@@ -141,7 +147,7 @@ def test_every_cell_comes_to_what_is_expected_and_is_explored_to_its_end(policy:
 def test_only_who_breaks_before_it_makes_is_right_where_that_is_required(policy: str) -> None:
     (task,) = tasks(MatrixAxes((policy,), (scenario("flush-reader"),), ("lazy-bbm-required",), None, {}))
     _, done = CellWork(task, SPENT).explore(Quiet(Stops()))
-    assert done.verdict == ON_BBM_REQUIRED[policy]
+    assert _told(done, policy) == ON_BBM_REQUIRED[policy]
     assert policy in BOUNDED or done.coverage.stopped_by == ""
 
 
@@ -151,6 +157,13 @@ def test_the_replay_of_a_cell_shows_its_verdict() -> None:
     again = hvolab(*words)
     assert (program, again.status) == ("hvolab", 1)
     assert FREED in again.out
+
+
+def test_what_a_search_in_order_does_not_come_to_in_time_is_looked_for_with_few_preemptions() -> None:
+    """The lazy policy's orders are very many, and the wrong ones are simple."""
+    _, done = CellWork(task_of("latr", "unfreeze-before-sweep"), Spent(1, 0)).explore(Quiet(Stops()))
+    assert done.coverage.stopped_by == "the budget of 0.75 s"
+    assert done.verdict == LOST
 
 
 def test_a_cell_is_known_by_what_it_is_made_from_and_what_it_may_cost() -> None:

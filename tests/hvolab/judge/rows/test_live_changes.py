@@ -6,6 +6,7 @@ import pytest
 from judge_lab import ELSEWHERE, FRAMES, HEAD, SPLIT, TAIL_1, Lab, lab, optimize_under
 
 from emu.addr import PAGE_BYTES, VirtAddr
+from emu.cpu.ops import FetchAndNot, Load
 from emu.paging.models import LAZY, LAZY_BBM_REQUIRED, CpuModel
 from emu.paging.pte import PteBit
 from hvolab.judge.verdict import Finding, Verdict
@@ -13,12 +14,13 @@ from hvolab.subject.script import ToEnd
 from kernel_model.boot import Kernel
 from kernel_model.flush.breaking import BBM
 from kernel_model.flush.policy import NamedPolicy
+from kernel_model.flush.tracking import AF_BBM
 from kernel_model.flush.upstream import UPSTREAM
-from kernel_model.layout import PMD_SIZE
+from kernel_model.layout import PMD_SIZE, direct_map
 from kernel_model.mm.pgtable import PAGE_KERNEL, PAGE_KERNEL_RO, mk_pte, pmd_clear, pte_clear, set_pte_at
 
 HERE = FRAMES + 1  # the frame of TAIL_1
-CLEAR, FLUSH, FLUSH_OTHER = "clear", "flush", "flush another page"
+CLEAR, FLUSH, FLUSH_OTHER, AGE, USE = "clear", "flush", "flush another page", "age", "use"
 TO_ELSEWHERE, BACK = mk_pte(ELSEWHERE, PAGE_KERNEL), mk_pte(HERE, PAGE_KERNEL)
 
 
@@ -32,6 +34,10 @@ def changes(*deeds: object, model: CpuModel = LAZY_BBM_REQUIRED) -> list[Finding
                 await pte_clear(pte)
             elif deed == FLUSH:
                 await booted.flush.flush_tlb_kernel_range(TAIL_1, VirtAddr(TAIL_1 + PAGE_BYTES))
+            elif deed == AGE:
+                await FetchAndNot(direct_map(pte), PteBit.ACCESSED)
+            elif deed == USE:
+                await Load(TAIL_1)
             elif deed == FLUSH_OTHER:
                 other = VirtAddr(TAIL_1 + PAGE_BYTES)
                 await booted.flush.flush_tlb_kernel_range(other, VirtAddr(other + PAGE_BYTES))
@@ -52,6 +58,9 @@ def changes(*deeds: object, model: CpuModel = LAZY_BBM_REQUIRED) -> list[Finding
         ((FLUSH, CLEAR, TO_ELSEWHERE), "before a flush of that was complete"),
         ((CLEAR, FLUSH_OTHER, TO_ELSEWHERE), "before a flush of that was complete"),
         ((CLEAR, CLEAR, TO_ELSEWHERE, FLUSH), "before a flush of that was complete"),
+        ((AGE, TO_ELSEWHERE), "was made old at event"),
+        ((FLUSH, AGE, AGE, TO_ELSEWHERE), "was made old at event"),
+        ((AGE, FLUSH, USE, TO_ELSEWHERE), "while it was in use"),
     ],
 )
 def test_a_change_without_a_gap_that_was_flushed_is_a_violation(deeds: tuple[object, ...], said: str) -> None:
@@ -65,6 +74,9 @@ def test_a_change_without_a_gap_that_was_flushed_is_a_violation(deeds: tuple[obj
     [
         (CLEAR, FLUSH, TO_ELSEWHERE),
         (CLEAR, FLUSH_OTHER, FLUSH, TO_ELSEWHERE),
+        (AGE, FLUSH, TO_ELSEWHERE),
+        (AGE, FLUSH, AGE, TO_ELSEWHERE),
+        (AGE, FLUSH, USE, AGE, FLUSH, TO_ELSEWHERE),
         (CLEAR, BACK),
         (mk_pte(HERE, PAGE_KERNEL_RO), BACK),
         (CLEAR,),
@@ -84,7 +96,11 @@ def test_other_cpus_allow_it() -> None:
     assert changes(TO_ELSEWHERE, model=LAZY) == []
 
 
-@pytest.mark.parametrize(("policy", "some"), [(UPSTREAM, True), (BBM, False)], ids=["upstream", "bbm"])
+@pytest.mark.parametrize(
+    ("policy", "some"),
+    [(UPSTREAM, True), (BBM, False), (AF_BBM, False)],
+    ids=["upstream", "bbm", "af-bbm"],
+)
 def test_hvo_changes_entries_in_use_unless_its_policy_breaks_them_first(
     policy: NamedPolicy, some: bool
 ) -> None:
