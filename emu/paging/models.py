@@ -126,6 +126,12 @@ ZEN_3 = CpuModel(
 )
 
 LAZY = CpuModel("lazy", LazySpec(), summary="may use all that the architecture allows: what explore uses")
+LAZY_AMD = CpuModel(
+    "lazy-amd",
+    LazySpec(),
+    permission_miss=PermissionMiss.WALK,
+    summary="lazy, and a denied access walks again before it faults",
+)
 LAZY_SINGLE = CpuModel(
     "lazy-single", LazySpec(Memory.SINGLE), summary="lazy, with one entry a page: using one forgets the older"
 )
@@ -182,6 +188,7 @@ MODELS: tuple[CpuModel, ...] = (
     KABY_LAKE,
     ZEN_3,
     LAZY,
+    LAZY_AMD,
     LAZY_SINGLE,
     LAZY_NO_PSC,
     COHERENT,

@@ -40,7 +40,12 @@ def listing() -> dict[str, object]:
             for one in BUILT_IN.policies.things
         ],
         "models": [
-            {"name": one.name, "lazy": one.is_lazy, "summary": one.summary}
+            {
+                "name": one.name,
+                "also": list(BUILT_IN.cpu_models.aliases_of(one.name)),
+                "lazy": one.is_lazy,
+                "summary": one.summary,
+            }
             for one in BUILT_IN.cpu_models.things
         ],
     }

@@ -103,9 +103,10 @@ def _others(rows: list[Listed], kind: str, width: int) -> Iterator[str]:
     longest = max(len(str(row["name"])) for row in rows)
     yield click.style(f"{kind}, by {_OPTIONS[kind]}", bold=True)
     for row in rows:
-        commit = row.get("commit")
-        mended = f"[{commit}] " if commit else ""
-        yield _cut(f"  {row['name']!s:{longest}}  {mended}{row['summary'] or '-'}", width)
+        also = row.get("also", [])
+        assert isinstance(also, list)
+        marks = "".join(f"[{mark}] " for mark in (row.get("commit"), *also) if mark)
+        yield _cut(f"  {row['name']!s:{longest}}  {marks}{row['summary'] or '-'}", width)
 
 
 def _cut(line: str, width: int) -> str:

@@ -68,7 +68,7 @@ def show_matrix(console: Console, cells: Sequence[CellDone], asked: int) -> None
     models = [*dict.fromkeys(done.cell.cpu_model for done in cells)]
     for model in models:
         _show_model(console, model, [done for done in cells if done.cell.cpu_model == model])
-    for letters, means in _legend(cells):
+    for letters, means in legend(cells):
         console.print(f"[bold]{escape(letters)}[/bold]  {escape(means)}", highlight=False)
     for done in cells:
         if done.verdicts:
@@ -76,7 +76,7 @@ def show_matrix(console: Console, cells: Sequence[CellDone], asked: int) -> None
         elif done.error or done.reason:
             said = f"{_name(done)}: {done.error or done.reason}"
             console.print(f"[bold]{letter(done)}[/bold]  {escape(said)}", highlight=False)
-    console.print(_cost_table([done for done in cells if done.cell.cpu_model == models[0]]))
+    console.print(_cost_table(cells))
     told = coverage_of(cells, asked)
     console.print(f"[bold]covered[/bold]  {escape(told)}", highlight=False, soft_wrap=True)
 
@@ -115,7 +115,7 @@ def _coloured(done: CellDone | None) -> str:
     return f"[{colour}]{escape(letter(done))}[/{colour}]"
 
 
-def _legend(cells: Sequence[CellDone]) -> Iterator[tuple[str, str]]:
+def legend(cells: Sequence[CellDone]) -> Iterator[tuple[str, str]]:
     """The letters that are there, and what they mean."""
     used = {letter(done): done for done in cells}
     for one, means in _MEANS.items():
@@ -137,20 +137,28 @@ def _show_wrong(console: Console, done: CellDone) -> None:
     console.print(f"   [dim]{escape(done.replay)}[/dim]", highlight=False, soft_wrap=True)
 
 
-def _cost_table(cells: Sequence[CellDone]) -> Table:
-    """Of all scenarios that every policy has been explored on, together."""
-    explored = [done for done in cells if not (done.reason or done.failed)]
+def cost_rows(cells: Sequence[CellDone]) -> Iterator[tuple[str, ...]]:
+    """A heading, then each policy: on one CPU model, the scenarios that every policy was explored on."""
+    model = cells[0].cell.cpu_model
+    explored = [done for done in cells if done.cell.cpu_model == model and not (done.reason or done.failed)]
     policies = [*dict.fromkeys(done.cell.policy for done in explored)]
     counts_for = Counter(done.cell.scenario for done in explored)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("what it costs", no_wrap=True)
-    for column in ("requests", "interrupts", "INVLPG", "whole TLB", "INVLPGB", "RCU waits"):
-        table.add_column(column, justify="right")
+    yield ("what it costs", "requests", "interrupts", "INVLPG", "whole TLB", "INVLPGB", "RCU waits")
     for policy in policies:
-        own = [done for done in cells if done.cell.policy == policy]
+        own = [done for done in explored if done.cell.policy == policy]
         cost = _sum([done.costs for done in own if counts_for[done.cell.scenario] == len(policies)])
         counts = (cost.flushes, cost.interrupts, cost.invlpgs, cost.full_flushes, cost.broadcasts)
-        table.add_row(escape(policy), *map(str, (*counts, cost.grace_periods)))
+        yield (policy, *map(str, (*counts, cost.grace_periods)))
+
+
+def _cost_table(cells: Sequence[CellDone]) -> Table:
+    heading, *rows = cost_rows(cells)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(heading[0], no_wrap=True)
+    for column in heading[1:]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 

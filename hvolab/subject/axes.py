@@ -34,7 +34,16 @@ from kernel_model.variants.named import UPSTREAM_HVO, NamedVariant
 FORMS = Table.of("kernel form", KernelForm, lambda one: one.value)
 VARIANTS = Table.of("variant", ALL_VARIANTS, lambda one: one.name, "hvolab list variants")
 POLICIES = Table.of("flush policy", (UPSTREAM, *SAFE, *BROKEN), lambda one: one.name)
-CPU_MODELS = Table.of("CPU model", (*MODELS, *ERRATA), lambda one: one.name)
+# By what they are known for.
+_CPU_ALIASES = {
+    "intel": "lazy",
+    "amd": "lazy-amd",
+    "amd-invlpgb": "lazy-invlpgb",
+    "invlpg-spares-globals": "lazy-alder-lake",
+    "strict-multi-size": "lazy-erratum-383",
+    "bbm-required": "lazy-bbm-required",
+}
+CPU_MODELS = Table.of("CPU model", (*MODELS, *ERRATA), lambda one: one.name, aliases=_CPU_ALIASES)
 CONFIGURATIONS = Table("kernel configuration", CONFIGS)
 ORIGINS = Table.of("memory origin", VmemmapOrigin, lambda one: one.name.lower().replace("_", "-"))
 

@@ -17,16 +17,31 @@ class UnknownName(ValueError):
 
 
 class Table(Generic[T]):
-    """Things of one kind by name, in their order. `listed_by`: the command that tells them all."""
+    """Things of one kind by name, in their order. `listed_by`: the command that tells them all.
 
-    def __init__(self, kind: str, entries: Mapping[str, T], listed_by: str = "hvolab list") -> None:
+    `aliases`: other names, each with the name that it stands for.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, T],
+        listed_by: str = "hvolab list",
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
         self._listed_by = listed_by
         self._entries = dict(entries)
+        self._aliases = dict(aliases or {})
 
     @classmethod
     def of(
-        cls, kind: str, things: Iterable[T], name_of: Callable[[T], str], listed_by: str = "hvolab list"
+        cls,
+        kind: str,
+        things: Iterable[T],
+        name_of: Callable[[T], str],
+        listed_by: str = "hvolab list",
+        aliases: Mapping[str, str] | None = None,
     ) -> Table[T]:
         """Raises ValueError where two have one name."""
         entries: dict[str, T] = {}
@@ -34,7 +49,7 @@ class Table(Generic[T]):
             if name_of(thing) in entries:
                 raise ValueError(f"two of kind {kind} are called {name_of(thing)!r}")
             entries[name_of(thing)] = thing
-        return cls(kind, entries, listed_by)
+        return cls(kind, entries, listed_by, aliases)
 
     def and_also(self, things: Iterable[T], name_of: Callable[[T], str]) -> Table[T]:
         """These too. Raises ValueError where one of them has a name that is taken."""
@@ -42,7 +57,7 @@ class Table(Generic[T]):
         taken = [name for name in more.names if name in self]
         if taken:
             raise ValueError(f"there is a {self.kind} {taken[0]!r} already")
-        return Table(self.kind, {**self._entries, **more._entries}, self._listed_by)
+        return Table(self.kind, {**self._entries, **more._entries}, self._listed_by, self._aliases)
 
     @property
     def things(self) -> tuple[T, ...]:
@@ -53,13 +68,17 @@ class Table(Generic[T]):
         return tuple(self._entries)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._aliases
+
+    def aliases_of(self, name: str) -> tuple[str, ...]:
+        """What else it is called."""
+        return tuple(alias for alias, known in self._aliases.items() if known == name)
 
     def find(self, name: str) -> T:
         """Raises UnknownName."""
-        if name in self._entries:
-            return self._entries[name]
-        near = get_close_matches(name, self._entries)
+        if name in self:
+            return self._entries[self._aliases.get(name, name)]
+        near = get_close_matches(name, (*self._entries, *self._aliases))
         all_of_them = f"there are: {', '.join(self._entries)}"
         if len(self._entries) > MOST_LISTED:
             all_of_them = f"`{self._listed_by}` has all {len(self._entries)}"

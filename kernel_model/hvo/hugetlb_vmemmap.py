@@ -248,8 +248,7 @@ class HugetlbVmemmap:
 
     async def _set_pte_at(self, pte: PhysAddr, addr: VirtAddr, entry: Pte, walk: VmemmapRemapWalk) -> None:
         """As the flush policy has it: a CPU may forbid that it changes while it is in use."""
-        make, clear = partial(set_pte_at, pte, entry), partial(pte_clear, pte)
-        change = EntryChange(direct_map(pte), entry, make, clear)
+        change = EntryChange(direct_map(pte), entry, partial(set_pte_at, pte, entry), partial(pte_clear, pte))
         await self._flush.change(self._site(walk), addr, VirtAddr(addr + PAGE_BYTES), change)
 
     async def free_vmemmap_page(self, page: VirtAddr) -> None:
@@ -491,9 +490,8 @@ class HugetlbVmemmap:
                 break
         await self._flush.flush_tlb_all(FlushSite.BATCH_SPLIT)
 
-        cpu = await ThisCpu()
         free = self.free_vmemmap_page_list
-        async with ListHead(cpu) as vmemmap_pages:
+        async with ListHead(await ThisCpu()) as vmemmap_pages:
             await self._lists.init(vmemmap_pages)
             async for entry in self._lists.entries(folio_list):
                 folio = page_of_lru(entry)

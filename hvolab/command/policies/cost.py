@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from emu.machine import MOST_CPUS
+from hvolab.command.policies.output import check_place, write
 from hvolab.command.status import BAD_INPUT
 from hvolab.cost.chart import Axis, Chart
 from hvolab.cost.documented import DOCUMENTED
@@ -112,8 +113,7 @@ def cost_command(
     loaded = NOTHING_LOADED if option is None else load(option)
     chosen = _policies(policies, loaded)
     table = _table(loaded)
-    if plot is not None and not plot.parent.is_dir():
-        raise click.BadParameter(f"cannot write {plot}: no such directory", param_hint="--plot")
+    check_place(plot, "--plot")
     # Each axis is gone along in the middle of the other.
     by_cpus = [Workload(count, batch[len(batch) // 2], _SIZES[size]) for count in cpus]
     by_batch = [Workload(cpus[len(cpus) // 2], folios, _SIZES[size]) for folios in batch]
@@ -124,7 +124,7 @@ def cost_command(
         return BAD_INPUT
     charts = _charts(rows, by_cpus, by_batch)
     if plot is not None:
-        _write(plot, picture(charts))
+        write(plot, picture(charts), "--plot")
     if as_json:
         click.echo(json.dumps(costs_json(table, rows), indent=1))
         return 0
@@ -195,11 +195,3 @@ def _reckoned(
                 setup = applied(workload.setup(), Chosen(policy=policy), own)
                 rows.append(reckon(setup, workload, table))
     return rows
-
-
-def _write(path: Path, text: str) -> None:
-    """Raises BadParameter."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--plot") from None

@@ -15,12 +15,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from emu.machine import MOST_CPUS
 from hvolab.catalog import CATALOGUE, SCENARIOS
 from hvolab.command.exploring.telling import Quiet, Stops
+from hvolab.command.policies.output import check_place, write
 from hvolab.command.status import BAD_INPUT, INTERRUPTED, NOT_COMPLETE, OUR_ERROR, WRONG
 from hvolab.explore.interrupts import held_interrupts
 from hvolab.explore.parallel import WorkerDied
 from hvolab.judge.verdict import Verdict
 from hvolab.load.user_file import UserFile, load
 from hvolab.matrix.cell import SCHEMA, CellDone
+from hvolab.matrix.page import page_of
 from hvolab.matrix.results import Results, ResultsError
 from hvolab.matrix.team import by_one, by_several
 from hvolab.matrix.view import show_matrix
@@ -77,6 +79,11 @@ Exit status: 1 when something was found, 2 when a file of yours has an error,
     type=click.Path(path_type=Path, dir_okay=False),
     help="Keep each cell in that file, a line each, when it is done; do none again that is there.",
 )
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it to that file too, a page that needs no other.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
 def matrix_command(
     policies: str | None,
@@ -89,6 +96,7 @@ def matrix_command(
     jobs: int,
     option: str | None,
     keep: Path | None,
+    html: Path | None,
     as_json: bool,  # noqa: FBT001
 ) -> int:
     files = {} if option is None else _policies_of(option)
@@ -103,6 +111,7 @@ def matrix_command(
     every = [*tasks(wanted)]
     if all(task.reason for task in every):
         raise click.UsageError("no cell can be explored: ask for other --scenarios, or more --cpus")
+    check_place(html, "--html")
     results = Results(keep)
     try:
         results.open()
@@ -117,6 +126,8 @@ def matrix_command(
         click.echo(json.dumps(document, indent=1))
     elif done:
         show_matrix(Console(), done, len(every))
+    if html is not None and done:
+        write(html, page_of(done, len(every)), "--html")
     if left := len(every) - len(done):
         click.echo(f"interrupted: {left} of {len(every)} cells are left", err=True)
         return INTERRUPTED

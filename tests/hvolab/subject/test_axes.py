@@ -8,7 +8,17 @@ from itertools import product
 
 import pytest
 
-from emu.paging.models import LAZY, LAZY_NO_PSC, SKYLAKE
+from emu.paging.models import (
+    LAZY,
+    LAZY_ALDER_LAKE,
+    LAZY_AMD,
+    LAZY_BBM_REQUIRED,
+    LAZY_ERRATUM_383,
+    LAZY_INVLPGB,
+    LAZY_NO_PSC,
+    SKYLAKE,
+    CpuModel,
+)
 from hvolab.catalog import SCENARIOS, scenario
 from hvolab.catalog.common import HUGE_PAGE, MEMORY_BYTES
 from hvolab.subject.axes import (
@@ -42,6 +52,21 @@ def test_a_name_belongs_to_one_axis_only() -> None:
     names = Counter(name for table in TABLES for name in table.names)
     # Upstream is what each of two axes leaves as it is.
     assert {name for name, count in names.items() if count > 1} == {"upstream"}
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("intel", LAZY),
+        ("amd", LAZY_AMD),
+        ("amd-invlpgb", LAZY_INVLPGB),
+        ("invlpg-spares-globals", LAZY_ALDER_LAKE),
+        ("strict-multi-size", LAZY_ERRATUM_383),
+        ("bbm-required", LAZY_BBM_REQUIRED),
+    ],
+)
+def test_a_cpu_is_found_by_what_it_is_known_for(name: str, model: CpuModel) -> None:
+    assert Chosen(cpu_model=name).apply(BOOT).model is model
 
 
 def test_every_combination_of_variant_policy_and_model_is_that_and_nothing_else() -> None:

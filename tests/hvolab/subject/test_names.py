@@ -31,6 +31,16 @@ def test_a_name_that_is_none_says_what_is_like_it_or_all_there_is(name: str, sai
     assert "\n" not in str(caught.value)
 
 
+def test_a_thing_can_be_called_something_else_too() -> None:
+    colours = Table("colour", {"red": 1, "green": 2}, aliases={"crimson": "red", "scarlet": "red"})
+    assert (colours.find("crimson"), "scarlet" in colours, colours.names) == (1, True, ("red", "green"))
+    assert (colours.aliases_of("red"), colours.aliases_of("green")) == (("crimson", "scarlet"), ())
+    with pytest.raises(UnknownName, match=r"^there is no colour 'crimsn'; did you mean crimson\?$"):
+        colours.find("crimsn")
+    with pytest.raises(ValueError, match=r"^there is a colour 'crimson' already$"):
+        colours.and_also(["crimson"], lambda one: one)
+
+
 def test_two_things_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^two of kind letter are called 'a'$"):
         Table.of("letter", ["ab", "ba", "ac"], lambda word: word[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import signal
 import subprocess
@@ -43,7 +44,9 @@ def test_json_is_what_the_schema_says_and_a_kept_cell_is_not_explored_again(tmp_
     # Had it been explored again, it would say what it came to, and not what is in the file.
     document["cells"][0]["coverage"]["schedules"] = 77_777
     kept.write_text("".join(json.dumps(cell) + "\n" for cell in document["cells"]), encoding="ascii")
-    again = json.loads(hvolab(*ASKED, "--json", "--keep", kept).out)
+    page = tmp_path / "page.html"
+    again = json.loads(hvolab(*ASKED, "--json", "--keep", kept, "--html", page).out)
+    assert document["cells"][1]["replay"] in html.unescape(page.read_text(encoding="utf-8"))
     assert again["cells"][0]["coverage"]["schedules"] == 77_777
     assert again["cells"][1] == document["cells"][1]
 
