@@ -86,8 +86,8 @@ EXPECTED = {
         (MISSED, MISSED, MISSED, HELD, FREED, MISSED, MISSED),
     ),
     "af-bbm": (
-        # FREED was expected of who only looks an entry up, interrupts off, and sets no A. An error: the flush of
-        # the next entry waits for him, so only the frame of the last one could be freed before he reads it.
+        # FREED was expected of who only looks an entry up, interrupts off, and sets no A. An error: the flush
+        # of the next entry waits for him, so only the frame of the last one can be freed before he reads it.
         "who uses an entry again makes it try again; the flush of the next entry waits for who looks one up",
         (GREEN,) * 7,
     ),

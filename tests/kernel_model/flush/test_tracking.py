@@ -7,16 +7,17 @@ from hvo_lab import PAGE, Lab, lab_2m, pages_of
 
 from emu.addr import VirtAddr
 from emu.choice import Step
-from emu.cpu.ops import Load, Store
+from emu.cpu.ops import Load, SetInterrupts, Store
 from emu.events import Annotated, IpiSent, MachineEvent, Marked, Stored
 from emu.paging.models import LAZY
 from emu.paging.pte import Pte, PteBit
 from emu.paging.walk import Walk
-from kernel_model.core.events import FlushBegun
+from kernel_model.core.events import FlushBegun, FlushCompleted, PageFreed
 from kernel_model.core.sites import FlushSite
 from kernel_model.flush.policy import EntryChange, NamedPolicy
 from kernel_model.flush.tracking import ABIS, ABIS_KERNEL, AF_BBM
 from kernel_model.layout import direct_map
+from kernel_model.mm.pagewalk import lookup_address
 
 ACCESSED = 1 << 5
 
@@ -139,3 +140,26 @@ def test_the_final_page_tables_are_those_of_upstream_but_for_marks(policy: Named
     assert without == {
         va: (leaf.level, leaf.pfn, leaf.flags.replace("A ", "")) for va, leaf in upstream.vmemmap().items()
     }
+
+
+def test_who_looks_the_last_entry_up_without_using_it_is_not_waited_for() -> None:
+    """Nothing is flushed after the exchange: interrupts off protect nobody's frame, as under a broadcast."""
+    lab = lab_2m(cpus=2, policy=AF_BBM, model=LAZY)
+    huge, found = lab.config.huge_pages[0], []
+    lab.start(lambda: lab.kernel.hvo.hugetlb_vmemmap_optimize_folio(huge.hstate, huge.folio))
+    while len(lab.heard(FlushCompleted)) < 9:
+        enabled = lab.machine.enabled()
+        lab.perform(Step(0) if Step(0) in enabled else enabled[-1])
+
+    async def looks_up() -> None:
+        await SetInterrupts(enabled=False)
+        found.append(await lookup_address(lab.kernel.init_mm, VirtAddr(pages_of(huge)[7])))
+        await SetInterrupts(enabled=True)
+
+    lab.start(looks_up, 1)
+    while not found:
+        lab.perform(Step(1))
+    while Step(0) in lab.machine.enabled():
+        lab.perform(Step(0))
+    assert not lab.machine.cpus[1].interrupts_enabled
+    assert found[0] in [event.pfn for event in lab.heard(PageFreed)]
