@@ -37,12 +37,12 @@ def test_interrupts_cost_more_the_more_cpus_there_are_and_a_broadcast_does_not()
 
 
 def test_a_batch_costs_two_flushes_whatever_its_length_and_without_one_each_folio_costs_more() -> None:
-    batched = [cost("upstream", 16, folios) for folios in (1, 8, 16)]
-    alone = [cost("per-folio", 16, folios) for folios in (1, 8, 16)]
+    batched = [cost("upstream", 16, folios) for folios in (1, 4, 8)]
+    alone = [cost("per-folio", 16, folios) for folios in (1, 4, 8)]
     assert len({(found.flushing, found.interrupts) for found in batched}) == 1
     ratios = [one.flushing / all_.flushing for one, all_ in zip(alone, batched, strict=True)]
     assert ratios == sorted(ratios)
-    assert ratios[-1] > 8
+    assert ratios[-1] > 4
 
 
 @pytest.mark.parametrize("policy", [policy.name for policy in SAFE if policy.name != "ideal"])

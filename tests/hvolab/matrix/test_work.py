@@ -106,7 +106,7 @@ BOUNDED = {"latr", "latr-short", "af-bbm"}
 # On CPUs that forbid to change an entry in use: any but bbm changes one.
 LIVE = "violation: live-change"
 ON_BBM_REQUIRED = {"upstream": LIVE, "ideal": LIVE, "never": LIVE, "bbm": GREEN, "af-bbm": GREEN}
-QUICK = [("flush-sleeper", policy) for policy in ("upstream", "skips-idle", "release-before-flush")]
+QUICK = [("unfreeze-before-sweep", policy) for policy in ("upstream", "never", "release-before-flush")]
 
 
 def task_of(policy: str, name: str, cpus: int | None = None) -> Task:
@@ -154,7 +154,7 @@ def test_only_who_breaks_before_it_makes_is_right_where_that_is_required(policy:
 
 
 def test_the_replay_of_a_cell_shows_its_verdict() -> None:
-    done = explored("release-before-flush", "flush-sleeper")
+    done = explored("release-before-flush", "unfreeze-before-sweep")
     program, *words = shlex.split(done.replay)
     again = hvolab(*words)
     assert (program, again.status) == ("hvolab", 1)
