@@ -154,7 +154,14 @@ def test_each_policy_of_a_file_is_a_row_beside_upstream(tmp_path: Path) -> None:
 
 def test_interrupted_it_keeps_what_is_done_and_goes_on_from_there(tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
-    words = [*ASKED[:3], "--policies", "local-only,skips-last-cpu,never,upstream", "--keep", str(kept), "--json"]
+    words = [
+        *ASKED[:3],
+        "--policies",
+        "local-only,skips-last-cpu,never,upstream",
+        "--keep",
+        str(kept),
+        "--json",
+    ]
     with subprocess.Popen(
         [sys.executable, "-m", "hvolab", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as process:
