@@ -30,6 +30,7 @@ from emu.cpu.ops import (
     Count,
     Decide,
     FetchAdd,
+    FetchAndNot,
     FetchOr,
     Fill,
     FlushTlb,
@@ -48,6 +49,7 @@ from emu.cpu.ops import (
 from emu.events import BroadcastCompleted, BroadcastSent, Faulted, Invalidated, IpiTaken, Loaded, Stored
 from emu.paging.lazy import DirectoryCache, LazySpec, Memory
 from emu.paging.models import LAZY, LAZY_SINGLE, SKYLAKE, CpuModel, with_invlpgb
+from emu.paging.pte import Pte, PteBit
 from hvolab.catalog.common import HUGE_PAGE
 from hvolab.judge.own import Problem
 from hvolab.judge.verdict import Verdict
@@ -57,6 +59,7 @@ from hvolab.subject.scenario import vmemmap_page
 from kernel_model.core.events import (
     FlushBegun,
     FlushCompleted,
+    FlushesSettled,
     GracePeriodBegun,
     OperationBegun,
     OperationReturned,
@@ -70,10 +73,12 @@ from kernel_model.core.smp import (
     FlushPages,
     csd_lock_wait,
     on_each_cpu,
+    run_here,
 )
 from kernel_model.flush.broadcast import BroadcastFlush
 from kernel_model.flush.policy import (
     Deed,
+    EntryChange,
     FlushPolicy,
     NamedPolicy,
     Pages,
@@ -85,9 +90,9 @@ from kernel_model.flush.policy import (
     settle,
 )
 from kernel_model.flush.table import What, table
-from kernel_model.flush.upstream import UpstreamFlush
+from kernel_model.flush.upstream import UpstreamFlush, call_for
 from kernel_model.hvo.hugetlb_vmemmap import HugetlbVmemmap, VmemmapRemapWalk, WalkFlag
-from kernel_model.layout import PerCpu
+from kernel_model.layout import TLB_GEN, PerCpu
 from kernel_model.mm.page import Offset, field
 from kernel_model.pool.hugetlb import Hugetlb
 from kernel_model.variants.named import NamedVariant
@@ -98,6 +103,7 @@ __all__ = [
     "LAZY",
     "LAZY_SINGLE",
     "SKYLAKE",
+    "TLB_GEN",
     "AddWords",
     "AllOf",
     "Annotate",
@@ -113,8 +119,10 @@ __all__ = [
     "Decide",
     "Deed",
     "DirectoryCache",
+    "EntryChange",
     "Faulted",
     "FetchAdd",
+    "FetchAndNot",
     "FetchOr",
     "Fill",
     "FlushBegun",
@@ -125,6 +133,7 @@ __all__ = [
     "FlushSite",
     "FlushTlb",
     "FlushTlbPages",
+    "FlushesSettled",
     "GracePeriodBegun",
     "Hugetlb",
     "HugetlbVmemmap",
@@ -149,6 +158,8 @@ __all__ = [
     "PerCpu",
     "PolicySetup",
     "Problem",
+    "Pte",
+    "PteBit",
     "SendIpi",
     "SetInterrupts",
     "StaleRange",
@@ -166,6 +177,7 @@ __all__ = [
     "Word",
     "WordIs",
     "announce",
+    "call_for",
     "complete",
     "csd_lock_wait",
     "field",
@@ -174,6 +186,7 @@ __all__ = [
     "kernel",
     "on_each_cpu",
     "replace",
+    "run_here",
     "scenario",
     "settle",
     "table",

@@ -89,7 +89,12 @@ class Apic(Kept):
         return ipi
 
     def need_tick(self, cpus: frozenset[int]) -> None:
-        """They have something to do at their next tick. Raises ValueError for one that does not exist."""
+        """They have something to do at their next tick.
+
+        Raises ValueError for one that does not exist, TicksWithoutEnd when there have been very many.
+        """
+        if self._ticks > _MOST_TICKS * len(self._pending):
+            raise TicksWithoutEnd(f"{_MOST_TICKS} ticks for each CPU, and more to do at the next one")
         wrong = [cpu for cpu in cpus if not 0 <= cpu < len(self._pending)]
         if wrong:
             raise ValueError(f"there is no tick on CPUs {sorted(wrong)}")
@@ -101,10 +106,8 @@ class Apic(Kept):
         return len(self._pending[cpu]), cpu in self._ticking
 
     def tick(self, cpu: int) -> None:
-        """It comes. Raises TicksWithoutEnd, KeyError where there is nothing to do."""
+        """It comes. Raises KeyError where there is nothing to do."""
         self._ticks += 1
-        if self._ticks > _MOST_TICKS * len(self._pending):
-            raise TicksWithoutEnd(f"{_MOST_TICKS} ticks for each CPU, and more to do at the next one")
         self._ticking.remove(cpu)
         if not self._pending[cpu]:
             self.interrupted.discard(cpu)

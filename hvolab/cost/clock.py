@@ -2,12 +2,14 @@
 
 CPUs work side by side. They wait for each other where an interrupt is taken, which is not before it was sent,
 and where a CPU waits for answers, which is until the last. A routine that only polls waits for nothing here.
+A tick comes anyway: what its handler does counts, not the interrupt itself, nor how long it takes to come.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emu.cpu.apic import LOCAL_TIMER_VECTOR
 from emu.cpu.condition import Acknowledged
 from emu.cpu.cpu import RoutineContext
 from emu.cpu.ops import Await
@@ -26,6 +28,7 @@ from emu.events import (
     LoadedBytes,
     MachineEvent,
     Stored,
+    TickNeeded,
     TlbFilled,
 )
 from emu.machine import Machine
@@ -79,6 +82,8 @@ class Clock:
         self._at = [0] * len(machine.cpus)
         self._operating = False  # the kernel has begun to change page tables
         self._begun: dict[int, int] = {}  # by request of the kernel: when
+        self._issued: dict[int, int] = {}  # by CPU: since when it issues what is done at ticks
+        self._ticking = f"interrupt {LOCAL_TIMER_VECTOR:#x}"
         self._sent: dict[int, IpiSent] = {}
         self._sent_at: dict[int, int] = {}
         self._silent: dict[int, int] = {}  # by request of interrupts: how many have not answered
@@ -102,6 +107,15 @@ class Clock:
         )
 
     def observe(self, number: int, event: MachineEvent) -> None:
+        before = self._at[event.cpu]
+        self._reckon(number, event)
+        if self._ticking in self._contexts_of(event.cpu):
+            self._interrupted += self._at[event.cpu] - before
+
+    def _contexts_of(self, cpu: int) -> list[str]:
+        return [context.name for context in self._machine.cpus[cpu].contexts]
+
+    def _reckon(self, number: int, event: MachineEvent) -> None:
         table, cpu = self._table, event.cpu
         match event:
             case Loaded() | Stored() | Executed():
@@ -134,6 +148,10 @@ class Clock:
                 self._waits_for_a_standstill(self._sent[request], cpu)
             case IpiAcknowledged(request=request):
                 self._answered(cpu, self._sent[request])
+            case TickNeeded() if cpu in self._issued:
+                self._flushing += self._at[cpu] - self._issued.pop(cpu)
+            case Annotated(payload=FlushBegun(generation=generation)) if generation:
+                self._issued[cpu] = self._at[cpu]
             case Annotated(payload=OperationBegun()):
                 self._operating = True
             case Annotated(payload=FlushBegun()) if cpu not in self._stopping:

@@ -4,6 +4,7 @@ Syntax alone does not tell: an iterator, a cache, an object of one's own may sta
 """
 
 from __future__ import annotations
+import __future__
 
 import enum
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ _PLAIN = (
     int, float, complex, str, bytes, NoneType, type(Ellipsis), type(NotImplemented), range, slice, enum.Enum,
     ModuleType, BuiltinFunctionType, CodeType, GenericAlias, UnionType,
 )  # fmt: skip
+_FEATURE = type(__future__.annotations)  # what `from __future__ import annotations` leaves in a module
 _WRITTEN = frozenset({"__init__", "__call__", "__new__"})  # the others, and a dataclass's, are made for one
 _OURS = frozenset({"emu", "firmware", "kernel_model", "hvolab", "builtins", "typing", "enum"})
 
@@ -21,7 +23,7 @@ _OURS = frozenset({"emu", "firmware", "kernel_model", "hvolab", "builtins", "typ
 def changeable_in(module: ModuleType) -> Iterator[tuple[str, str]]:
     """(name, what) of each thing in the module that can change."""
     for name, value in vars(module).items():
-        if not (name.startswith("__") and name.endswith("__")):
+        if not (name.startswith("__") and name.endswith("__")) and not isinstance(value, _FEATURE):
             yield from _changeable(name, value, module.__name__, frozenset())
 
 

@@ -197,8 +197,8 @@ class Timeline:
             case FlushBegun(function=function, start=start, end=end):
                 pages = "" if end - start >= 1 << 63 else f", {(end - start) // PAGE_BYTES} pages"
                 return _Said(f"{function} begins{pages}")
-            case FlushesSettled():
-                return _Said("all flushes begun so far are complete")
+            case FlushesSettled(generation=generation):
+                return _Said(f"flushes of generation {generation} and before are complete")
             case FlushCompleted():
                 return _Said("the flush is complete")
             case GracePeriodBegun():

@@ -6,7 +6,7 @@ where a head page was replaced or rights were taken away: these no frame that is
 
 from __future__ import annotations
 
-from emu.cpu.ops import FetchAdd, FlushTlb, Load, NeedTick, Store, ThisCpu
+from emu.cpu.ops import FetchAdd, FlushTlb, Load, NeedTick, SetInterrupts, Store, ThisCpu
 from kernel_model.core.smp import run_here
 from kernel_model.flush.policy import (
     Deed,
@@ -38,9 +38,12 @@ class LazyFlush(FlushPolicy):
 
     async def release(self, ticket: Ticket | None, pages: Pages) -> None:
         del ticket
-        await pages.hold()
         cpu = await ThisCpu()
+        # A tick between the two would free these by the generation of what was held before.
+        were = await SetInterrupts(enabled=False)
+        await pages.hold()
         await Store(PerCpu(cpu).held_until, await Load(TLB_GEN))
+        await SetInterrupts(were)
         await NeedTick(frozenset({cpu}))
 
     async def tick(self, free_held: Deed) -> None:
@@ -50,7 +53,8 @@ class LazyFlush(FlushPolicy):
             await FlushTlb()
             await Store(own.tlb_gen, generation)
         settled = await self.settled(own)
-        await settle(settled)
+        if settled:
+            await settle(settled)
         for cpu in sorted(self._setup.online - {own.cpu}):
             if 0 < await Load(PerCpu(cpu).held_until) <= settled:
                 await NeedTick(frozenset({cpu}))

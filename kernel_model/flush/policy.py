@@ -78,13 +78,20 @@ class Ticket:
 async def announce(stale: StaleRange, cpus: frozenset[int], generation: int = 0) -> int:
     """That this is being flushed, on these CPUs. Returns the event.
 
-    `generation`, from 1: it is not completed alone, but settled with all of that one and earlier ones.
+    `generation`, from 1: it is not completed alone, but settled with all of that one and earlier ones. Raises
+    TypeError for what are no CPUs, ValueError for what is no generation.
     """
+    if not isinstance(cpus, frozenset):
+        raise TypeError(f"announce() wants the CPUs as a frozenset, not {cpus!r}")
+    if type(generation) is not int or generation < 0:
+        raise ValueError(f"{generation!r} is no generation: they are numbered from 1, and 0 is none")
     return await Annotate(FlushBegun(stale.function, stale.start, stale.end, cpus, stale.site, generation))
 
 
 async def settle(generation: int) -> None:
-    """The kernel relies on all of that generation and earlier ones from here on."""
+    """The kernel relies on all of that generation and earlier ones from here on. Raises ValueError."""
+    if type(generation) is not int or generation < 1:
+        raise ValueError(f"{generation!r} is no generation that could be settled: they are numbered from 1")
     await Annotate(FlushesSettled(generation))
 
 
@@ -122,7 +129,9 @@ class EntryChange:
         return not entry.accessed and await CmpXchg(self.at, entry, self.value) == entry
 
     async def exchange(self, value: Pte) -> Pte:
-        """Store that, whatever walks set meanwhile. Returns what it was at that moment."""
+        """Store that, whatever walks set meanwhile. Returns what it was at that moment. Raises TypeError."""
+        if not isinstance(value, int):
+            raise TypeError(f"exchange() wants an entry, not {value!r}")
         entry = await Load(self.at)
         while (found := await CmpXchg(self.at, entry, value)) != entry:
             entry = found
@@ -177,7 +186,8 @@ class FlushPolicy:
     async def tick(self, free_held: Deed) -> None:
         """The local timer of this CPU, where it was asked for (`NeedTick`). Interrupts are off.
 
-        `free_held` frees the pages that this CPU holds.
+        It comes between any two steps of this CPU while they are on. `free_held` frees all pages that this
+        CPU holds, whatever they were held for.
         """
         del free_held
 

@@ -214,6 +214,8 @@ def _scenarios(names: str | None, group: str) -> list[Scenario]:
 
 def _lazy_models(names: str) -> list[str]:
     """Raises UnknownName, BadParameter."""
+    if not _names(names):
+        raise click.BadParameter("no CPU model is named", param_hint="--cpu-models")
     lazy = [model.name for model in CPU_MODELS.things if model.is_lazy]
     for name in _names(names):
         if not CPU_MODELS.find(name).is_lazy:

@@ -19,6 +19,7 @@ from hvolab.subject.scenario import KernelActor, Setup
 from kernel_model.boot import BootConfig, Kernel, System
 from kernel_model.flush.broadcast import INVLPGB
 from kernel_model.flush.broken import LOCAL_ONLY, NO_WAIT
+from kernel_model.flush.lazy import LATR
 from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.stopping import PAUSE_REMOTE, STOP_MACHINE
 from kernel_model.flush.upstream import UPSTREAM
@@ -131,3 +132,9 @@ def test_what_a_tlb_loses_that_was_still_right_is_lost_for_nothing() -> None:
 def test_nothing_is_reckoned_with_a_table_of_nothing() -> None:
     found = reckoned(UPSTREAM, 3, table=CostTable("nothing"))
     assert replace(found, interrupts=0) == Reckoned(0, 0, 0, 0, 0, 0, 0)
+
+
+def test_what_is_done_at_ticks_counts_as_interruption_and_the_tick_itself_does_not() -> None:
+    """It once cost nothing at all."""
+    found = reckoned(LATR, 2, table=replace(TABLE, walk=0))
+    assert (found.flushing, found.interrupted, found.interrupts) == (200, 2 * 200, 0)

@@ -189,3 +189,30 @@ def test_several_guest_programs_of_one_cpu_do_not_lie_on_each_other(tmp_path: Pa
     assert isinstance(mine, Scenario)
     placed = [(actor.program.origin, actor.program.code) for actor in mine.build(3).actors]  # type: ignore[union-attr]
     assert len({origin for origin, _ in placed}) == len({code for _, code in placed}) == 3
+
+
+def test_a_file_may_begin_as_every_file_of_the_project_does(tmp_path: Path) -> None:
+    """`annotations` is an object that it leaves in the module, and was taken for state."""
+    source = (
+        "from __future__ import annotations\nfrom hvolab.api import *\nT = CostTable('mine', interrupt=5)\n"
+    )
+    assert [thing.name for thing in load(str(written(tmp_path, source))).things] == ["mine"]
+
+
+def test_a_policy_that_says_itself_what_a_flush_is_need_not_say_when_it_can_be_relied_on(
+    tmp_path: Path,
+) -> None:
+    source = """
+    from hvolab.api import *
+
+    class Later(FlushPolicy):
+        async def dispatch(self, stale):
+            return Ticket(stale, await announce(stale, self._setup.online, 1))
+
+        async def flush(self, stale):
+            await self.dispatch(stale)
+
+        async def release(self, ticket, pages):
+            await pages.free()
+    """
+    assert [thing.name for thing in load(str(written(tmp_path, source))).things] == ["Later"]

@@ -6,11 +6,14 @@ import pytest
 from hvo_lab import Lab, lab_2m
 
 from emu.choice import Choice, Step, TakeInterrupt
+from emu.cpu.cpu import RoutineContext
+from emu.cpu.ops import Store
 from emu.events import Invalidated, IpiSent
 from emu.paging.models import LAZY
 from kernel_model.core.events import FlushBegun, FlushesSettled, OperationReturned, PageFreed
 from kernel_model.flush.lazy import LATR, LATR_SHORT
 from kernel_model.flush.policy import NamedPolicy
+from kernel_model.layout import PerCpu
 
 BOTH = pytest.mark.parametrize("policy", [LATR, LATR_SHORT], ids=lambda one: one.name)
 
@@ -98,3 +101,28 @@ def test_what_is_held_is_added_to_what_was() -> None:
     assert freed(lab) == 0
     lab.run()
     assert freed(lab) == 16
+
+
+def test_a_tick_does_not_free_what_is_held_by_the_generation_of_what_was_held_before() -> None:
+    """It once could come between the two, and free pages that another CPU was still to forget."""
+    lab = optimized(LATR)
+    huge = lab.config.huge_pages[0]
+    lab.start(lambda: lab.kernel.hvo.hugetlb_vmemmap_restore_folio(huge.hstate, huge.folio))
+    lab.start(lambda: lab.kernel.hvo.hugetlb_vmemmap_optimize_folio(huge.hstate, huge.folio))
+    held, told = [], []
+    while len(lab.heard(OperationReturned)) < 3:
+        context, on = lab.machine.cpus[0].top, lab.machine.cpus[0].interrupts_enabled
+        assert isinstance(context, RoutineContext)
+        held += [on] if "splice_init" in context.functions() else []
+        told += (
+            [on] if isinstance(context.pending, Store) and context.pending.va == PerCpu(0).held_until else []
+        )
+        enabled = lab.machine.enabled()
+        lab.perform(Step(0) if Step(0) in enabled else enabled[-1])
+    assert (len(held) > 5, set(held), told) == (True, {False}, [False])
+
+
+def test_nothing_is_settled_while_a_cpu_has_never_caught_up() -> None:
+    lab = optimized(LATR)
+    tick(lab, 0)
+    assert lab.heard(FlushesSettled) == []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from flat_cpu import FlatCpu
 from hvo_lab import MIB, Lab
 
+from emu.addr import VirtAddr
+from emu.paging.pte import Pte
 from kernel_model.boot import BootConfig
 from kernel_model.core.events import FlushBegun
+from kernel_model.core.sites import FlushSite
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
-from kernel_model.flush.policy import NamedPolicy, PolicySetup
+from kernel_model.flush.policy import EntryChange, NamedPolicy, PolicySetup, StaleRange, announce, settle
 from kernel_model.flush.upstream import UPSTREAM, UpstreamFlush
 
 
@@ -28,3 +32,27 @@ def test_a_policy_of_ones_own_is_twenty_lines() -> None:
     assert lab.heard(FlushBegun)[0].cpus == frozenset({0})
     assert (len(lab.invalidations(0)), len(lab.invalidations(1))) == (1, 0)
     assert UpstreamFlush(PolicySetup(frozenset({0, 1, 5}), 33)).targets(5) == frozenset({0, 1})
+
+
+@pytest.mark.parametrize("generation", [-1, "a", True, 1.0])
+def test_what_is_no_generation_is_not_announced(generation: object) -> None:
+    stale = StaleRange.everywhere_at(FlushSite.ELSEWHERE)
+    with pytest.raises(ValueError, match=r"is no generation: they are numbered from 1, and 0 is none$"):
+        FlatCpu().run(announce(stale, frozenset(), generation))
+
+
+@pytest.mark.parametrize("generation", [0, -1, "x", True])
+def test_what_is_no_generation_is_not_settled(generation: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"is no generation that could be settled: they are numbered from 1$"
+    ):
+        FlatCpu().run(settle(generation))
+
+
+def test_what_are_no_cpus_and_no_entry_is_told() -> None:
+    stale = StaleRange.everywhere_at(FlushSite.ELSEWHERE)
+    with pytest.raises(TypeError, match=r"^announce\(\) wants the CPUs as a frozenset, not \[0\]$"):
+        FlatCpu().run(announce(stale, [0]))
+    change = EntryChange(VirtAddr(0x1000), Pte(0), None, None)
+    with pytest.raises(TypeError, match=r"^exchange\(\) wants an entry, not 'x'$"):
+        FlatCpu().run(change.exchange("x"))
