@@ -13,10 +13,10 @@ from firmware.program import Program
 from hvolab.command.options import cpu_count, scenario_called
 from hvolab.judge.known import known_in
 from hvolab.load.user_file import NOTHING_LOADED, load
-from hvolab.subject.axes import history_of, option_of
+from hvolab.subject.axes import Deviation, history_of, option_of
 from hvolab.subject.scenario import Bug, GuestActor, KernelActor, Setup
 from hvolab.subject.script import Script
-from kernel_model.core.history import History
+from kernel_model.flush.policy import NamedPolicy
 
 
 @click.command(
@@ -90,7 +90,7 @@ def _show_bug(console: Console, name: str, bug: Bug) -> None:
     option, deviation = option_of(bug.deviation)
     summary = escape(bug.deviation.summary)
     console.print(f"\n[bold red]{option[2:]:9}[/bold red] [bold]{deviation}[/bold]: {summary}")
-    for label, text in _history(history_of(bug.deviation)):
+    for label, text in _background(bug.deviation):
         console.print(f"[bold]{label:9}[/bold] {escape(text)}", highlight=False)
     console.print(f"[bold]finds[/bold]     {escape(bug.verdict.value)}")
     for number, line in enumerate(_steps(bug.script)):
@@ -98,10 +98,14 @@ def _show_bug(console: Console, name: str, bug: Bug) -> None:
     console.print(f"[bold]try[/bold]       hvolab run {name} {option} {deviation}", highlight=False)
 
 
-def _history(history: History | None) -> list[tuple[str, str]]:
-    if history is None:
-        return [("history", "none: a protective step taken out")]
-    return [
-        ("mended", f"{history.commit} ({history.release}): {history.title}"),
-        ("seen", history.seen),
-    ]
+def _background(deviation: Deviation) -> list[tuple[str, str]]:
+    """Where it is from: a kernel that had it, somebody's design, or nowhere."""
+    history = history_of(deviation)
+    if history is not None:
+        return [
+            ("mended", f"{history.commit} ({history.release}): {history.title}"),
+            ("seen", history.seen),
+        ]
+    if isinstance(deviation, NamedPolicy) and deviation.source:
+        return [("from", deviation.source), ("owes", deviation.obligation)]
+    return [("history", "none: a protective step taken out")]

@@ -84,8 +84,11 @@ def _judged(finding: Finding | Use, request: Request, ender: Ender | None) -> Fl
     covers = ender is not None and request.begun > ender.event
     because = "it began before the store"
     if ender is not None and covers:
-        asked = "asked this CPU" if finding.where.cpu in request.what.cpus else "left this CPU out"
-        ended = "was not complete yet" if completed is None else f"was complete from event {completed} on"
+        asked = "left this CPU out"
+        if finding.where.cpu in request.what.cpus:
+            asked = "is for this CPU to catch up with" if request.what.generation else "asked this CPU"
+        how = "taken for settled" if request.what.generation else "complete"
+        ended = "was not complete yet" if completed is None else f"was {how} from event {completed} on"
         because = f"it began after the store at event {ender.event}, {asked}, and {ended}"
     return FlushJudged(request.what.function, request.cpu, request.begun, completed, covers, because)
 

@@ -43,6 +43,14 @@ def test_a_known_finding_says_where_it_was_seen() -> None:
     assert "seen on a real Linux 6.12.95" in text
 
 
+def test_a_policy_says_where_it_is_from_and_what_it_owes() -> None:
+    """A published design is no step taken out."""
+    text = " ".join(hvolab("show", "unfreeze-before-sweep").out.split())
+    assert "from Kumar et al., LATR" in text
+    assert "owes a page is held until every CPU has caught up" in text
+    assert "taken out" not in text
+
+
 def test_an_unknown_scenario_is_one_line() -> None:
     done = hvolab("show", "lost-updte")
     assert (done.status, done.out) == (2, "")

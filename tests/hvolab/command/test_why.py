@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
+
 from command_line import hvolab
 
 
@@ -39,6 +43,26 @@ def test_a_stale_use_that_was_allowed_is_explained_as_a_wrong_one_is() -> None:
         "rule",
     ]
     assert "does not cover it: it began before the store" in done.out
+
+
+def test_a_flush_left_to_the_next_tick_asked_nobody_and_was_taken_for_settled(tmp_path: Path) -> None:
+    script = tmp_path / "script.txt"
+    script.write_text(
+        """
+        cpu1 until Load(0xffffea0000100034)
+        cpu0 to its end
+        cpu0 takes an interrupt
+        cpu0 until free(pfn 0x7f01)
+        cpu1 translates 0xffffea0000100000 to pfn 0x7f00 rw
+        cpu1 to its end
+        """,
+        encoding="ascii",
+    )
+    asked = ("unfreeze-before-sweep", "--policy", "latr-short", "--cpu-model", "lazy")
+    replay = re.findall(r"^replay hvolab run (.*)$", hvolab("run", *asked, "--script", script).out, re.M)[0]
+    text = " ".join(hvolab("why", *shlex.split(replay)).out.split())
+    assert "is for this CPU to catch up with, and was taken for settled from event" in text
+    assert "asked this CPU" not in text
 
 
 def test_a_schedule_that_does_not_fit_is_one_line() -> None:
