@@ -88,7 +88,7 @@ def subject_options(command: F) -> F:
         _option("--kernel", "FORM", f"Form of the code under test: {', '.join(FORMS.names)}."),
         _option("--variant", "NAME", "A kernel that differs in one thing: see hvolab show SCENARIO."),
         _option("--policy", "NAME", f"How TLBs are flushed: {', '.join(POLICIES.names)}."),
-        _option("--cpu-model", "NAME", f"CPUs: {', '.join(CPU_MODELS.names)}."),
+        _option("--cpu-model", "NAME", f"CPUs: {', '.join((*CPU_MODELS.names, *CPU_MODELS.aliases))}."),
         _option("--config", "NAME", f"Kernel configuration: {', '.join(CONFIGURATIONS.names)}."),
         _option("--failures", "WHICH", "Failing allocations: none, any, at:N[,N...], from:N, until-freed:N."),
         click.option(

@@ -70,6 +70,10 @@ class Table(Generic[T]):
     def __contains__(self, name: str) -> bool:
         return name in self._entries or name in self._aliases
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return tuple(self._aliases)
+
     def aliases_of(self, name: str) -> tuple[str, ...]:
         """What else it is called."""
         return tuple(alias for alias, known in self._aliases.items() if known == name)

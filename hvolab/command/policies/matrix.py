@@ -216,6 +216,10 @@ def _lazy_models(names: str) -> list[str]:
     """Raises UnknownName, BadParameter."""
     if not _names(names):
         raise click.BadParameter("no CPU model is named", param_hint="--cpu-models")
+    found = [CPU_MODELS.find(name).name for name in _names(names)]
+    if again := [name for number, name in enumerate(found) if name in found[:number]]:
+        said = f"{again[0]} is named twice: {', '.join((again[0], *CPU_MODELS.aliases_of(again[0])))}"
+        raise click.BadParameter(said, param_hint="--cpu-models")
     lazy = [model.name for model in CPU_MODELS.things if model.is_lazy]
     for name in _names(names):
         if not CPU_MODELS.find(name).is_lazy:
