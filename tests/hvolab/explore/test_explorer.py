@@ -231,10 +231,10 @@ def test_of_fifty_complete_runs_one_is_made_again_by_the_routines_themselves() -
     "name",
     [
         "optimize-reader",
-        "optimize-kpageflags",
+        pytest.param("optimize-kpageflags", marks=pytest.mark.slow),
         "unfreeze-get-page",
         "key-restore",
-        "two-sizes",
+        pytest.param("two-sizes", marks=pytest.mark.slow),
         pytest.param("optimize-neighbours", marks=pytest.mark.slow),
         pytest.param("restore-reader", marks=pytest.mark.slow),
         pytest.param("grow-memory-failure", marks=pytest.mark.slow),

@@ -96,7 +96,7 @@ def test_a_single_page_that_is_freed_is_not_written_into_the_free_lists() -> Non
 # --- whatever happens -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 10), st.integers(0, 50)), max_size=12))
 def test_memory_links_just_the_blocks_that_are_free(calls: list[tuple[int, int, int]]) -> None:
     lab = Lab(BootConfig(SECTION, 2, ()))
