@@ -8,7 +8,6 @@
     I6  the two counters of vmemmap pages say how many frames back vmemmap
     I9  a folio whose tails are missing is hugetlb
     I12 a frame with a memory error is marked in its struct page, or its hugetlb folio's head is
-    I13 nobody holds pages that were to be freed
 
 The others of the list in docs/verdicts.md are verdicts over the trace. Nothing here is told by the kernel:
 the page tables are walked, the struct pages read.
@@ -30,7 +29,6 @@ from kernel_model.layout import (
     PTRS_PER_PTE,
     SECTION_BYTES,
     VMEMMAP_START,
-    PerCpu,
     page_to_pfn,
     pfn_to_page,
 )
@@ -69,7 +67,6 @@ class Invariants:
         folios = [folio for huge in huge_pages for folio in self._folios(huge)]
         for huge in folios:
             yield from self._of(huge)
-        yield from self._held()
         yield from self._counters()
         yield from self._stale({huge.folio for huge in folios})
         for pfn in failed:
@@ -163,13 +160,6 @@ class Invariants:
         if counted != len(frames):
             cause = f"I6: {counted} vmemmap pages are counted, {len(frames)} are there"
             yield Breach(VirtAddr(VMEMMAP_START), cause)
-
-    def _held(self) -> Iterator[Breach]:
-        """At rest there are no ticks left at which they could be."""
-        for cpu in self._sight.cpus:
-            head = PerCpu(cpu).held
-            if self._word(head) not in (0, head):
-                yield Breach(head, f"I13: cpu{cpu} holds pages that were to be freed, and never will be", cpu)
 
     def _poison(self, pfn: Pfn, folios: Sequence[HugePage]) -> Iterator[Breach]:
         page = pfn_to_page(pfn)

@@ -23,8 +23,7 @@ from hvolab.subject.script_text import parse_script
 from kernel_model.boot import BootConfig, Kernel, boot
 from kernel_model.core.events import MemoryFailed
 from kernel_model.flush.broken import NEVER, SKIPS_LAST_CPU
-from kernel_model.flush.lazy import LATR, LazyFlush
-from kernel_model.flush.policy import Deed, NamedPolicy
+from kernel_model.flush.policy import NamedPolicy
 from kernel_model.flush.upstream import UPSTREAM
 from kernel_model.layout import HUGETLB_OPTIMIZE_VMEMMAP_KEY, direct_map, page_to_pfn
 from kernel_model.mm.image import HugePage
@@ -173,24 +172,3 @@ def test_a_spurious_fault_that_does_not_heal_is_told() -> None:
     done = run(setup, lambda system: ScriptPicker((*script, ToEnd(1)), system.machine), limits=Limits(3000))
     told = [one.cause for one in done.findings if one.where.cpu == 1 and one.cause.startswith("I7")]
     assert told == ["I7: a second spurious fault of this CPU for one change of the page: it did not heal"]
-
-
-class HoldsForEver(LazyFlush):
-    """Everybody catches up, and nothing is freed."""
-
-    async def tick(self, free_held: Deed) -> None:
-        async def nothing_freed() -> None:
-            """Instead."""
-
-        await super().tick(nothing_freed)
-
-
-def test_pages_that_a_policy_holds_for_ever_are_told_by_who_holds_them() -> None:
-    """It once was a count of pages that was too high, and nothing more."""
-    policy = NamedPolicy("holds-for-ever", "", HoldsForEver)
-    done = optimized_then(nothing, policy=policy)
-    assert causes(done)[0] == "I13: cpu0 holds pages that were to be freed, and never will be"
-
-
-def test_pages_that_a_policy_holds_for_a_while_are_none() -> None:
-    assert causes(optimized_then(nothing, policy=LATR)) == []
