@@ -109,7 +109,7 @@ class Clock:
     def observe(self, number: int, event: MachineEvent) -> None:
         before = self._at[event.cpu]
         self._reckon(number, event)
-        if self._ticking in self._contexts_of(event.cpu):
+        if self._ticking in self._contexts_of(event.cpu) and not isinstance(event, TlbFilled):
             self._interrupted += self._at[event.cpu] - before
 
     def _contexts_of(self, cpu: int) -> list[str]:
